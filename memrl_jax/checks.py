@@ -1,0 +1,68 @@
+"""Checks of what a user wrote; each raises ValueError with one line that names the field."""
+
+import difflib
+import inspect
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import jax
+
+
+def positive(field: str, value: int) -> int:
+    """Return `value` if it is an integer of at least 1."""
+    return at_least(field, value, 1)
+
+
+def at_least(field: str, value: int, low: int) -> int:
+    """Return `value` if it is an integer of at least `low`."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError(f"{field}: {value!r} is not a whole number")
+    if value < low:
+        raise ValueError(f"{field}: {value} is below {low}")
+    return value
+
+
+def divides(field: str, value: int, by_field: str, by: int) -> int:
+    """Return `value // by` if `by` divides `value`."""
+    if value % by:
+        raise ValueError(f"{field}: {value} is not a multiple of {by_field} = {by}")
+    return value // by
+
+
+def within(field: str, value: Any, low: float, high: float) -> Any:
+    """Return `value` if it lies in [low, high]; a traced value is taken as it is."""
+    if isinstance(value, jax.core.Tracer):
+        return value
+    if not isinstance(value, int | float) and getattr(value, "shape", None) != ():
+        raise ValueError(f"{field}: {value!r} is not a number")
+    if math.isnan(value) or not low <= value <= high:
+        raise ValueError(f"{field}: {value} is not between {low:g} and {high:g}")
+    return value
+
+
+def known(field: str, name: str, names: Iterable[str]) -> str:
+    """Return `name` if it is one of `names`; otherwise suggest the nearest."""
+    names = list(names)
+    if name in names:
+        return name
+    near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    raise ValueError(f"{field}: {name!r} is unknown; {hint}(one of: {', '.join(names)})")
+
+
+def options(field: str, constructor: Callable[..., Any], given: Mapping[str, Any]) -> None:
+    """Check the names and types of `given` against the constructor's signature and defaults."""
+    parameters = inspect.signature(constructor).parameters
+    for name, value in given.items():
+        if name not in parameters:
+            valid = ", ".join(f"{p.name}={p.default!r}" for p in parameters.values()) or "none"
+            near = difflib.get_close_matches(name, list(parameters), n=1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            raise ValueError(f"{field}: {name}={value!r} is unknown; {hint}(options: {valid})")
+        default = parameters[name].default
+        if type(value) is not type(default) and not (
+            isinstance(default, float) and isinstance(value, int)
+        ):
+            kind = type(default).__name__
+            raise ValueError(f"{field}: {name}={value!r} is not of type {kind} like {default!r}")

@@ -1,0 +1,213 @@
+"""The composition root: a config, named presets, and the training run made from them."""
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import fields, is_dataclass
+from typing import Any, get_type_hints
+
+import jax
+from flax import struct
+from flax.core import FrozenDict
+
+from memrl_jax import checks
+from memrl_jax.agents import AGENTS, DQNConfig
+from memrl_jax.environments import ENVIRONMENTS
+from memrl_jax.memory import MEMORIES
+from memrl_jax.networks import Encoder, QHead, recurrent
+from memrl_jax.replay import REPLAYS
+from memrl_jax.train import Metrics, Trainer, TrainState, make_trainer
+from memrl_jax.types import Agent, Discrete, Environment, Key, Network
+
+# The config class of every agent, read from its constructor's signature.
+CONFIGS = {name: get_type_hints(agent)["config"] for name, agent in AGENTS.items()}
+
+
+class Config(struct.PyTreeNode):
+    """One training run. Floats may be traced and vmapped over; everything else recompiles."""
+
+    environment: str = struct.field(pytree_node=False, default="CartPole-v1")
+    """Environment to train on; `memrl list` names them."""
+    environment_args: Mapping[str, Any] = struct.field(pytree_node=False, default=FrozenDict())
+    """Parameters of the environment, as name=value."""
+    memory: str = struct.field(pytree_node=False, default="none")
+    """Memory of the network; none is feed-forward."""
+    memory_args: Mapping[str, Any] = struct.field(pytree_node=False, default=FrozenDict())
+    """Options of the memory, as name=value."""
+    encoder: tuple[int, ...] = struct.field(pytree_node=False, default=(120,))
+    """Widths of the dense layers before the memory."""
+    head: tuple[int, ...] = struct.field(pytree_node=False, default=(84,))
+    """Widths of the dense layers after the memory."""
+    previous_action: bool = struct.field(pytree_node=False, default=False)
+    """Show the previous action to the network."""
+    previous_reward: bool = struct.field(pytree_node=False, default=False)
+    """Show the previous reward to the network."""
+    environments: int = struct.field(pytree_node=False, default=10)
+    """Copies of the environment that are stepped together."""
+    rollout_length: int = struct.field(pytree_node=False, default=1)
+    """Actions in every copy between two updates."""
+    total_steps: int = struct.field(pytree_node=False, default=500_000)
+    """Timesteps of a whole run, over all copies."""
+    agent: DQNConfig = DQNConfig()
+    """How the agent learns."""
+
+    def __post_init__(self) -> None:
+        """Freeze options: a config that is an argument of a jitted function must hash."""
+        for field in ("environment_args", "memory_args"):
+            object.__setattr__(self, field, FrozenDict(getattr(self, field)))
+
+
+presets: dict[str, Config] = {
+    "dqn": Config(),
+    "drqn": Config(
+        memory="gru",
+        encoder=(64,),
+        head=(),
+        previous_action=True,
+        previous_reward=True,
+        rollout_length=4,
+        agent=DQNConfig(
+            window=16,
+            batch_size=32,
+            capacity=50_000,
+            learning_starts=2_000,
+            learning_rate=1e-3,
+            epsilon_steps=50_000.0,
+            target_period=200,
+            max_gradient_norm=10.0,
+        ),
+    ),
+}
+
+
+def make_environment(config: Config) -> Environment:
+    """Make one environment; raises ValueError for unknown names, options and values."""
+    name = checks.known("environment", config.environment, ENVIRONMENTS)
+    return ENVIRONMENTS[name](**config.environment_args)
+
+
+def make_network(config: Config, env: Environment) -> Network:
+    """Make the network of action values; raises ValueError for unknown memories and options."""
+    if not isinstance(env.actions, Discrete):
+        raise ValueError(
+            f"environment: {config.environment} has continuous actions of shape "
+            f"{env.actions.shape}, but agent {agent_name(config)} needs discrete ones"
+        )
+    memory = MEMORIES[checks.known("memory", config.memory, MEMORIES)]
+    checks.options("memory_args", memory, config.memory_args)
+    for field in ("encoder", "head"):
+        for width in getattr(config, field):
+            checks.positive(field, width)
+    encoder = Encoder(
+        env.observations, env.actions, config.encoder, config.previous_action, config.previous_reward
+    )
+    head = QHead(env.actions.n, config.head, config.agent.dueling)
+    return recurrent(encoder, memory(**config.memory_args), head)
+
+
+def make_agent(config: Config, env: Environment) -> Agent:
+    """Make the agent with its network and replay; raises ValueError for settings out of range."""
+    options = config.agent
+    per_rollout = _per_rollout(config)
+    network = make_network(config, env)
+    replay = REPLAYS[checks.known("replay", options.replay, REPLAYS)](
+        segments=checks.divides(
+            "capacity",
+            checks.positive("capacity", options.capacity),
+            "environments x rollout_length",
+            per_rollout,
+        ),
+        period=config.rollout_length,
+        length=checks.positive("window", options.window),
+        batch_size=options.batch_size,
+    )
+    agent = AGENTS[agent_name(config)](options, network, replay)
+    starts = checks.at_least("learning_starts", options.learning_starts, 0)
+    return agent._replace(warmup=max(agent.warmup, math.ceil(starts / per_rollout)))
+
+
+def make(config: Config) -> tuple[Trainer, int]:
+    """Return the trainer of a config and how many steps of it a whole run takes."""
+    per_rollout = _per_rollout(config)
+    rollouts = checks.divides(
+        "total_steps",
+        checks.positive("total_steps", config.total_steps),
+        "environments x rollout_length",
+        per_rollout,
+    )
+    env = make_environment(config)
+    agent = make_agent(config, env)
+    if rollouts <= agent.warmup:
+        raise ValueError(
+            f"total_steps: {config.total_steps} leaves nothing to learn from after "
+            f"{agent.warmup * per_rollout} timesteps of warm-up"
+        )
+    trainer = make_trainer(env, agent, config.environments, config.rollout_length)
+    return trainer, rollouts - agent.warmup
+
+
+def make_train(config: Config) -> Callable[[Key], tuple[TrainState, Metrics]]:
+    """Return `train(key) -> (TrainState, metrics)`, a pure function of the key.
+
+    Metrics are sums and counts per training step, [steps]. Jit it, vmap it over keys; to vmap
+    over floats of the config as well, call `make_train` inside the function that is vmapped.
+    Raises ValueError, in one line that names the field, for anything that cannot be trained.
+    """
+    trainer, steps = make(config)
+
+    def train(key: Key) -> tuple[TrainState, Metrics]:
+        return jax.lax.scan(lambda state, _: trainer.step(state), trainer.init(key), length=steps)
+
+    return train
+
+
+def agent_name(config: Config) -> str:
+    """Return the name of the agent that a config's `agent` belongs to."""
+    for name, cls in CONFIGS.items():
+        if type(config.agent) is cls:
+            return name
+    raise ValueError(
+        f"agent: {type(config.agent).__name__} belongs to no agent "
+        f"({', '.join(c.__name__ for c in CONFIGS.values())})"
+    )
+
+
+def _per_rollout(config: Config) -> int:
+    return checks.positive("environments", config.environments) * checks.positive(
+        "rollout_length", config.rollout_length
+    )
+
+
+def to_json(config: Config) -> str:
+    """Write a config as JSON text."""
+    return json.dumps(_plain(config) | {"agent": {"name": agent_name(config), **_plain(config.agent)}}, indent=2)
+
+
+def _plain(config: Any) -> dict[str, Any]:
+    """Return the fields as JSON types."""
+    out = {}
+    for f in fields(config):
+        value = getattr(config, f.name)
+        if isinstance(value, Mapping):
+            value = dict(value)
+        out[f.name] = None if is_dataclass(value) else value
+    return out
+
+
+def from_json(text: str) -> Config:
+    """Read a config from JSON text; raises ValueError for what is not one."""
+    try:
+        given = json.loads(text)
+        agent = dict(given.pop("agent"))
+        name = checks.known("agent", agent.pop("name"), CONFIGS)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"config: not a config of memrl_jax ({error})") from None
+    return _read(Config, given | {"agent": _read(CONFIGS[name], agent)})
+
+
+def _read(cls: type, given: dict[str, Any]) -> Any:
+    names = [f.name for f in fields(cls)]
+    for name in given:
+        checks.known("config", name, names)
+    values = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
+    return cls(**values)

@@ -1,0 +1,39 @@
+"""Environments by name. Nothing here imports gymnax before one of its environments is made."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from memrl_jax.environments.base import batch, episodes, view
+from memrl_jax.environments.gymnax import from_gymnax
+from memrl_jax.environments.tmaze import TMaze
+from memrl_jax.types import Environment
+
+# gymnax 1.x's ids, less MNISTBandit-bsuite, which downloads its data.
+_GYMNAX = """
+CartPole-v1 Pendulum-v1 Acrobot-v1 MountainCar-v0 MountainCarContinuous-v0 Asterix-MinAtar
+Breakout-MinAtar Freeway-MinAtar Seaquest-MinAtar SpaceInvaders-MinAtar Catch-bsuite
+DeepSea-bsuite MemoryChain-bsuite UmbrellaChain-bsuite DiscountingChain-bsuite
+SimpleBandit-bsuite FourRooms-misc MetaMaze-misc PointRobot-misc BernoulliBandit-misc
+GaussianBandit-misc Reacher-misc Swimmer-misc Pong-misc FrozenLake-misc
+""".split()
+
+
+def cartpole_positions(**params: Any) -> Environment:
+    """Make CartPole-v1 with velocities hidden: the observation is [x, theta]."""
+    return view(from_gymnax("CartPole-v1", **params), lambda x: x[::2])
+
+
+def tmaze(corridor: int = 8, active: bool = False, **params: Any) -> Environment:
+    """Make the T-Maze; see `TMaze`."""
+    return from_gymnax(TMaze(corridor, active), **params)
+
+
+ENVIRONMENTS: dict[str, Callable[..., Environment]] = {
+    **{name: partial(from_gymnax, name) for name in _GYMNAX},
+    "CartPole-positions": cartpole_positions,
+    "TMaze": tmaze,
+    "TMaze-active": partial(tmaze, active=True),
+}
+
+__all__ = ["ENVIRONMENTS", "TMaze", "batch", "episodes", "from_gymnax", "view"]

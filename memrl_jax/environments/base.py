@@ -1,0 +1,66 @@
+"""Batches and views of environments, and what their episodes returned."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from memrl_jax.types import Array, Continuous, Environment, Key, TimeStep
+
+
+def batch(env: Environment) -> Environment:
+    """Step B environments at once: `reset` and `step` take B keys, states and actions."""
+    return env._replace(reset=jax.vmap(env.reset), step=jax.vmap(env.step))
+
+
+def view(env: Environment, observe: Callable[[Any], Any]) -> Environment:
+    """See an environment through a function of its observation, e.g. one that hides a part."""
+
+    def seen(pair: tuple[Any, TimeStep]) -> tuple[Any, TimeStep]:
+        state, timestep = pair
+        return state, timestep._replace(observation=observe(timestep.observation))
+
+    def reset(key: Key) -> tuple[Any, TimeStep]:
+        return seen(env.reset(key))
+
+    def step(key: Key, state: Any, action: Array) -> tuple[Any, TimeStep]:
+        return seen(env.step(key, state, action))
+
+    shapes = jax.eval_shape(reset, jax.random.key(0))[1].observation
+    observations = jax.tree.map(lambda x: Continuous(x.shape, x.dtype, -jnp.inf, jnp.inf), shapes)
+    return env._replace(reset=reset, step=step, observations=observations)
+
+
+class Running(NamedTuple):
+    """Return and length so far of every environment's current episode."""
+
+    total: Array  # [B] float32
+    length: Array  # [B] int32
+
+    @classmethod
+    def zeros(cls, batch: int) -> "Running":
+        """Return the statistics before any step."""
+        return cls(jnp.zeros(batch, jnp.float32), jnp.zeros(batch, jnp.int32))
+
+
+def episodes(running: Running, timestep: TimeStep) -> tuple[Running, dict[str, Array]]:
+    """Follow returns and lengths through timesteps [T, B].
+
+    Returns sums over the episodes that ended there, and counts: `episodes`, `return_sum`,
+    `length_sum`, and `steps`, the environment steps that were taken.
+    """
+
+    def step(running: Running, t: TimeStep) -> tuple[Running, Any]:
+        total = jnp.where(t.start, 0.0, running.total + t.reward)
+        length = jnp.where(t.start, 0, running.length + 1)
+        return Running(total, length), (total, length)
+
+    running, (total, length) = jax.lax.scan(step, running, timestep)
+    last = timestep.last
+    return running, {
+        "episodes": jnp.sum(last, dtype=jnp.int32),
+        "return_sum": jnp.sum(total, where=last, dtype=jnp.float32),
+        "length_sum": jnp.sum(length, where=last, dtype=jnp.int32),
+        "steps": jnp.sum(~timestep.start, dtype=jnp.int32),
+    }

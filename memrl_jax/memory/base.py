@@ -1,0 +1,41 @@
+"""How memories are made: from a step function, or from any flax recurrent cell."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from flax import linen as nn
+
+from memrl_jax import tree
+from memrl_jax.types import Array, Key, NeuralMemory, State
+
+
+def from_step(
+    init: Callable[..., Any], initial_state: Callable[[], State], step: Callable[..., Any]
+) -> NeuralMemory:
+    """Make a memory from one step `(params, state, x [D]) -> (state, y)` that knows no resets."""
+
+    def reset_step(params: Any, state: State, x: Array, start: Array) -> tuple[State, Array]:
+        return step(params, tree.where(start, initial_state(), state), x)
+
+    def unroll(params: Any, state: State, xs: Array, starts: Array) -> tuple[State, Array]:
+        return jax.lax.scan(lambda state, x: reset_step(params, state, *x), state, (xs, starts))
+
+    return NeuralMemory(init, initial_state, reset_step, unroll)
+
+
+def from_cell(cell: nn.RNNCellBase) -> NeuralMemory:
+    """Make a memory from a flax recurrent cell whose carry does not depend on the input's size."""
+
+    def init(key: Key, x: Array) -> Any:
+        return cell.init(key, initial_state(), x)
+
+    def initial_state() -> State:
+        # The cells of flax start from zeros; the key and the input's size do not matter.
+        return cell.initialize_carry(jax.random.key(0), (1,))
+
+    def step(params: Any, state: State, x: Array) -> tuple[State, Array]:
+        state, y = cell.apply(params, state, x)
+        return state, y
+
+    return from_step(init, initial_state, step)

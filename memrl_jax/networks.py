@@ -1,0 +1,130 @@
+"""Networks of timesteps: an encoder, a memory and a head.
+
+Linen is used here and in `memory/` only, and only through `init` and `apply`.
+"""
+
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from memrl_jax.types import Array, Continuous, Discrete, Key, Network, NeuralMemory, State, TimeStep
+
+
+class Module(Protocol):
+    """What is used of a linen module."""
+
+    def init(self, key: Key, x: Any) -> Any:
+        """Return parameters."""
+
+    def apply(self, params: Any, x: Any) -> Any:
+        """Return the output for one batch."""
+
+
+class Encoder(nn.Module):
+    """Turn a timestep into a vector; any leading axes.
+
+    Observations may be any pytree: vectors are taken as they are, integers with a declared range
+    one-hot, images [H, W, C] through a small convolution (bytes scaled to [0, 1]). `widths` are
+    the dense layers after it. The previous action is one-hot, and zero where an episode starts.
+    """
+
+    observations: Any
+    actions: Discrete | Continuous
+    widths: tuple[int, ...] = ()
+    previous_action: bool = False
+    previous_reward: bool = False
+
+    @nn.compact
+    def __call__(self, timestep: TimeStep) -> Array:
+        """Return features [..., D]."""
+        batch = timestep.reward.shape
+        specs = jax.tree.leaves(self.observations, is_leaf=_is_spec)
+        parts = [
+            features(spec, x, len(batch))
+            for spec, x in zip(specs, jax.tree.leaves(timestep.observation), strict=True)
+        ]
+        if self.previous_action:
+            action = features(self.actions, timestep.action, len(batch))
+            parts.append(jnp.where(timestep.start[..., None], 0.0, action))
+        if self.previous_reward:
+            parts.append(timestep.reward[..., None])
+        return MLP(self.widths)(jnp.concatenate(parts, axis=-1))
+
+
+def _is_spec(x: Any) -> bool:
+    return isinstance(x, Discrete | Continuous)
+
+
+def features(spec: Discrete | Continuous, x: Array, batch_axes: int) -> Array:
+    """Return one part of an observation as a vector [..., D] of float32; call within a module."""
+    if isinstance(spec, Discrete):
+        return jax.nn.one_hot(x, spec.n, dtype=jnp.float32)
+    batch = x.shape[:batch_axes]
+    scale = 1 / 255 if x.dtype == jnp.uint8 else 1.0
+    x = x.astype(jnp.float32) * scale
+    if x.ndim - batch_axes == 3:
+        x = nn.relu(nn.Conv(16, (3, 3))(x))
+    return x.reshape(*batch, -1)
+
+
+class MLP(nn.Module):
+    """Dense layers, each followed by a ReLU."""
+
+    widths: tuple[int, ...]
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """Return features [..., widths[-1]], or `x` itself if there are no layers."""
+        for width in self.widths:
+            x = nn.relu(nn.Dense(width)(x))
+        return x
+
+
+class QHead(nn.Module):
+    """Action values [..., A]; dueling splits them into value and advantage (Wang et al. 2016)."""
+
+    actions: int
+    widths: tuple[int, ...] = ()
+    dueling: bool = False
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """Return Q(x, a) of all actions."""
+        advantage = nn.Dense(self.actions)(MLP(self.widths)(x))
+        if not self.dueling:
+            return advantage
+        value = nn.Dense(1)(MLP(self.widths)(x))
+        return value + advantage - jnp.mean(advantage, axis=-1, keepdims=True)
+
+
+def recurrent(encoder: Module, memory: NeuralMemory, head: Module) -> Network:
+    """Put a memory between an encoder of timesteps and a head; with `none`, feed-forward."""
+
+    def init(key: Key, timestep: TimeStep) -> Any:
+        encoder_key, memory_key, head_key = jax.random.split(key, 3)
+        encoder_params = encoder.init(encoder_key, timestep)
+        x = encoder.apply(encoder_params, timestep)
+        memory_params = memory.init(memory_key, x[0])
+        _, y = memory.step(memory_params, memory.initial_state(), x[0], timestep.start[0])
+        head_params = head.init(head_key, y)
+        return {"encoder": encoder_params, "memory": memory_params, "head": head_params}
+
+    def initial_state(batch: int) -> State:
+        state = memory.initial_state()
+        return jax.tree.map(lambda x: jnp.broadcast_to(x, (batch, *x.shape)), state)
+
+    def step(params: Any, state: State, timestep: TimeStep) -> tuple[State, Any]:
+        x = encoder.apply(params["encoder"], timestep)
+        over_batch = jax.vmap(memory.step, in_axes=(None, 0, 0, 0))
+        state, y = over_batch(params["memory"], state, x, timestep.start)
+        return state, head.apply(params["head"], y)
+
+    def unroll(params: Any, state: State, timestep: TimeStep) -> tuple[State, Any]:
+        xs = encoder.apply(params["encoder"], timestep)
+        over_batch = jax.vmap(memory.unroll, in_axes=(None, 0, 1, 1), out_axes=(0, 1))
+        state, ys = over_batch(params["memory"], state, xs, timestep.start)
+        return state, head.apply(params["head"], ys)
+
+    return Network(init, initial_state, step, unroll)

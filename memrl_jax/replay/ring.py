@@ -1,0 +1,174 @@
+"""A ring of timesteps in time order, `[rows, B]`, each stored once, and windows cut from it.
+
+A segment of T actions writes its first T timesteps; its last one is the first of the segment
+that follows and is written then. The action at t stands in the timestep at t + 1, so it needs no
+place of its own. All fields of a timestep are packed into one record of 32-bit words: one array
+is written and gathered from, which XLA updates in place inside loops (several arrays of
+capacity size were copied whole in every iteration).
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from memrl_jax import tree
+from memrl_jax.checks import divides, positive
+from memrl_jax.types import Array, Sample, Segment, State
+
+
+class Ring(NamedTuple):
+    """The state of a ring."""
+
+    record: Array  # [segments * period, B, words] uint32
+    fields: Any  # [0, ...] empty arrays: dtypes and shapes of what a record holds
+    memory: State  # [segments, B, ...] before each segment, or [0, B, ...] if none is stored
+    count: Array  # [] int32 segments added so far
+
+
+class Windows(NamedTuple):
+    """The static shape of a ring and of the windows drawn from it."""
+
+    segments: int
+    period: int
+    length: int
+    stride: int
+
+    @property
+    def rows(self) -> int:
+        """Timesteps kept per environment."""
+        return self.segments * self.period
+
+    @property
+    def stored(self) -> bool:
+        """Whether windows begin where a memory is stored, rather than from a fresh one."""
+        return self.stride == self.period > 1
+
+    @property
+    def warmup(self) -> int:
+        """Segments to add before a window fits."""
+        return math.ceil((self.length + 1) / self.period)
+
+
+def windows(segments: int, period: int, length: int, stride: int) -> Windows:
+    """Check the sizes of a ring; raises ValueError for windows it could never hold."""
+    for field, value in (("segments", segments), ("period", period), ("length", length)):
+        positive(field, value)
+    if positive("stride", stride) > 1:
+        divides("period", period, "stride", stride)
+    shape = Windows(segments, period, length, stride)
+    if length + 1 > shape.rows:
+        raise ValueError(
+            f"length: a window of {length} actions has {length + 1} timesteps, "
+            f"but the ring holds segments x period = {segments} x {period} = {shape.rows}"
+        )
+    return shape
+
+
+def init(shape: Windows, example: Segment) -> Ring:
+    """Make an empty ring for segments like `example`, which has no time axis."""
+    row = (example.timestep, example.extras)
+    fields = jax.tree.map(lambda x: jnp.zeros((0, *x.shape[1:]), x.dtype), row)
+    words = pack(jax.tree.map(lambda x: jnp.zeros(x.shape[1:], x.dtype), row)).size
+    batch = example.timestep.reward.shape[0]
+    stored = shape.segments if shape.stored else 0
+    memory = jax.tree.map(lambda x: jnp.zeros((stored, *x.shape), x.dtype), example.memory)
+    record = jnp.zeros((shape.rows, batch, words), jnp.uint32)
+    return Ring(record, fields, memory, jnp.int32(0))
+
+
+def add(shape: Windows, ring: Ring, segment: Segment) -> Ring:
+    """Write a segment over the oldest one; raises ValueError unless it has `period` actions."""
+    if segment.action.shape[0] != shape.period:
+        raise ValueError(
+            f"period: the ring takes segments of {shape.period} actions, "
+            f"this one has {segment.action.shape[0]}"
+        )
+    slot = ring.count % shape.segments
+    timestep = jax.tree.map(lambda x: x[:-1], segment.timestep)
+    rows = jax.vmap(jax.vmap(pack))((timestep, segment.extras))
+    zero = jnp.int32(0)
+    record = jax.lax.dynamic_update_slice(ring.record, rows, (slot * shape.period, zero, zero))
+    memory = ring.memory
+    if shape.stored:
+        memory = jax.tree.map(lambda xs, x: xs.at[slot].set(x), ring.memory, segment.memory)
+    return ring._replace(record=record, memory=memory, count=ring.count + 1)
+
+
+def starts(shape: Windows, ring: Ring) -> tuple[Array, Array]:
+    """Return the oldest row and how many windows begin at it and every `stride` rows after it."""
+    rows = jnp.minimum(ring.count, shape.segments) * shape.period
+    oldest = jnp.where(ring.count < shape.segments, 0, ring.count % shape.segments * shape.period)
+    return oldest, jnp.maximum(0, (rows - shape.length - 1) // shape.stride + 1)
+
+
+def gather(shape: Windows, ring: Ring, start: Array, environment: Array) -> Segment:
+    """Cut the windows that begin at rows `start` [N] of `environment` [N]."""
+    rows = (start + jnp.arange(shape.length + 1)[:, None]) % shape.rows
+    record = ring.record.at[rows, environment].get(mode="promise_in_bounds")
+    timestep, extras = jax.vmap(jax.vmap(unpack(ring.fields)))(record)
+    if shape.stored:
+        place = (start // shape.period, environment)
+        memory = jax.tree.map(lambda x: x.at[place].get(mode="promise_in_bounds"), ring.memory)
+    else:
+        n = start.shape
+        memory = jax.tree.map(lambda x: jnp.zeros((*n, *x.shape[2:]), x.dtype), ring.memory)
+        timestep = timestep._replace(start=timestep.start.at[0].set(True))
+    extras = jax.tree.map(lambda x: x[:-1], extras)
+    return Segment(memory, timestep, timestep.action[1:], extras)
+
+
+def pack(row: Any) -> Array:
+    """Bit-cast the leaves of one row into words: whole words first, then bytes, padded to four."""
+    words, small = [], []
+    for x in jax.tree.leaves(row):
+        x = x.astype(jnp.uint8) if x.dtype == bool else x
+        wide = x.dtype.itemsize >= 4
+        cast = jax.lax.bitcast_convert_type(x, jnp.uint32 if wide else jnp.uint8)
+        (words if wide else small).append(cast.reshape(-1))
+    if small:
+        small.append(jnp.zeros(-sum(x.size for x in small) % 4, jnp.uint8))
+        tail = jnp.concatenate(small).reshape(-1, 4)
+        words.append(jax.lax.bitcast_convert_type(tail, jnp.uint32))
+    return jnp.concatenate(words)
+
+
+def unpack(fields: Any) -> Callable[[Array], Any]:
+    """Return the inverse of `pack` for rows of these `fields` [0, ...]."""
+    leaves, treedef = jax.tree.flatten(fields)
+    wide = [math.prod(x.shape[1:]) * x.dtype.itemsize // 4 for x in leaves if x.dtype.itemsize >= 4]
+
+    def row(record: Array) -> Any:
+        words = record[: sum(wide)]
+        small = jax.lax.bitcast_convert_type(record[sum(wide) :], jnp.uint8).reshape(-1)
+        out = []
+        for like in leaves:
+            size = math.prod(like.shape[1:]) * like.dtype.itemsize
+            if like.dtype.itemsize >= 4:
+                piece, words = words[: size // 4], words[size // 4 :]
+            else:
+                piece, small = small[:size], small[size:]
+            out.append(_as(piece, like.shape[1:], like.dtype))
+        return jax.tree.unflatten(treedef, out)
+
+    return row
+
+
+def _as(piece: Array, shape: tuple[int, ...], dtype: Any) -> Array:
+    if dtype == bool:
+        return piece.reshape(shape).astype(bool)
+    ratio = dtype.itemsize // piece.dtype.itemsize
+    shape = (*shape, ratio) if ratio > 1 else shape
+    return jax.lax.bitcast_convert_type(piece.reshape(shape), dtype)
+
+
+def sample(shape: Windows, ring: Ring, batch_size: int, key: Array) -> Sample:
+    """Draw windows uniformly, with replacement, from all that are whole."""
+    oldest, count = starts(shape, ring)
+    environments = ring.record.shape[1]
+    index = jax.random.randint(key, (batch_size,), 0, count * environments)
+    start = (oldest + index // environments * shape.stride) % shape.rows
+    segment = gather(shape, ring, start, index % environments)
+    return Sample(segment, index, jnp.ones(batch_size, jnp.float32))

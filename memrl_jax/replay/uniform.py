@@ -1,0 +1,34 @@
+"""Uniform sampling of windows."""
+
+from functools import partial
+
+from memrl_jax.checks import positive
+from memrl_jax.replay import ring
+from memrl_jax.types import Array, ReplayMemory, State
+
+
+def uniform(
+    segments: int, period: int, length: int, batch_size: int, stride: int = 1
+) -> ReplayMemory:
+    """Keep the last `segments` segments of `period` actions and draw windows of `length` actions.
+
+    A window is as likely as any other, never crosses the write head, and may cross episodes.
+    `stride = 1`: windows begin anywhere, from a fresh memory (their first `start` is true).
+    `stride = period` (above 1): they begin where segments began, from the memory stored there.
+    Drawing before `warmup` segments were added gives windows of zeros. Raises ValueError for
+    sizes below 1, a stride that does not divide the period, and windows longer than the ring.
+    Lin (1992); for sequences Hausknecht & Stone (2015).
+    """
+    positive("batch_size", batch_size)
+    shape = ring.windows(segments, period, length, stride)
+
+    def update(state: State, index: Array, priority: Array) -> State:
+        return state
+
+    return ReplayMemory(
+        init=partial(ring.init, shape),
+        add=partial(ring.add, shape),
+        sample=lambda key, state: ring.sample(shape, state, batch_size, key),
+        update=update,
+        warmup=shape.warmup,
+    )

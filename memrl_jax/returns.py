@@ -1,0 +1,48 @@
+"""Returns of one sequence; batch with vmap.
+
+Time is in the names: `r_t`, `discount_t`, `v_t` [T] belong to the timestep that follows the
+action at t - 1, so `targets[i]` is the target of action i. `discount_t` is gamma times the
+timestep's discount. `cut_t` (bool) marks timesteps after which the return must not look
+further: it bootstraps from `v_t` there, which is what a time limit asks for.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from memrl_jax.types import Array
+
+
+def lambda_returns(
+    r_t: Array, discount_t: Array, v_t: Array, lambda_t: Array | float = 1.0
+) -> Array:
+    """Lambda-returns G_i = r + discount ((1 - lambda) v + lambda G_{i+1}), all inputs [T].
+
+    The last one bootstraps from `v_t[-1]`. A cut is `lambda_t = 0` at that timestep.
+    Sutton & Barto (2018), equation 12.20.
+    """
+    lambda_t = jnp.broadcast_to(jnp.asarray(lambda_t, v_t.dtype), v_t.shape)
+
+    def step(g: Array, x: tuple[Array, ...]) -> tuple[Array, Array]:
+        r, discount, v, lam = x
+        g = r + discount * ((1 - lam) * v + lam * g)
+        return g, g
+
+    return jax.lax.scan(step, v_t[-1], (r_t, discount_t, v_t, lambda_t), reverse=True)[1]
+
+
+def n_step_returns(
+    r_t: Array, discount_t: Array, v_t: Array, n: int, cut_t: Array | None = None
+) -> Array:
+    """n-step returns, shorter where a cut or the end of the sequence comes first, all [T].
+
+    Sutton & Barto (2018), equation 7.1. Raises ValueError when `n` is below 1.
+    """
+    if n < 1:
+        raise ValueError(f"n: {n} is below 1")
+    end = jnp.arange(v_t.shape[0]) == v_t.shape[0] - 1
+    cut = end if cut_t is None else end | cut_t
+    g = v_t
+    for _ in range(n):
+        g_next = r_t + discount_t * g  # one more reward in front of every return
+        g = jnp.where(cut, v_t, jnp.roll(g_next, -1))
+    return g_next

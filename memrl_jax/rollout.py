@@ -1,0 +1,76 @@
+"""Acting: the one loop in which a policy meets an environment."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from memrl_jax import tree
+from memrl_jax.environments.base import Running, episodes
+from memrl_jax.types import Array, Environment, Key, Segment, State, TimeStep
+
+Policy = Callable[[Key, State, TimeStep], tuple[State, Array, Any]]
+
+
+class Actor(NamedTuple):
+    """Where acting goes on: B environments and the memory of the policy in each."""
+
+    environment: State  # [B, ...]
+    timestep: TimeStep  # [B, ...]
+    memory: State  # [B, ...]
+
+
+def initial(env: Environment, memory: State, key: Key, batch: int) -> Actor:
+    """Begin B episodes of a batched environment, with the policy's initial memory [B, ...]."""
+    return Actor(*env.reset(jax.random.split(key, batch)), memory)
+
+
+def rollout(
+    env: Environment, policy: Policy, actor: Actor, key: Key, length: int
+) -> tuple[Actor, Segment]:
+    """Take `length` actions in a batched environment and return what happened around them."""
+    act_key, env_key = jax.random.split(key)
+    batch = actor.timestep.reward.shape[0]
+    # All keys of a rollout in one draw: splitting inside the loop costs as much as a small network.
+    keys = jax.random.split(act_key, length), jax.random.split(env_key, (length, batch))
+
+    def step(actor: Actor, keys: tuple[Key, Key]) -> tuple[Actor, Any]:
+        act_key, env_keys = keys
+        memory, action, extras = policy(act_key, actor.memory, actor.timestep)
+        environment, timestep = env.step(env_keys, actor.environment, action)
+        return Actor(environment, timestep, memory), (actor.timestep, action, extras)
+
+    end, (timestep, action, extras) = jax.lax.scan(step, actor, keys)
+    return end, Segment(actor.memory, tree.append(timestep, end.timestep), action, extras)
+
+
+class Evaluation(NamedTuple):
+    """One episode in each of E environments."""
+
+    total: Array  # [E] float32 return
+    length: Array  # [E] int32 steps
+    done: Array  # [E] bool: the episode ended within the horizon
+
+
+def evaluate(env: Environment, policy: Policy, memory: State, key: Key, count: int) -> Evaluation:
+    """Play one episode in each of `count` environments of their own, `env.horizon` steps at most."""
+    reset_key, key = jax.random.split(key)
+    actor = initial(env, memory, reset_key, count)
+    zero = Running.zeros(count)
+    outcome = Evaluation(*zero, jnp.zeros(count, bool))
+
+    def unfinished(carry: Any) -> Array:
+        t, _, _, outcome = carry
+        return (t < env.horizon) & ~jnp.all(outcome.done)
+
+    def step(carry: Any) -> Any:
+        t, actor, running, outcome = carry
+        actor, segment = rollout(env, policy, actor, jax.random.fold_in(key, t), 1)
+        arrived = jax.tree.map(lambda x: x[1:], segment.timestep)
+        running, _ = episodes(running, arrived)
+        now = Evaluation(*running, actor.timestep.last)
+        return t + 1, actor, running, tree.where(outcome.done, outcome, now)
+
+    carry = (jnp.int32(0), actor, zero, outcome)
+    return jax.lax.while_loop(unfinished, step, carry)[3]

@@ -1,0 +1,73 @@
+"""The training loop: act, observe, learn."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+
+from memrl_jax.environments.base import Running, batch, episodes
+from memrl_jax.rollout import Actor, Evaluation, evaluate, initial, rollout
+from memrl_jax.types import Agent, Array, Environment, Key, Segment, State, TimeStep
+
+Metrics = dict[str, Array]
+
+
+class TrainState(NamedTuple):
+    """Everything that training goes on from: saving and loading it interrupts nothing."""
+
+    key: Key
+    actor: Actor
+    running: Running  # returns and lengths of the episodes under way
+    agent: State
+
+
+class Trainer(NamedTuple):
+    """Pure functions of training."""
+
+    init: Callable[[Key], TrainState]  # warmed up: ready to learn
+    step: Callable[[TrainState], tuple[TrainState, Metrics]]  # one rollout and what it teaches
+    evaluate: Callable[[Key, State, int], Evaluation]  # key, agent state, episodes; greedy
+
+
+def make_trainer(env: Environment, agent: Agent, environments: int, length: int) -> Trainer:
+    """Train `agent` on `environments` copies of `env`, with rollouts of `length` actions.
+
+    Metrics are sums and counts over one step, so that they may be added up over steps.
+    """
+    env = batch(env)
+
+    def act(train: TrainState, key: Key) -> tuple[TrainState, Segment, Metrics]:
+        def policy(key: Key, memory: State, timestep: TimeStep) -> Any:
+            return agent.act(key, train.agent, memory, timestep)
+
+        actor, segment = rollout(env, policy, train.actor, key, length)
+        arrived = jax.tree.map(lambda x: x[1:], segment.timestep)
+        running, metrics = episodes(train.running, arrived)
+        state = agent.observe(train.agent, segment)
+        return train._replace(actor=actor, running=running, agent=state), segment, metrics
+
+    def warm(train: TrainState, _: None) -> tuple[TrainState, None]:
+        key, act_key = jax.random.split(train.key)
+        train, _, _ = act(train, act_key)
+        return train._replace(key=key), None
+
+    def init(key: Key) -> TrainState:
+        key, env_key, agent_key = jax.random.split(key, 3)
+        actor = initial(env, agent.initial_memory(environments), env_key, environments)
+        state = agent.init(agent_key, actor.timestep)
+        train = TrainState(key, actor, Running.zeros(environments), state)
+        return jax.lax.scan(warm, train, length=agent.warmup)[0]
+
+    def step(train: TrainState) -> tuple[TrainState, Metrics]:
+        key, act_key, learn_key = jax.random.split(train.key, 3)
+        train, segment, metrics = act(train, act_key)
+        state, learning = agent.learn(learn_key, train.agent, segment)
+        return train._replace(key=key, agent=state), metrics | learning
+
+    def greedy(key: Key, state: State, count: int) -> Evaluation:
+        def policy(key: Key, memory: State, timestep: TimeStep) -> Any:
+            return agent.act(key, state, memory, timestep, explore=False)
+
+        return evaluate(env, policy, agent.initial_memory(count), key, count)
+
+    return Trainer(init, step, greedy)

@@ -1,0 +1,37 @@
+"""Small functions on whole pytrees."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from memrl_jax.types import Array
+
+
+def where(condition: Array, x: Any, y: Any) -> Any:
+    """Choose `x` where `condition` holds and `y` elsewhere, leaf by leaf.
+
+    `condition` has the leading axes of every leaf and is broadcast over the others.
+    """
+
+    def select(x: Array, y: Array) -> Array:
+        x = jnp.asarray(x)
+        return jnp.where(condition.reshape(condition.shape + (1,) * (x.ndim - condition.ndim)), x, y)
+
+    return jax.tree.map(select, x, y)
+
+
+def append(xs: Any, x: Any) -> Any:
+    """Add `x` [...] as the last element of `xs` [T, ...]: [T + 1, ...]."""
+    return jax.tree.map(lambda xs, x: jnp.concatenate([xs, x[None]]), xs, x)
+
+
+def cast(x: Any, like: Any) -> Any:
+    """Give every leaf of `x` the dtype of its counterpart in `like`, never weakly typed."""
+    return jax.tree.map(lambda x, like: jax.lax.convert_element_type(x, like.dtype), x, like)
+
+
+def nbytes(tree: Any) -> int:
+    """Count the bytes of all leaves; `tree` may hold shapes only."""
+    sizes = jax.tree.map(lambda x: x.size * x.dtype.itemsize, tree)
+    return sum(jax.tree.leaves(sizes))

@@ -1,0 +1,109 @@
+"""The data that flows through the library and the protocols its components follow.
+
+A component is a NamedTuple of pure functions; every state is a pytree. Sizes in comments: `B`
+environments, `T` steps, `L` actions in a window, `N` windows in a batch, `A` discrete actions.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+
+Array = jax.Array
+Key = jax.Array
+State = Any  # any pytree of arrays
+
+
+class Discrete(NamedTuple):
+    """Integers 0 .. n - 1."""
+
+    n: int
+
+
+class Continuous(NamedTuple):
+    """Arrays of one shape and dtype; `low` and `high` are the declared bounds."""
+
+    shape: tuple[int, ...]
+    dtype: Any
+    low: Any
+    high: Any
+
+
+class TimeStep(NamedTuple):
+    """All that an agent may see at time t."""
+
+    observation: Any  # [B, ...] any pytree
+    action: Array  # [B] a_{t-1}; 0 at a start
+    reward: Array  # [B] float32, r_t, earned on arriving here; 0 at a start
+    discount: Array  # [B] float32, 0 iff the episode terminated here, else 1
+    start: Array  # [B] bool: memories are reset before this step
+    last: Array  # [B] bool: terminated or truncated here; the action taken here is ignored
+
+
+class Segment(NamedTuple):
+    """T actions and the T + 1 timesteps around them: what a rollout gives and a loss takes."""
+
+    memory: State  # [B, ...] the actor's memory before timestep 0
+    timestep: TimeStep  # [T + 1, B, ...]
+    action: Array  # [T, B]
+    extras: Any  # [T, B, ...] what the policy adds, e.g. log-probabilities; () if nothing
+
+
+class Environment(NamedTuple):
+    """One environment; `environments.batch` makes B of it.
+
+    `step` after a `last` timestep ignores its action and gives the next episode's `start`.
+    """
+
+    reset: Callable[..., Any]  # key -> (state, TimeStep)
+    step: Callable[..., Any]  # key, state, action -> (state, TimeStep)
+    actions: Discrete | Continuous
+    observations: Any  # a pytree of Discrete and Continuous, shaped like one observation
+    horizon: int  # no episode is longer than this many steps
+
+
+class NeuralMemory(NamedTuple):
+    """A memory over one sequence; batch it with vmap. `start` resets it before the step."""
+
+    init: Callable[..., Any]  # key, x [D] -> params
+    initial_state: Callable[..., Any]  # () -> state
+    step: Callable[..., Any]  # params, state, x [D], start [] -> (state, y)
+    unroll: Callable[..., Any]  # params, state, xs [T, D], starts [T] -> (state, ys)
+
+
+class Network(NamedTuple):
+    """A batched function of timesteps with a memory; hides the neural-network library."""
+
+    init: Callable[..., Any]  # key, TimeStep -> params
+    initial_state: Callable[..., Any]  # batch size -> state
+    step: Callable[..., Any]  # params, state, TimeStep [B] -> (state, output)
+    unroll: Callable[..., Any]  # params, state, TimeStep [T, B] -> (state, outputs)
+
+
+class Sample(NamedTuple):
+    """A batch of windows drawn from a replay memory."""
+
+    segment: Segment  # N windows of L actions
+    index: Any  # handed back to `update`
+    weight: Array  # [N] float32 importance weights
+
+
+class ReplayMemory(NamedTuple):
+    """Experience kept for learning."""
+
+    init: Callable[..., Any]  # Segment example without a time axis -> state
+    add: Callable[..., Any]  # state, Segment -> state
+    sample: Callable[..., Any]  # key, state -> Sample
+    update: Callable[..., Any]  # state, index, priority [N] -> state (uniform: identity)
+    warmup: int  # adds needed before `sample`
+
+
+class Agent(NamedTuple):
+    """A policy and how it learns."""
+
+    init: Callable[..., Any]  # key, TimeStep -> state
+    initial_memory: Callable[..., Any]  # batch size -> memory
+    act: Callable[..., Any]  # key, state, memory, TimeStep, explore=True -> (memory, action, extras)
+    observe: Callable[..., Any]  # state, Segment -> state (on-policy: identity)
+    learn: Callable[..., Any]  # key, state, Segment -> (state, metrics)
+    warmup: int  # rollouts to observe before learning
