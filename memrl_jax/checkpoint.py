@@ -219,7 +219,7 @@ def _difference(stored: list[dict[str, Any]], expected: list[dict[str, Any]]) ->
     have, want = (Counter(record["leaf"] for record in records) for records in (stored, expected))
     if have != want:
         lists = {"missing": list(want - have), "unexpected": list(have - want)}
-        parts = [f"{len(x)} leaves {what}: {', '.join(x[:3])}" for what, x in lists.items() if x]
+        parts = [f"{what} leaves ({len(x)}): {', '.join(x[:3])}" for what, x in lists.items() if x]
         return "; ".join(parts)
     field, old, new = next(
         (field, old, new)

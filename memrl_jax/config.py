@@ -99,7 +99,11 @@ def make_network(config: Config, env: Environment) -> Network:
         for width in getattr(config, field):
             checks.positive(field, width)
     encoder = Encoder(
-        env.observations, env.actions, config.encoder, config.previous_action, config.previous_reward
+        env.observations,
+        env.actions,
+        config.encoder,
+        config.previous_action,
+        config.previous_reward,
     )
     head = QHead(env.actions.n, config.head, config.agent.dueling)
     return recurrent(encoder, memory(**config.memory_args), head)
@@ -180,7 +184,9 @@ def _per_rollout(config: Config) -> int:
 
 def to_json(config: Config) -> str:
     """Write a config as JSON text."""
-    return json.dumps(_plain(config) | {"agent": {"name": agent_name(config), **_plain(config.agent)}}, indent=2)
+    return json.dumps(
+        _plain(config) | {"agent": {"name": agent_name(config), **_plain(config.agent)}}, indent=2
+    )
 
 
 def _plain(config: Any) -> dict[str, Any]:

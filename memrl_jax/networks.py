@@ -3,23 +3,13 @@
 Linen is used here and in `memory/` only, and only through `init` and `apply`.
 """
 
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
 from memrl_jax.types import Array, Continuous, Discrete, Key, Network, NeuralMemory, State, TimeStep
-
-
-class Module(Protocol):
-    """What is used of a linen module."""
-
-    def init(self, key: Key, x: Any) -> Any:
-        """Return parameters."""
-
-    def apply(self, params: Any, x: Any) -> Any:
-        """Return the output for one batch."""
 
 
 class Encoder(nn.Module):
@@ -99,7 +89,7 @@ class QHead(nn.Module):
         return value + advantage - jnp.mean(advantage, axis=-1, keepdims=True)
 
 
-def recurrent(encoder: Module, memory: NeuralMemory, head: Module) -> Network:
+def recurrent(encoder: nn.Module, memory: NeuralMemory, head: nn.Module) -> Network:
     """Put a memory between an encoder of timesteps and a head; with `none`, feed-forward."""
 
     def init(key: Key, timestep: TimeStep) -> Any:

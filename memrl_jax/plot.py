@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from memrl_jax.statistics import bootstrap
+from memrl_jax.statistics import bootstrap, carry_forward
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -55,10 +55,10 @@ def curves(
     for (label, (steps, values)), style in zip(series.items(), STYLES, strict=False):
         _curve(axes, label, *_started(label, steps, values), level, style)
     for label, height in (reference or {}).items():
-        axes.axhline(height, color=GREY, linewidth=1.2, linestyle="--", zorder=1)
-        _beside(axes, label, height, axes.get_yaxis_transform())
-    _legend(axes)
-    _decorate(axes, xlabel, ylabel, f"IQM and {100 * level:g} % bootstrap interval over seeds")
+        axes.axhline(height, color=GREY, linewidth=1.2, linestyle="--", zorder=1.9)
+        _note(axes, label, (1, height), (5, 0), axes.get_yaxis_transform(), "left")
+    _decorate(axes, xlabel, ylabel)
+    _note(axes, f"IQM and {100 * level:g} % interval", (1, 0), (0, -27), axes.transAxes, "right")
     return _finished(figure, path)
 
 
@@ -71,47 +71,41 @@ def episode(
     q: ArrayLike | None = None,
     title: str | None = None,
 ) -> Figure:
-    """Draw what was seen, the Q values, the action taken and its reward, step by step.
+    """Draw what was seen, the action taken, its reward and the Q values, step by step.
 
     `observations` [T, D] become a heat map, [T, H, W, C] a strip of at most 12 frames (grey,
     RGB, or else the colour of the strongest channel); `actions` [T] are integers; `rewards`
-    [T] stand below the action that earned them; `q` is [T, A]. Writes a PNG, 1200 pixels
-    wide, to `path`, all of it or nothing. Raises ValueError on shapes that do not agree, an
-    action outside [0, A) and a `path` that is not a .png.
+    [T] stand below the action that earned them; `q` is [T, A], with a dot on the action
+    taken. Writes a PNG, 1200 pixels wide, to `path`, all of it or nothing. Raises ValueError
+    on shapes that do not agree, an action outside [0, A) and a `path` that is not a .png.
     """
     seen, taken, earned = np.asarray(observations), np.asarray(actions), np.asarray(rewards)
     values = None if q is None else np.asarray(q)
-    _check_episode(seen, taken, earned, values)
-    count = int(taken.max()) + 1 if values is None else values.shape[1]
+    choices = np.arange(_count_actions(seen, taken, earned, values))
     images = seen.ndim == 4
-    panels = {
-        "observation": (_strip_height(seen) if images else _rows_height(seen.shape[1])),
-        "Q value": _rows_height(count),
-        "action": _rows_height(count),
-        "reward": 0.9,
-    }
-    if values is None:
-        del panels["Q value"]
-    figure = _figure(sum(panels.values()) + 0.2 * len(panels) + 0.6, title)
-    column = figure.subplots(
-        len(panels), sharex=True, gridspec_kw={"height_ratios": list(panels.values())}
-    )
-    axes = dict(zip(panels, column, strict=True))
-    (_strip if images else _heat)(axes["observation"], seen)
+    rows = min(0.4 + 0.15 * len(choices), 2.0)
+    heights = [1.0 if images else min(max(0.4 + 0.15 * seen.shape[1], 0.95), 2.4), rows, 0.9]
+    heights += [] if values is None else [rows]
+    figure = _figure(sum(heights) + 1.0, title)
+    top, *panels = figure.subplots(len(heights), sharex=True, height_ratios=heights)
+    (_strip if images else _heat)(top, seen)
+    _cells(panels[0], taken[:, None] == choices, "action", cmap="Blues", vmin=0, vmax=1.3)
+    _bars(panels[1], earned)
     if values is not None:
-        _heat(axes["Q value"], values, "viridis")
-        _mark(axes["Q value"], taken)
-    _roll(axes["action"], taken, count)
-    _bars(axes["reward"], earned)
-    _share_time(axes, len(taken))
+        _scale(_cells(panels[2], values, "Q value", cmap="viridis"))
+        panels[2].plot(taken, "ko", markersize=min(6, 500 / len(taken)), markeredgecolor="white")
+    _integers(panels[-1].xaxis, 12)
+    panels[-1].set(xlabel="step of the episode", xlim=(-0.5, len(taken) - 0.5))
+    figure.align_ylabels()
     return _finished(figure, path)
 
 
 def _figure(height: float, title: str | None) -> Figure:
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    figure = Figure(figsize=(WIDTH, height), dpi=DPI, layout="constrained", facecolor="white")
-    figure.get_layout_engine().set(w_pad=0.08, h_pad=0.08)
+    layout = ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.06)
+    figure = Figure(figsize=(WIDTH, height), dpi=DPI, layout=layout, facecolor="white")
     if title is not None:
         figure.suptitle(title, fontsize=13, fontweight="bold")
     return figure
@@ -120,10 +114,9 @@ def _figure(height: float, title: str | None) -> Figure:
 def _finished(figure: Figure, path: str | os.PathLike[str] | None) -> Figure:
     if path is None:
         return figure
-    path = Path(path)
-    if path.suffix != ".png":
+    if Path(path).suffix != ".png":
         raise ValueError(f"path: {str(path)!r} does not end in .png")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = Path(path).with_name(f".{Path(path).name}.{os.getpid()}")
     try:
         figure.savefig(temporary, format="png", dpi=DPI)
         os.replace(temporary, path)
@@ -133,128 +126,123 @@ def _finished(figure: Figure, path: str | os.PathLike[str] | None) -> Figure:
 
 
 def _started(label: str, steps: ArrayLike, values: ArrayLike) -> tuple[Array, Array]:
-    """Carry each seed's values over its NaNs and drop the points before all seeds have one."""
+    """Carry values over NaNs and drop the points before all seeds have one."""
     x, y = np.asarray(steps), np.asarray(values, np.float64)
-    if x.ndim != 1 or y.ndim != 2 or y.shape[1] != len(x) or y.size == 0:
-        raise ValueError(
-            f"series {label!r}: steps {x.shape} and values {y.shape} are not [points] and "
-            "[seeds, points]"
-        )
-    known = ~np.isnan(y)
-    if not known.any(axis=1).all():
-        raise ValueError(f"series {label!r}: seed {known.any(axis=1).argmin()} is NaN throughout")
-    latest = np.maximum.accumulate(np.where(known, np.arange(len(x)), 0), axis=1)
-    start = known.argmax(axis=1).max()
-    return x[start:], np.take_along_axis(y, latest, axis=1)[:, start:]
+    if y.ndim != 2 or y.size == 0 or x.shape != y.shape[1:]:
+        raise ValueError(f"{label!r}: steps {x.shape}, values {y.shape} are not [P], [seeds, P]")
+    y = carry_forward(y)
+    start = np.count_nonzero(np.isnan(y).any(axis=0))
+    if start == len(x):
+        raise ValueError(f"{label!r}: seed {np.isnan(y[:, -1]).argmax()} is NaN throughout")
+    return x[start:], y[:, start:]
 
 
-def _curve(
-    axes: Axes, label: str, steps: Array, values: Array, level: float, style: tuple[str, str]
-) -> None:
+def _curve(axes: Axes, label: str, x: Array, y: Array, level: float, style: Any) -> None:
     color, dashes = style
-    seeds = len(values)
-    middle, low, high = bootstrap(values, level=level)
-    name = f"{label} ({seeds} seed{'s' if seeds > 1 else ''})"
-    marker = "." if len(steps) <= 30 else ""  # few points: show where they were measured
-    axes.fill_between(steps, low, high, color=color, alpha=0.18, linewidth=0)
-    axes.plot(steps, middle, color=color, linestyle=dashes, linewidth=2, marker=marker, label=name)
+    middle, low, high = bootstrap(y, level=level)
+    name = f"{label} ({len(y)} seed{'s' if len(y) > 1 else ''})"
+    marker = "." if len(x) <= 30 else ""  # few points: show where they were measured
+    axes.fill_between(x, low, high, color=color, alpha=0.18, linewidth=0)
+    axes.plot(x, middle, color=color, linestyle=dashes, linewidth=1.8, marker=marker, label=name)
 
 
-def _legend(axes: Axes) -> None:
-    """Put the legend above the axes, where it covers no line, in as many columns as fit."""
-    handles, names = axes.get_legend_handles_labels()
-    columns = max(1, min(len(names), 105 // (max(map(len, names)) + 8)))  # letters in a row
-    axes.legend(
-        handles,
-        names,
-        loc="lower left",
-        bbox_to_anchor=(0, 1.01),
-        ncols=columns,
-        frameon=False,
-        fontsize=10,
-        borderaxespad=0,
-    )
-
-
-def _decorate(axes: Axes, xlabel: str, ylabel: str, note: str) -> None:
-    from matplotlib.ticker import EngFormatter, MaxNLocator
-
-    axes.set_xlabel(xlabel, fontsize=11)
-    axes.set_ylabel(ylabel, fontsize=11)
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
-    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+def _decorate(axes: Axes, xlabel: str, ylabel: str) -> None:
+    axes.set(xlabel=xlabel, ylabel=ylabel)
+    _integers(axes.xaxis, 10)
     axes.margins(x=0.01)
     axes.grid(color="#DDDDDD", linewidth=0.7)
-    axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.annotate(
-        note,
-        xy=(1, 0),
-        xytext=(0, -26),
-        xycoords="axes fraction",
-        textcoords="offset points",
-        ha="right",
-        va="top",
-        fontsize=8,
-        color=GREY,
-    )
+    longest = max(map(len, axes.get_legend_handles_labels()[1]))
+    columns = max(1, 105 // (longest + 8))  # above the axes fit rows of some 105 letters
+    place: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0, 1.01)}
+    axes.legend(**place, ncols=columns, handlelength=3, frameon=False)
 
 
-def _beside(axes: Axes, text: str, height: float, transform: Any) -> None:
-    """Write `text` to the right of the axes, at `height` of the transform."""
-    axes.annotate(
-        text,
-        xy=(1, height),
-        xytext=(5, 0),
-        xycoords=transform,
-        textcoords="offset points",
-        va="center",
-        fontsize=9,
-        color=GREY,
-        annotation_clip=False,
-    )
+def _integers(axis: Any, most: int) -> None:
+    from matplotlib.ticker import EngFormatter, MaxNLocator
+
+    axis.set_major_formatter(EngFormatter(sep=""))  # 200k
+    axis.set_major_locator(MaxNLocator(most, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
 
 
-def _check_episode(seen: Array, taken: Array, earned: Array, q: Array | None) -> None:
+def _note(axes: Axes, text: str, at: Any, offset: Any, coordinates: Any, align: Any) -> None:
+    style: dict[str, Any] = {"ha": align, "va": "center", "fontsize": 9, "color": GREY}
+    axes.annotate(text, at, offset, coordinates, "offset points", annotation_clip=False, **style)
+
+
+def _count_actions(seen: Array, taken: Array, earned: Array, q: Array | None) -> int:
     if seen.ndim not in (2, 4) or seen.size == 0:
         raise ValueError(f"observations: shape {seen.shape} is not [T, D] or [T, H, W, C]")
-    steps = len(seen)
     for field, array in (("actions", taken), ("rewards", earned)):
-        if array.shape != (steps,):
-            raise ValueError(f"{field}: shape {array.shape} is not [T] with T = {steps}")
-    if q is not None and (q.ndim != 2 or len(q) != steps):
-        raise ValueError(f"q: shape {q.shape} is not [T, A] with T = {steps}")
+        if array.shape != seen.shape[:1]:
+            raise ValueError(f"{field}: shape {array.shape} is not [T] with T = {len(seen)}")
+    if q is not None and (q.ndim != 2 or len(q) != len(seen)):
+        raise ValueError(f"q: shape {q.shape} is not [T, A] with T = {len(seen)}")
     if not np.issubdtype(taken.dtype, np.integer):
         raise ValueError(f"actions: {taken.dtype} is not an integer type")
-    if taken.min() < 0 or (q is not None and taken.max() >= q.shape[1]):
-        count = "A" if q is None else q.shape[1]
+    count = int(taken.max()) + 1 if q is None else q.shape[1]
+    if taken.min() < 0 or taken.max() >= count:
         raise ValueError(f"actions: {taken.min()} to {taken.max()} are not in [0, {count})")
+    return count
 
 
-def _rows_height(rows: int) -> float:
-    return min(0.3 + 0.16 * rows, 2.4)
-
-
-def _strip_height(images: Array) -> float:
-    _, height, width, _ = images.shape
-    slot = 0.85 * WIDTH / min(len(images), FRAMES)
-    return min(slot * height / width, 2.0) + 0.25
-
-
-def _cells(axes: Axes, values: Array, **colors: Any) -> Any:
-    """Draw values [T, rows] with time to the right and row 0 on top."""
-    from matplotlib.ticker import MaxNLocator
-
+def _cells(axes: Axes, values: Array, label: str, **colors: Any) -> Any:
+    """Draw values [T, rows] as cells, time to the right and row 0 on top."""
     steps, rows = values.shape
     gap = 0.5 if steps <= 80 and rows <= 40 else 0
     x, y = np.arange(steps + 1) - 0.5, np.arange(rows + 1) - 0.5
     mesh = axes.pcolormesh(x, y, values.T, edgecolors="white", linewidth=gap, **colors)
-    axes.set_ylim(rows - 0.5, -0.5)
-    axes.yaxis.set_major_locator(MaxNLocator(nbins=min(rows, 8), integer=True))
+    _integers(axes.yaxis, 7)
+    axes.set(ylabel=label, ylim=(rows - 0.5, -0.5))
+    axes.spines[:].set_color("#BBBBBB")
     return mesh
 
 
-def _heat(axes: Axes, values: Array, cmap: str | None = None) -> None:
-    """A heat map [T, rows]; by default white is zero, blue is below it."""
-    limit = np.abs(values).max()
-    ...
+def _scale(mesh: Any) -> None:
+    beside = mesh.axes.inset_axes((1.01, 0, 0.012, 1))
+    mesh.figure.colorbar(mesh, cax=beside).outline.set_visible(False)
+    beside.tick_params(labelsize=8)
+
+
+def _heat(axes: Axes, values: Array) -> None:
+    limit = float(np.abs(values).max()) or 1.0
+    cmap, low = ("RdBu_r", -limit) if values.min() < 0 else ("Greys", 0.0)  # zero is white
+    _scale(_cells(axes, values, "observation", cmap=cmap, vmin=low, vmax=limit))
+
+
+def _strip(axes: Axes, images: Array) -> None:
+    """Place evenly spaced frames, first and last included, in equal slots along time."""
+    count = min(len(images), FRAMES)
+    slot = len(images) / count
+    colors = _rgb(images)
+    for i, step in enumerate(np.linspace(0, len(images) - 1, count).round().astype(int)):
+        place = (i * slot - 0.5 + 0.03 * slot, 0, 0.94 * slot, 0.85)
+        frame = axes.inset_axes(place, transform=axes.transData, xticks=[], yticks=[])
+        frame.imshow(colors[step], interpolation="nearest")
+        frame.set_title(str(step), fontsize=8, pad=2)
+    axes.set(ylabel="observation", yticks=[])
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+
+
+def _rgb(images: Array) -> Array:
+    """Colours [T, H, W, 3] in [0, 1] of images [T, H, W, C]."""
+    from matplotlib import colormaps
+
+    low, high = min(0, images.min()), images.max()
+    high = 1 if high <= 1 else 255 if images.dtype == np.uint8 else high
+    light = (images - low) / (high - low)
+    if images.shape[-1] in (1, 3):
+        return np.broadcast_to(light, (*images.shape[:-1], 3))
+    palette = colormaps["turbo"](np.linspace(0.1, 0.9, images.shape[-1]))[:, :3]
+    return np.where(light.max(-1, keepdims=True) > 0, palette[light.argmax(-1)], 1.0)
+
+
+def _bars(axes: Axes, rewards: Array) -> None:
+    colors = np.where(rewards < 0, VERMILLION, GREEN)
+    width = 0.9 if len(rewards) <= 80 else 1.0
+    axes.bar(np.arange(len(rewards)), rewards, width, color=colors, antialiased=False)
+    axes.axhline(0, color=GREY, linewidth=0.8)
+    axes.set_ylabel("reward")
+    axes.spines[["top", "right"]].set_visible(False)
+    _note(axes, f"sum\n{rewards.sum():.4g}", (1, 0.5), (5, 0), axes.transAxes, "left")

@@ -54,7 +54,7 @@ class Evaluation(NamedTuple):
 
 
 def evaluate(env: Environment, policy: Policy, memory: State, key: Key, count: int) -> Evaluation:
-    """Play one episode in each of `count` environments of their own, `env.horizon` steps at most."""
+    """Play one episode in each of `count` new environments, `env.horizon` steps at most."""
     reset_key, key = jax.random.split(key)
     actor = initial(env, memory, reset_key, count)
     zero = Running.zeros(count)

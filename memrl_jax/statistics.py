@@ -84,6 +84,17 @@ def stratified(
     return Interval(statistic(x.reshape(tasks * seeds, *rest), axis=0), low, high)
 
 
+def carry_forward(values: ArrayLike) -> Floats:
+    """Replace every NaN of values [seeds, points] by the seed's latest value before it.
+
+    A seed's leading NaNs remain, as nothing precedes them.
+    """
+    values = np.asarray(values, np.float64)
+    points = np.arange(values.shape[1])
+    latest = np.maximum.accumulate(np.where(np.isnan(values), 0, points), axis=1)
+    return np.take_along_axis(values, latest, axis=1)
+
+
 def _finite(x: ArrayLike) -> Floats:
     x = np.asarray(x, np.float64)
     if x.size == 0:

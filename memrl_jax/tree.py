@@ -16,9 +16,16 @@ def where(condition: Array, x: Any, y: Any) -> Any:
 
     def select(x: Array, y: Array) -> Array:
         x = jnp.asarray(x)
-        return jnp.where(condition.reshape(condition.shape + (1,) * (x.ndim - condition.ndim)), x, y)
+        return jnp.where(
+            condition.reshape(condition.shape + (1,) * (x.ndim - condition.ndim)), x, y
+        )
 
     return jax.tree.map(select, x, y)
+
+
+def at(xs: Any, index: Any) -> Any:
+    """Index the first axis of every leaf."""
+    return jax.tree.map(lambda x: x[index], xs)
 
 
 def append(xs: Any, x: Any) -> Any:

@@ -103,7 +103,9 @@ class Agent(NamedTuple):
 
     init: Callable[..., Any]  # key, TimeStep -> state
     initial_memory: Callable[..., Any]  # batch size -> memory
-    act: Callable[..., Any]  # key, state, memory, TimeStep, explore=True -> (memory, action, extras)
+    act: Callable[
+        ..., Any
+    ]  # key, state, memory, TimeStep, explore=True -> (memory, action, extras)
     observe: Callable[..., Any]  # state, Segment -> state (on-policy: identity)
     learn: Callable[..., Any]  # key, state, Segment -> (state, metrics)
     warmup: int  # rollouts to observe before learning

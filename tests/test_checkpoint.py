@@ -3,6 +3,7 @@ import json
 import math
 import os
 import re
+import stat
 import tracemalloc
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -48,15 +49,19 @@ def make_train() -> Train:
     return Train(jax.random.key(3), params, optimizer.init(params), buffer)
 
 
-def bits(leaf: Any) -> tuple[str, tuple[int, ...], bytes]:
+def bits(leaf: Any) -> Any:
     if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         return str(leaf.dtype), leaf.shape, np.asarray(jax.random.key_data(leaf)).tobytes()
     return leaf.dtype.name, leaf.shape, np.asarray(leaf).tobytes()
 
 
+def flat(tree: Any) -> Any:
+    leaves, structure = jax.tree.flatten(tree)
+    return structure, [bits(leaf) for leaf in leaves]
+
+
 def assert_same(old: Any, new: Any) -> None:
-    assert jax.tree.structure(old) == jax.tree.structure(new)
-    assert [*map(bits, jax.tree.leaves(old))] == [*map(bits, jax.tree.leaves(new))]
+    assert flat(old) == flat(new)
 
 
 def raises(path: Path, what: str) -> Any:
@@ -106,9 +111,9 @@ def test_round_trip_of_any_shape_and_dtype(tmp_path_factory, specs):
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64", "complex64"])
 def test_nan_payloads_keep_their_bits(path, dtype):
-    random = np.random.default_rng(1).integers(0, 256, 4096 * np.dtype(dtype).itemsize, np.uint8)
-    array = random.view(dtype)
-    assert np.isnan(array.astype(np.complex128)).any()
+    array = np.frombuffer(np.random.default_rng(1).bytes(1 << 14), dtype)
+    with np.errstate(invalid="ignore"):
+        assert np.isnan(array).any()
     checkpoint.save(path, array)
     assert_same(array, checkpoint.load(path, array))
 
@@ -133,7 +138,7 @@ def test_any_memory_layout_is_stored_in_little_endian_c_order(path):
 
 
 def test_file_has_the_documented_layout(path):
-    tree = {"b": np.uint8([1, 2, 3]), "k": jax.random.key(0)}
+    tree = {"b": np.array([1, 2, 3], np.uint8), "k": jax.random.key(0)}
     checkpoint.save(path, tree, {"step": 1})
     data = path.read_bytes()
     length = int.from_bytes(data[PREFIX : PREFIX + 8], "little")
@@ -163,7 +168,9 @@ def test_about_does_not_need_the_leaves(path, about):
     assert checkpoint.about(path) == (about or {})
 
 
-@pytest.mark.parametrize("shape", [(), (64,), (65,), (1000,), (3, 100), (2, 3, 7, 5), (5, 1, 300)])
+@pytest.mark.parametrize(
+    "shape", [(), (64,), (65,), (1000,), (3, 100), (5, 20), (2, 3, 7, 5), (5, 1, 300)]
+)
 @pytest.mark.parametrize("make", [np.asarray, jnp.asarray])
 def test_blocks_are_small_and_in_order(monkeypatch, shape, make):
     monkeypatch.setattr(checkpoint, "BLOCK", 64)
@@ -259,17 +266,21 @@ def test_absurd_header_length_allocates_little(path, monkeypatch, length):
     assert peak < 1 << 18
 
 
-BASE = {"a": np.zeros((2, 3), np.float32), "b": np.zeros(4, np.int32), "k": jax.random.key(0)}
+BASE: dict[str, Any] = {
+    "a": np.zeros((2, 3), np.float32),
+    "b": np.zeros(4, np.int32),
+    "k": jax.random.key(0),
+}
 
 
 @pytest.mark.parametrize(
     ("like", "what"),
     [
-        (BASE | {"c": np.zeros(1)}, r"1 leaves missing: \['c'\]"),
-        ({"a": BASE["a"]}, r"2 leaves unexpected: \['b'\], \['k'\]"),
+        (BASE | {"c": np.zeros(1)}, r"missing leaves \(1\): \['c'\]\Z"),
+        ({"a": BASE["a"]}, r"unexpected leaves \(2\): \['b'\], \['k'\]\Z"),
         (
             {"a": BASE["a"], "x": dict.fromkeys("pqrs", BASE["b"])},
-            r"4 leaves missing: \['x'\]\['p'\], \['x'\]\['q'\], \['x'\]\['r'\]; 2 leaves unexpected",
+            r"missing leaves \(4\): \['x'\]\['p'\], .*\['r'\]; unexpected leaves \(2\): \['b'\]",
         ),
         (BASE | {"a": BASE["a"].T}, r"shape of leaf \['a'\] is \[2, 3\] in the file, \[3, 2\] exp"),
         (
@@ -281,7 +292,7 @@ BASE = {"a": np.zeros((2, 3), np.float32), "b": np.zeros(4, np.int32), "k": jax.
             r"key_impl of leaf \['k'\] is threefry2x32 in the file, rbg expected",
         ),
         (BASE | {"k": np.zeros(2, np.uint32)}, r"key_impl of leaf .* in the file, None expected"),
-        (BASE["a"], r"1 leaves missing: <root>; 3 leaves unexpected"),
+        (BASE["a"], r"missing leaves \(1\): <root>; unexpected leaves \(3\)"),
     ],
 )
 def test_different_tree(path, like, what):
@@ -351,7 +362,7 @@ def test_file_is_synced_before_and_folder_after_the_rename(path, monkeypatch):
     fsync, replace = os.fsync, os.replace
 
     def record_fsync(descriptor: int) -> None:
-        calls.append(f"sync {Path(os.readlink(f'/proc/self/fd/{descriptor}')).suffix}")
+        calls.append("folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file")
         fsync(descriptor)
 
     def record_replace(old: Any, new: Any) -> None:
@@ -361,4 +372,4 @@ def test_file_is_synced_before_and_folder_after_the_rename(path, monkeypatch):
     monkeypatch.setattr(os, "fsync", record_fsync)
     monkeypatch.setattr(os, "replace", record_replace)
     checkpoint.save(path, np.arange(3))
-    assert calls == ["sync .tmp", "rename", "sync "]
+    assert calls == ["file", "rename", "folder"]

@@ -14,6 +14,7 @@ import pytest
 from memrl_jax.environments.tmaze import DOWN, LEFT, RIGHT, UP, EnvParams, TMaze
 
 MOVES = {LEFT: (-1, 0), RIGHT: (1, 0), UP: (0, 1), DOWN: (0, -1)}
+STEPS = 3000  # the same everywhere, so that `walk` compiles once for each form
 FORMS = pytest.mark.parametrize("active", [False, True], ids=["passive", "active"])
 
 
@@ -62,9 +63,10 @@ def key_of(goal):
     return next(k for k in map(jax.random.key, range(64)) if TMaze().reset(k)[1].goal == goal)
 
 
-def random_actions(seed, steps):
+def random_actions(seed):
     """Mostly to the right, so that both ends of an episode are seen."""
-    return np.random.default_rng(seed).choice(4, steps, p=[0.15, 0.55, 0.15, 0.15]).astype(np.int32)
+    actions = np.random.default_rng(seed).choice(4, STEPS, p=[0.15, 0.55, 0.15, 0.15])
+    return actions.astype(np.int32)
 
 
 @FORMS
@@ -73,7 +75,7 @@ def random_actions(seed, steps):
 def test_follows_the_definition(corridor, active, slack):
     limit = slack * (corridor + 1 + 2 * active)
     params = EnvParams(corridor, limit)
-    actions = random_actions(corridor, 3000)
+    actions = random_actions(corridor)
     (_, first), out = walk(TMaze(active=active), params, jax.random.key(corridor), actions)
     _, states, rewards, terminated, truncated, info = jax.tree.map(np.asarray, out)
     goals = np.concatenate([[first.goal], states.goal])
@@ -142,13 +144,12 @@ def test_no_memoryless_policy_returns_more_than_half(active):
 @pytest.mark.parametrize("corridor", [1, 7])
 def test_standing_still_is_truncated_and_costs_one_in_the_horizon_of_ni(corridor, active):
     limit = corridor + 1 + 2 * active
-    actions = jnp.full(limit, UP)
-    _, (_, _, reward, terminated, truncated, info) = walk(
-        TMaze(active=active), EnvParams(corridor, limit), jax.random.key(1), actions
-    )
+    params, actions = EnvParams(corridor, limit), np.full(STEPS, UP, np.int32)
+    _, out = walk(TMaze(active=active), params, jax.random.key(1), actions)
+    _, _, reward, terminated, truncated, info = out
     assert not terminated.any() and (info["discount"] == 1).all()
-    assert truncated.tolist() == [False] * (limit - 1) + [True]
-    np.testing.assert_allclose(reward.sum(), -1.0, rtol=1e-6)
+    assert truncated[:limit].tolist() == [False] * (limit - 1) + [True]
+    np.testing.assert_allclose(reward[:limit].sum(), -1.0, rtol=1e-6)
 
 
 def test_time_limit_defaults_to_twice_the_shortest_episode():
@@ -180,7 +181,7 @@ def test_both_goals_are_equally_likely_at_first_and_later():
 def test_corridors_can_be_mapped_over(active):
     env, params = TMaze(active=active), [TMaze(n, active).default_params for n in (1, 3, 6)]
     stacked = jax.tree.map(lambda *leaves: jnp.array(leaves), *params)
-    key, actions = jax.random.key(3), random_actions(3, 200)
+    key, actions = jax.random.key(3), random_actions(3)
     together = jax.vmap(walk, (None, 0, None, None))(env, stacked, key, actions)
     alone = [walk(env, p, key, actions) for p in params]
     alone = jax.tree.map(lambda *leaves: jnp.stack(leaves), *alone)
@@ -222,8 +223,6 @@ def in_gymnax(maze):
     from gymnax.environments import environment
 
     class Wrapped(environment.Environment):
-        default_params = maze.default_params
-
         def reset_env(self, key, params):
             return maze.reset_env(key, params)
 
@@ -235,10 +234,10 @@ def in_gymnax(maze):
 
 @FORMS
 def test_public_step_is_that_of_gymnax(active):
-    maze = TMaze(2, active)
-    key, actions = jax.random.key(4), random_actions(4, 500)
-    ours = walk(maze, None, key, actions)
-    theirs = walk(in_gymnax(maze), None, key, actions)
+    maze, params = TMaze(active=active), TMaze(2, active).default_params
+    key, actions = jax.random.key(4), random_actions(4)
+    ours = walk(maze, params, key, actions)
+    theirs = walk(in_gymnax(maze), params, key, actions)
     jax.tree.map(np.testing.assert_array_equal, ours, theirs)
     assert ours[1][3].any() and ours[1][4].any()
 
@@ -256,11 +255,11 @@ def test_wrappers_of_gymnax_accept_it():
 
 @FORMS
 def test_spaces_contain_what_is_seen(active):
-    env = TMaze(2, active)
-    observed, actions = env.observation_space(env.default_params), env.action_space()
-    (first, _), (observations, *_) = walk(env, None, jax.random.key(6), random_actions(6, 300))
+    env, params = TMaze(active=active), TMaze(2, active).default_params
+    observed, actions = env.observation_space(params), env.action_space(params)
+    (first, _), (observations, *_) = walk(env, params, jax.random.key(6), random_actions(6))
     assert observed.shape == first.shape and observed.dtype == first.dtype
-    assert all(observed.contains(x) for x in np.asarray(observations))
+    assert jax.vmap(observed.contains)(observations).all()
     assert not observed.contains(np.array([0, -1], np.float32))
     assert actions.n == env.num_actions == len(MOVES)
     low, high = observations.min(axis=0), observations.max(axis=0)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from memrl_jax import checks
+from memrl_jax import checks, tree
 from memrl_jax.returns import lambda_returns, n_step_returns
 from memrl_jax.types import Agent, Array, Key, Network, ReplayMemory, Segment, State, TimeStep
 
@@ -145,14 +145,16 @@ def q_loss(
     The action taken at a `last` timestep is ignored by the environment and here.
     """
     timestep = segment.timestep
-    before, after = (jax.tree.map(lambda x: x[cut], timestep) for cut in (slice(-1), slice(1, None)))
+    before, after = (
+        jax.tree.map(lambda x: x[cut], timestep) for cut in (slice(-1), slice(1, None))
+    )
     first, final = (jax.tree.map(lambda x: x[i], timestep) for i in (0, -1))
 
     memory, q = network.unroll(params, segment.memory, before)
     # The final timestep only bootstraps, so nothing is differentiated there.
-    _, q_final = network.step(*jax.lax.stop_gradient((params, memory)), final)
+    _, q_final = network.step(*jax.lax.stop_gradient((params, memory)), tree.at(timestep, -1))
     q_online = jnp.concatenate([jax.lax.stop_gradient(q)[1:], q_final[None]])
-    target_memory, _ = network.step(target_params, segment.memory, first)
+    target_memory, _ = network.step(target_params, segment.memory, tree.at(timestep, 0))
     _, q_target = network.unroll(target_params, target_memory, after)
 
     best = jnp.argmax(q_online if config.double else q_target, axis=-1)

@@ -35,8 +35,9 @@ def from_gymnax(name: Any, **params: Any) -> Environment:
     """
     env, env_params = (_make if isinstance(name, str) else _own)(name, params)
     step = _without_reset(env, env_params)
-    observations = _spec(env.observation_space(env_params))
-    actions = _spec(env.action_space(env_params))
+    # An environment may declare its spaces in our types, and so spare the import of gymnax.
+    observations = getattr(env, "observations", None) or _spec(env.observation_space(env_params))
+    actions = getattr(env, "actions", None) or _spec(env.action_space(env_params))
     if isinstance(actions, Discrete):
         first_action = jnp.zeros((), jnp.int32)
     elif isinstance(actions, Continuous):
@@ -48,9 +49,7 @@ def from_gymnax(name: Any, **params: Any) -> Environment:
         return env.reset(key, env_params)
 
     # What a step gives decides the dtypes, so that a loop can carry it.
-    like = jax.eval_shape(
-        lambda key: step(key, reset(key)[1], first_action)[:2], jax.random.key(0)
-    )
+    like = jax.eval_shape(lambda key: step(key, reset(key)[1], first_action)[:2], jax.random.key(0))
 
     def first(observation: Any) -> TimeStep:
         zero, one, true = jnp.float32(0), jnp.float32(1), jnp.bool_(True)

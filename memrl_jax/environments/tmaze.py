@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from memrl_jax import checks, tree
-from memrl_jax.types import Array, Key
+from memrl_jax.types import Array, Continuous, Discrete, Key
 
 LEFT, RIGHT, UP, DOWN = range(4)
 
@@ -159,15 +159,26 @@ class TMaze:
         """Whether the time limit has been reached."""
         return state.time >= params.max_steps_in_episode
 
+    @property
+    def actions(self) -> Discrete:
+        """Actions, declared without importing gymnax, which takes seconds."""
+        return Discrete(self.num_actions)
+
+    @property
+    def observations(self) -> Continuous:
+        """Observations, declared without importing gymnax."""
+        low, high = jnp.array([-1.0, 0.0], jnp.float32), jnp.array([1.0, 1.0], jnp.float32)
+        return Continuous((2,), jnp.dtype(jnp.float32), low, high)
+
     def action_space(self, params: EnvParams | None = None) -> Any:
-        """Discrete space of gymnax (importing gymnax takes seconds)."""
+        """Actions as a space of gymnax."""
         from gymnax.environments import spaces
 
         return spaces.Discrete(self.num_actions)
 
     def observation_space(self, params: EnvParams | None = None) -> Any:
-        """Box of gymnax (importing gymnax takes seconds)."""
+        """Observations as a space of gymnax."""
         from gymnax.environments import spaces
 
-        low, high = jnp.array([-1.0, 0.0], jnp.float32), jnp.array([1.0, 1.0], jnp.float32)
-        return spaces.Box(low, high, (2,), jnp.float32)
+        shape, dtype, low, high = self.observations
+        return spaces.Box(low, high, shape, dtype)

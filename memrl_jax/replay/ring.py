@@ -9,21 +9,28 @@ capacity size were copied whole in every iteration).
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from memrl_jax import tree
 from memrl_jax.checks import divides, positive
-from memrl_jax.types import Array, Sample, Segment, State
+from memrl_jax.types import Array, Sample, Segment, State, TimeStep
+
+
+class Row(NamedTuple):
+    """What a record holds."""
+
+    timestep: TimeStep
+    extras: Any
 
 
 class Ring(NamedTuple):
     """The state of a ring."""
 
     record: Array  # [segments * period, B, words] uint32
-    fields: Any  # [0, ...] empty arrays: dtypes and shapes of what a record holds
+    fields: Row  # [0, ...] empty arrays: dtypes and shapes of what a record holds
     memory: State  # [segments, B, ...] before each segment, or [0, B, ...] if none is stored
     count: Array  # [] int32 segments added so far
 
@@ -69,7 +76,7 @@ def windows(segments: int, period: int, length: int, stride: int) -> Windows:
 
 def init(shape: Windows, example: Segment) -> Ring:
     """Make an empty ring for segments like `example`, which has no time axis."""
-    row = (example.timestep, example.extras)
+    row = Row(example.timestep, example.extras)
     fields = jax.tree.map(lambda x: jnp.zeros((0, *x.shape[1:]), x.dtype), row)
     words = pack(jax.tree.map(lambda x: jnp.zeros(x.shape[1:], x.dtype), row)).size
     batch = example.timestep.reward.shape[0]
@@ -80,7 +87,10 @@ def init(shape: Windows, example: Segment) -> Ring:
 
 
 def add(shape: Windows, ring: Ring, segment: Segment) -> Ring:
-    """Write a segment over the oldest one; raises ValueError unless it has `period` actions."""
+    """Write a segment over the oldest one.
+
+    Raises ValueError unless it has `period` actions, and shapes and dtypes like the example's.
+    """
     if segment.action.shape[0] != shape.period:
         raise ValueError(
             f"period: the ring takes segments of {shape.period} actions, "
@@ -88,13 +98,27 @@ def add(shape: Windows, ring: Ring, segment: Segment) -> Ring:
         )
     slot = ring.count % shape.segments
     timestep = jax.tree.map(lambda x: x[:-1], segment.timestep)
-    rows = jax.vmap(jax.vmap(pack))((timestep, segment.extras))
+    row = Row(timestep, segment.extras)
+    jax.tree_util.tree_map_with_path(
+        partial(_check, shape.period, ring.record.shape[1]), row, ring.fields
+    )
+    rows = jax.vmap(jax.vmap(pack))(row)
     zero = jnp.int32(0)
     record = jax.lax.dynamic_update_slice(ring.record, rows, (slot * shape.period, zero, zero))
     memory = ring.memory
     if shape.stored:
         memory = jax.tree.map(lambda xs, x: xs.at[slot].set(x), ring.memory, segment.memory)
     return ring._replace(record=record, memory=memory, count=ring.count + 1)
+
+
+def _check(period: int, batch: int, path: Any, x: Array, like: Array) -> None:
+    # Bits of another dtype would be stored and read back as nonsense, without a word.
+    kept = (period, batch, *like.shape[1:])
+    if (x.shape, x.dtype) != (kept, like.dtype):
+        field = jax.tree_util.keystr(path, simple=True, separator=".")
+        raise ValueError(
+            f"{field}: {x.dtype}{[*x.shape]} does not fit the ring's {like.dtype}{[*kept]}"
+        )
 
 
 def starts(shape: Windows, ring: Ring) -> tuple[Array, Array]:
@@ -157,7 +181,7 @@ def unpack(fields: Any) -> Callable[[Array], Any]:
 
 
 def _as(piece: Array, shape: tuple[int, ...], dtype: Any) -> Array:
-    if dtype == bool:
+    if jnp.issubdtype(dtype, jnp.bool_):
         return piece.reshape(shape).astype(bool)
     ratio = dtype.itemsize // piece.dtype.itemsize
     shape = (*shape, ratio) if ratio > 1 else shape

@@ -15,7 +15,8 @@ def uniform(
     A window is as likely as any other, never crosses the write head, and may cross episodes.
     `stride = 1`: windows begin anywhere, from a fresh memory (their first `start` is true).
     `stride = period` (above 1): they begin where segments began, from the memory stored there.
-    Drawing before `warmup` segments were added gives windows of zeros. Raises ValueError for
+    Before `warmup` segments were added no window is whole, and what is drawn is partly or all
+    zeros. Raises ValueError for
     sizes below 1, a stride that does not divide the period, and windows longer than the ring.
     Lin (1992); for sequences Hausknecht & Stone (2015).
     """

@@ -1,0 +1,64 @@
+"""The command line: `memrl train | evaluate | plot | list`.
+
+jax is imported only once a command needs it, so that help comes at once.
+"""
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+HELP = """usage: memrl COMMAND ...
+
+Train agents that remember.
+
+commands:
+  train PRESET [OPTIONS]       train a preset, with any of its settings changed
+  train --resume RUN           go on with a run that was interrupted
+  evaluate RUN [OPTIONS]       play greedy episodes with a trained agent
+  plot RUN [RUN ...]           draw the learning curves of runs in one picture
+  list                         name environments, memories, agents and presets
+
+`memrl COMMAND --help` says more, `memrl train PRESET --help` lists every setting.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code: 0, 2 for bad input, 130 after Ctrl-C."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if not given or given[0] in ("-h", "--help"):
+        print(HELP, end="")
+        return 0
+    try:
+        return _command(given[0])(given[1:])
+    except (ValueError, FloatingPointError) as error:
+        print(f"memrl: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("memrl: interrupted", file=sys.stderr)
+        return 130
+
+
+def _command(name: str) -> Callable[[list[str]], int]:
+    names = ("train", "evaluate", "plot", "list")
+    if name not in names:
+        import difflib
+
+        near = difflib.get_close_matches(name, names, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise ValueError(f"command: {name!r} is unknown; {hint}(one of: {', '.join(names)})")
+    _use_every_core()
+    from memrl_jax import commands
+
+    return getattr(commands, name if name != "list" else "list_names")
+
+
+def _use_every_core() -> None:
+    """Give jax one CPU device per core, unless the user has decided otherwise."""
+    import jax
+
+    if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
+        jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

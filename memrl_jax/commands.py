@@ -1,0 +1,261 @@
+"""What the commands of `memrl` do."""
+
+import collections.abc
+import contextlib
+import io
+import json
+import textwrap
+import typing
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import tyro
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from memrl_jax import checks, experiment, folder, history
+from memrl_jax.agents import AGENTS
+from memrl_jax.config import Config, presets
+from memrl_jax.environments import ENVIRONMENTS
+from memrl_jax.memory import MEMORIES
+from memrl_jax.statistics import Interval, bootstrap
+
+MISSING = tyro.MISSING_NONPROP
+
+TRAIN_HELP = """usage: memrl train PRESET [OPTIONS]
+       memrl train --resume RUN
+
+presets: {presets}
+
+`memrl train PRESET --help` lists every setting with its default.
+"""
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train a preset, with any of its settings changed."""
+
+    config: Config
+    run: experiment.Run
+
+
+@dataclass(frozen=True)
+class Resume:
+    """Go on with a run from its last checkpoint, as if it had never stopped."""
+
+    resume: str
+    """Folder of the run."""
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Play greedy episodes with every seed of a run; the run is left as it is."""
+
+    run: tyro.conf.Positional[str]
+    """Folder of the run."""
+    episodes: int = 100
+    """Episodes per seed, each in an environment of its own."""
+    seed: int = 0
+    """Number that the keys of the episodes come from."""
+
+
+@dataclass(frozen=True)
+class Plot:
+    """Draw the learning curves of runs: interquartile mean and 95 % interval over seeds."""
+
+    runs: tyro.conf.Positional[tuple[str, ...]]
+    """Folders of the runs."""
+    out: str = "curves.png"
+    """PNG to write."""
+    what: str = "evaluation_return"
+    """Name of the metric to draw, as in metrics.npz."""
+
+
+@dataclass(frozen=True)
+class List:
+    """Name environments, memories, agents and presets."""
+
+
+def train(arguments: list[str]) -> int:
+    """Run `memrl train`."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(TRAIN_HELP.format(presets=", ".join(presets)), end="")
+        return 0
+    if arguments[0].startswith("--resume"):
+        path = parse(Resume, arguments, "memrl train").resume
+        return watch(lambda say, report: experiment.resume(path, say, report))
+    name = checks.known("preset", arguments[0], presets)
+    default = Train(presets[name], experiment.Run())
+    given = parse(Train, arguments[1:], f"memrl train {name}", default)
+    out = given.run.out or f"runs/{name}-{given.config.environment}"
+    run = replace(given.run, out=out)
+    return watch(lambda say, report: experiment.start(given.config, run, say, report))
+
+
+def watch(train: Callable[[experiment.Say, experiment.Report], experiment.Result]) -> int:
+    """Train with a progress bar, and say how it ended."""
+    console = Console()
+    with progress_bar(console) as report:
+        result = train(console.print, report)
+    if "evaluation_return" in result.history:
+        last = {k: result.history[f"evaluation_{k}"][:, -1] for k in ("return", "length")}
+        console.print(table({result.folder.name: last}))
+    if result.finished:
+        console.print(f"finished: {result.folder}")
+        return 0
+    console.print(f"interrupted and saved; go on with: memrl train --resume {result.folder}")
+    return 130
+
+
+def evaluate(arguments: list[str]) -> int:
+    """Run `memrl evaluate`."""
+    given = parse(Evaluate, arguments, "memrl evaluate")
+    played = experiment.evaluate(given.run, given.episodes, given.seed)
+    console = Console()
+    rows = Table("seed", "return", "length", title=f"{given.episodes} greedy episodes per seed")
+    for seed, (total, length) in enumerate(zip(played.total, played.length, strict=True)):
+        rows.add_row(str(seed), *(cell(bootstrap(x, np.mean)) for x in (total, length)))
+    means = [x.mean(axis=1) for x in (played.total, played.length)]
+    rows.add_row("IQM over seeds", *(cell(bootstrap(x)) for x in means), style="bold")
+    console.print(rows)
+    unfinished = int(np.sum(~played.done))
+    if unfinished:
+        console.print(
+            f"{unfinished} episodes did not end within the horizon; they count as they are"
+        )
+    return 0
+
+
+def plot(arguments: list[str]) -> int:
+    """Run `memrl plot`."""
+    from memrl_jax import plot
+
+    given = parse(Plot, arguments, "memrl plot")
+    series = {}
+    for path in given.runs:
+        place, _, _ = folder.read(path)
+        past = history.read(place / "metrics.npz")
+        checks.known("what", given.what, [k for k, v in past.items() if v.ndim == 2])
+        prefix = "evaluation_" if given.what.startswith("evaluation_") else ""
+        series[place.name] = (past[f"{prefix}step"], past[given.what])
+    label = given.what.removeprefix("evaluation_")
+    plot.curves(series, given.out, ylabel=label)
+    print(given.out)
+    return 0
+
+
+def list_names(arguments: list[str]) -> int:
+    """Run `memrl list`."""
+    parse(List, arguments, "memrl list")
+    for title, names in (
+        ("environments", ENVIRONMENTS),
+        ("memories", MEMORIES),
+        ("agents", AGENTS),
+        ("presets", presets),
+    ):
+        print(f"{title}:")
+        print(textwrap.fill(", ".join(names), 78, initial_indent="  ", subsequent_indent="  "))
+    return 0
+
+
+def table(rows: Mapping[str, Mapping[str, np.ndarray]]) -> Table:
+    """Tabulate values over seeds [S] per row and column: interquartile mean and interval."""
+    columns = list(next(iter(rows.values())))
+    out = Table("run", *columns, title="last evaluation: IQM over seeds, 95 % interval")
+    for name, values in rows.items():
+        out.add_row(name, *(cell(bootstrap(values[column])) for column in columns))
+    return out
+
+
+def cell(x: Interval) -> str:
+    """Write an interval in a cell of a table."""
+    return f"{x.estimate:.4g} [{x.low:.4g}, {x.high:.4g}]"
+
+
+@contextlib.contextmanager
+def progress_bar(console: Console) -> Iterator[experiment.Report]:
+    """Show steps, steps/s, time left and returns; without a terminal, a line every tenth."""
+    bar = Progress(
+        TextColumn("{task.completed:>9,.0f} / {task.total:,.0f} steps"),
+        BarColumn(bar_width=None),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(compact=True, elapsed_when_finished=True),
+        TextColumn("return {task.fields[now]}"),
+        console=console,
+        disable=not console.is_terminal,
+        speed_estimate_period=20,
+    )
+    task = bar.add_task("", total=None, rate="compiling", now="-")
+    tenth = 0
+
+    def report(progress: experiment.Progress) -> None:
+        nonlocal tenth
+        now = f"{progress.mean_return:.4g}"
+        if progress.evaluation is not None:
+            now += f", greedy {progress.evaluation:.4g}"
+        rate = f"{progress.rate:,.0f} steps/s"
+        total = progress.total_steps
+        bar.update(task, completed=progress.steps, total=total, rate=rate, now=now)
+        if not console.is_terminal and 10 * progress.steps // total > tenth:
+            tenth = 10 * progress.steps // total
+            console.print(f"{progress.steps:>11,} / {total:,} steps  {rate}  return {now}")
+
+    with bar:
+        yield report
+
+
+def parse(kind: Any, arguments: list[str], program: str, default: Any = MISSING) -> Any:
+    """Read arguments into a dataclass; raises ValueError, in one line, for what does not fit."""
+    registry = tyro.constructors.ConstructorRegistry()
+    registry.primitive_rule(_options_rule)
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said), registry:
+            return tyro.cli(
+                kind,
+                prog=program,
+                args=arguments,
+                default=default,
+                config=(tyro.conf.OmitArgPrefixes,),
+            )
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        raise ValueError(_one_line(said.getvalue())) from None
+
+
+def _one_line(box: str) -> str:
+    """Take the message, and the nearest option, out of the box that tyro draws around them."""
+    lines = [line.strip("│╭╰╮╯ ") for line in box.splitlines()]
+    body = [line for line in lines if line and not line.startswith("─")][1:]
+    rules = [i for i, line in enumerate(lines) if line.startswith("─")]
+    message = " ".join(lines[1 : rules[1] if len(rules) > 1 else None])
+    options = [line.split()[0] for line in body if line.startswith("--")]
+    hint = f"; did you mean {options[0]}?" if "Perhaps you meant:" in body and options else ""
+    return f"{message}{hint}"
+
+
+def _options_rule(info: Any) -> Any:
+    """Read a mapping from `name=value` words, with numbers and booleans as such."""
+    if typing.get_origin(info.type) is not collections.abc.Mapping:
+        return None
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs="*",
+        metavar="NAME=VALUE ...",
+        instance_from_str=lambda words: dict(map(_option, words)),
+        is_instance=lambda x: isinstance(x, Mapping),
+        str_from_instance=lambda x: [f"{name}={value}" for name, value in x.items()],
+    )
+
+
+def _option(word: str) -> tuple[str, Any]:
+    name, equals, text = word.partition("=")
+    if not (name and equals and text):
+        raise ValueError(f"{word!r} is not name=value")
+    try:
+        return name, json.loads(text.lower() if text in ("True", "False") else text)
+    except json.JSONDecodeError:
+        return name, text

@@ -1,0 +1,60 @@
+"""What a run has measured so far: named arrays, seeds first, time last.
+
+`step` [P] belongs to the metrics of training and `evaluation_step` [E] to the greedy
+evaluations, whose names all begin with `evaluation_`.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+History = dict[str, np.ndarray]
+
+
+def extend(history: History, step: int, row: Mapping[str, np.ndarray], prefix: str = "") -> History:
+    """Return `history` with one more point: `row` has an array [seeds] for every name."""
+    new = {"step": np.array([step])} | {k: np.asarray(v)[:, None] for k, v in row.items()}
+    out = dict(history)
+    for name, value in new.items():
+        old = history.get(prefix + name)
+        out[prefix + name] = value if old is None else np.concatenate([old, value], axis=-1)
+    return out
+
+
+def until(history: History, step: int) -> History:
+    """Return the part of `history` up to and including `step`."""
+
+    def keep(name: str) -> np.ndarray:
+        own = "evaluation_step" if name.startswith("evaluation_") else "step"
+        return history[own] <= step
+
+    return {name: value[..., keep(name)] for name, value in history.items()}
+
+
+def read(path: Path) -> History:
+    """Read `metrics.npz`; raises ValueError if it cannot be read."""
+    try:
+        with np.load(path) as file:
+            return {name: file[name] for name in file.files}
+    except FileNotFoundError:
+        return {}
+    except Exception as error:  # numpy and zipfile raise many kinds for a damaged file
+        raise ValueError(f"metrics: {path} cannot be read ({error})") from None
+
+
+def means(sums: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Turn sums over steps into means: `return` and `length` per episode, others per update.
+
+    NaN where nothing was counted, e.g. before the first episode has ended.
+    """
+
+    def per(total: np.ndarray, count: np.ndarray) -> np.ndarray:
+        return np.divide(total, count, out=np.full(np.shape(total), np.nan), where=count > 0)
+
+    out = {}
+    for name, total in sums.items():
+        if name.endswith("_sum"):
+            of = "episodes" if name in ("return_sum", "length_sum") else "updates"
+            out[name.removesuffix("_sum")] = per(np.asarray(total), np.asarray(sums[of]))
+    return out | {"episodes": np.asarray(sums["episodes"]), "steps": np.asarray(sums["steps"])}

@@ -1,0 +1,88 @@
+"""Many seeds of one pure function, over the devices at hand.
+
+Seeds are spread over devices. Within a device they are mapped one after another on CPU, where
+that is faster than vmap and compiles sooner, and vmapped on an accelerator. All of it is one
+compiled program. A seed's numbers do not depend on how many run beside it.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
+
+from memrl_jax.types import Array, Key
+
+
+def seed_keys(seed: int, seeds: int, stream: int = 0) -> Key:
+    """Return a key for every seed [S]; more seeds leave the first ones as they are.
+
+    Keys of another `stream` have nothing in common with them.
+    """
+    key = jax.random.fold_in(jax.random.key(seed), stream)
+    return jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(seeds))
+
+
+def mesh(seeds: int) -> Mesh:
+    """Return the devices that run `seeds` seeds: at most one per seed."""
+    devices = jax.devices()[:seeds]
+    return Mesh(np.array(devices), ("seeds",))
+
+
+def pad(states: Any, seeds: int) -> Any:
+    """Repeat the last seed until the devices are filled evenly; the repeats cost no time."""
+    extra = -seeds % mesh(seeds).size
+
+    def repeat(x: Array) -> Array:
+        return jnp.concatenate([x, jnp.broadcast_to(x[-1:], (extra, *x.shape[1:]))])
+
+    return jax.tree.map(repeat, states) if extra else states
+
+
+def over_seeds(f: Callable[..., Any], seeds: int) -> Callable[..., Any]:
+    """Return `g(xs, *shared)`: `f(x, *shared)` of every seed of the padded `xs` [S, ...]."""
+    where = mesh(seeds)
+    one_by_one = where.devices.flat[0].platform == "cpu"
+
+    def local(xs: Any, *shared: Any) -> Any:
+        def one(x: Any) -> Any:
+            return f(x, *shared)
+
+        return jax.lax.map(one, xs) if one_by_one else jax.vmap(one)(xs)
+
+    return _shard(local, where)
+
+
+def update_seeds(f: Callable[..., Any], seeds: int) -> Callable[..., Any]:
+    """Like `over_seeds` for an `f` that returns its own `x` updated; `xs` is donated.
+
+    Seeds are updated in place, so a large state is held once.
+    """
+    where = mesh(seeds)
+    one_by_one = where.devices.flat[0].platform == "cpu"
+
+    def local(xs: Any, *shared: Any) -> Any:
+        if not one_by_one:
+            return jax.vmap(lambda x: f(x, *shared))(xs)
+
+        def one(i: Array, xs: Any) -> Any:
+            x = f(jax.tree.map(lambda x: x[i], xs), *shared)
+            return jax.tree.map(lambda xs, x: xs.at[i].set(x), xs, x)
+
+        return jax.lax.fori_loop(0, len(jax.tree.leaves(xs)[0]), one, xs)
+
+    return _shard(local, where, donate_argnums=0)
+
+
+def _shard(local: Callable[..., Any], where: Mesh, **options: Any) -> Callable[..., Any]:
+    def sharded(xs: Any, *shared: Any) -> Any:
+        specs = (P("seeds"), *(P() for _ in shared))
+        return jax.shard_map(
+            local, mesh=where, in_specs=specs, out_specs=P("seeds"), check_vma=False
+        )(xs, *shared)
+
+    return jax.jit(sharded, **options)

@@ -1,0 +1,239 @@
+"""Pictures: what they show, the file they become, and the global state they leave alone."""
+
+import struct
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+
+from memrl_jax import plot
+from memrl_jax.statistics import bootstrap
+
+nan = float("nan")
+STEPS = np.arange(0, 1_000_001, 100_000)
+
+
+def normal(*shape):
+    return np.random.default_rng(0).normal(size=shape)
+
+
+def an_episode(steps=20, actions=3):
+    rng = np.random.default_rng(0)
+    rewards = rng.integers(-1, 2, steps).astype(np.float32)
+    return normal(steps, 4), rng.integers(actions, size=steps), rewards
+
+
+def png_size(path):
+    head = path.read_bytes()[:24]
+    assert head[:8] == b"\x89PNG\r\n\x1a\n"
+    return struct.unpack(">II", head[16:24])
+
+
+def texts(axes):
+    return [text.get_text() for text in axes.texts]
+
+
+def legend(axes):
+    return [text.get_text() for text in axes.get_legend().get_texts()]
+
+
+def test_curves_writes_a_png_of_the_promised_size(tmp_path):
+    path = tmp_path / "curves.png"
+    series = {"a label": (STEPS, normal(5, 11))}
+    figure = plot.curves(series, path, title="A title", reference={"chance": 0.5})
+    assert isinstance(figure, Figure)
+    assert png_size(path) == (1200, 750)
+    assert [p.name for p in tmp_path.iterdir()] == ["curves.png"]
+
+
+def test_curves_says_what_it_shows():
+    series = {"GRU": (STEPS, normal(5, 11)), "none": (STEPS, normal(1, 11))}
+    figure = plot.curves(series, title="T-Maze", level=0.9, reference={"chance": 0.5})
+    (axes,) = figure.axes
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("environment steps", "return")
+    assert figure.get_suptitle() == "T-Maze"
+    assert legend(axes) == ["GRU (5 seeds)", "none (1 seed)"]
+    assert texts(axes) == ["chance", "IQM and 90 % interval"]
+
+
+def test_curves_draws_the_iqm_its_interval_and_the_reference():
+    values = normal(6, 11)
+    (axes,) = plot.curves({"GRU": (STEPS, values)}, reference={"chance": 0.5}).axes
+    estimate, low, high = bootstrap(values)
+    line, chance = axes.get_lines()
+    np.testing.assert_array_equal(line.get_xdata(), STEPS)
+    np.testing.assert_array_equal(line.get_ydata(), estimate)
+    np.testing.assert_array_equal(chance.get_ydata(), [0.5, 0.5])
+    assert chance.get_linestyle() == "--"
+    heights = np.asarray(axes.collections[0].get_paths()[0].vertices)[:, 1]
+    assert set(heights) == {*low, *high}
+
+
+def test_ticks_of_the_steps_are_short():
+    figure = plot.curves({"GRU": (STEPS, normal(3, 11))})
+    figure.draw_without_rendering()
+    labels = [label.get_text() for label in figure.axes[0].get_xticklabels()]
+    assert {"0", "200k", "1M"} <= set(labels)
+
+
+def test_nan_is_carried_forward_once_every_seed_has_begun():
+    values = [[nan, 1, nan, 3, nan], [nan, nan, 5, nan, 7]]
+    (axes,) = plot.curves({"GRU": (np.arange(5), values)}).axes
+    line = axes.get_lines()[0]
+    np.testing.assert_array_equal(line.get_xdata(), [2, 3, 4])
+    np.testing.assert_array_equal(line.get_ydata(), [3, 4, 5])  # means of (1, 5), (3, 5), (3, 7)
+
+
+def test_series_are_told_apart_by_colour_and_dashes():
+    series = {str(i): (STEPS, normal(2, 11)) for i in range(len(plot.STYLES))}
+    (axes,) = plot.curves(series).axes
+    styles = {(line.get_color(), line.get_linestyle()) for line in axes.get_lines()}
+    assert len(styles) == len(series)
+
+
+@pytest.mark.parametrize(
+    ("series", "message"),
+    [
+        ({}, "series: 0 labels are not 1 to 21"),
+        ({str(i): (STEPS, normal(2, 11)) for i in range(22)}, "series: 22 labels"),
+        ({"a": (STEPS, normal(2, 10))}, r"'a': steps \(11,\), values \(2, 10\) are not"),
+        ({"a": (STEPS, normal(11))}, r"'a': steps \(11,\), values \(11,\) are not"),
+        ({"a": ([0, 1], [[1, 2], [nan, nan]])}, "'a': seed 1 is NaN throughout"),
+        ({"a": ([0, 1], [[1, np.inf]])}, "1 of 2 values are NaN or infinite"),
+    ],
+)
+def test_curves_names_the_wrong_series(series, message):
+    with pytest.raises(ValueError, match=message):
+        plot.curves(series)
+
+
+def test_a_path_that_is_not_a_png_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"curves\.pdf' does not end in \.png"):
+        plot.curves({"a": (STEPS, normal(2, 11))}, tmp_path / "curves.pdf")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_failed_write_keeps_the_old_picture(tmp_path, monkeypatch):
+    path = tmp_path / "curves.png"
+    path.write_bytes(b"old")
+
+    def half_written(self, temporary, **_):
+        Path(temporary).write_bytes(b"new, but")
+        raise OSError("no space left")
+
+    monkeypatch.setattr(Figure, "savefig", half_written)
+    with pytest.raises(OSError, match="no space left"):
+        plot.curves({"a": (STEPS, normal(2, 11))}, path)
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_episode_labels_its_panels_and_shares_their_time(tmp_path):
+    observations, actions, rewards = an_episode()
+    path = tmp_path / "episode.png"
+    q = normal(20, 3)
+    figure = plot.episode(observations, actions, rewards, path, q=q, title="One episode")
+    labels = [axes.get_ylabel() for axes in figure.axes]
+    assert labels == ["observation", "action", "reward", "Q value"]
+    assert {axes.get_xlim() for axes in figure.axes} == {(-0.5, 19.5)}
+    assert figure.axes[-1].get_xlabel() == "step of the episode"
+    assert png_size(path)[0] == 1200
+
+
+def test_episode_shows_its_values():
+    observations, actions, rewards = an_episode()
+    q = normal(20, 3)
+    panels: list[Any] = plot.episode(observations, actions, rewards, q=q).axes
+    seen, action, reward, value = panels
+    np.testing.assert_array_equal(seen.collections[0].get_array(), observations.T)
+    np.testing.assert_array_equal(action.collections[0].get_array().argmax(axis=0), actions)
+    np.testing.assert_array_equal([bar.get_height() for bar in reward.patches], rewards)
+    np.testing.assert_array_equal(value.collections[0].get_array(), q.T)
+    np.testing.assert_array_equal(value.get_lines()[0].get_ydata(), actions)
+    assert texts(reward) == [f"sum\n{rewards.sum():g}"]
+
+
+def test_episode_without_q_has_three_panels():
+    figure = plot.episode(*an_episode())
+    assert [axes.get_ylabel() for axes in figure.axes] == ["observation", "action", "reward"]
+
+
+@pytest.mark.parametrize(
+    ("steps", "shown"), [(1, [0]), (5, [0, 1, 2, 3, 4]), (100, list(range(0, 100, 9)))]
+)
+def test_images_become_a_strip_of_frames(steps, shown):
+    images = np.zeros((steps, 6, 8, 3), np.float32)
+    images[..., 0] = np.arange(steps)[:, None, None] / steps  # the frame tells its own step
+    _, actions, rewards = an_episode(steps)
+    strip: list[Any] = plot.episode(images, actions, rewards).axes[0].child_axes
+    assert [frame.get_title() for frame in strip] == [str(step) for step in shown]
+    reds = [frame.images[0].get_array()[0, 0, 0] for frame in strip]
+    np.testing.assert_allclose(reds, np.array(shown) / steps, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("pixel", "expected"),
+    [
+        (np.array([51, 102, 255], np.uint8), (0.2, 0.4, 1)),
+        (np.array([0.2, 0.4, 0.6]), (0.2, 0.4, 0.6)),
+        (np.array([0, 5, 10]), (0, 0.5, 1)),
+        (np.array([0.3]), (0.3, 0.3, 0.3)),
+        (np.array([False, False, False, False]), (1, 1, 1)),
+    ],
+)
+def test_colours_of_a_pixel(pixel, expected):
+    np.testing.assert_allclose(plot._rgb(pixel[None, None, None])[0, 0, 0], expected, atol=1e-6)
+
+
+def test_channels_that_are_no_colours_get_one_each():
+    colours = plot._rgb(np.eye(6, dtype=bool)[None, None])[0, 0]
+    assert len(np.unique(colours, axis=0)) == 6
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"observations": normal(20)}, r"observations: shape \(20,\) is not"),
+        ({"actions": np.zeros(19, int)}, r"actions: shape \(19,\) is not \[T\] with T = 20"),
+        ({"rewards": np.zeros((20, 1))}, r"rewards: shape \(20, 1\) is not \[T\] with T = 20"),
+        ({"q": normal(19, 3)}, r"q: shape \(19, 3\) is not \[T, A\] with T = 20"),
+        ({"actions": np.zeros(20)}, "actions: float64 is not an integer type"),
+        ({"actions": np.full(20, -1)}, "actions: -1 to -1 are not in"),
+        ({"q": normal(20, 1)}, r"actions: 0 to 2 are not in \[0, 1\)"),
+    ],
+)
+def test_episode_names_the_wrong_array(change, message):
+    arrays = dict(zip(("observations", "actions", "rewards"), an_episode(), strict=True)) | change
+    with pytest.raises(ValueError, match=message):
+        plot.episode(**arrays)
+
+
+def test_colours_are_distinct_and_dark_enough_on_white():
+    luminance = [np.dot(to_rgb(color), (0.2126, 0.7152, 0.0722)) for color in plot.COLORS]
+    assert len(set(plot.COLORS)) == 7
+    assert max(luminance) < 0.75
+
+
+def test_drawing_imports_no_pyplot_and_changes_no_setting(tmp_path):
+    program = """
+import sys
+import numpy as np
+from memrl_jax import plot
+assert "matplotlib" not in sys.modules, "imported before anything is drawn"
+import matplotlib
+before = dict.copy(matplotlib.rcParams)  # the plain copy does not resolve the backend
+plot.curves({"a": ([0, 1], np.eye(2))}, sys.argv[1] + "/curves.png", reference={"b": 0.5})
+plot.episode(np.eye(3), [0, 1, 0], [0, 0, 1], sys.argv[1] + "/episode.png", q=np.eye(3))
+assert dict.copy(matplotlib.rcParams) == before
+assert "matplotlib.pyplot" not in sys.modules
+"""
+    root = Path(plot.__file__).parents[1]
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    result = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr
+    assert len(list(tmp_path.iterdir())) == 2

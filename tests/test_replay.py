@@ -1,0 +1,372 @@
+"""Replay memories against what their definition says, held in Python deques."""
+
+import math
+from collections import deque
+from functools import cache, partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from memrl_jax import tree
+from memrl_jax.replay import REPLAYS, ring, uniform
+from memrl_jax.types import ReplayMemory, Sample, Segment, TimeStep
+
+DTYPES = ["float32", "uint8", "bool", "int8", "int32", "float16"]
+BITS = 14  # of an environment's number (2) and a time (12), enough for every test here
+DRAWS = 1024  # so many that of some sixty windows none is missed
+
+
+class Case(NamedTuple):
+    """Sizes of a replay memory, and the dtype of observations: one, or a tree of all."""
+
+    segments: int
+    period: int
+    length: int
+    stride: int
+    environments: int
+    dtype: str | None = None
+
+    @property
+    def stored(self) -> bool:
+        return self.stride == self.period > 1
+
+    @property
+    def replay(self) -> ReplayMemory:
+        return uniform(self.segments, self.period, self.length, DRAWS, self.stride)
+
+
+CASES = [
+    Case(7, 1, 1, 1, 3, "float32"),  # transitions
+    Case(13, 1, 4, 1, 2, "uint8"),
+    Case(5, 4, 6, 1, 3),  # 20 rows in windows of 7
+    Case(4, 3, 1, 1, 1, "bool"),
+    Case(2, 5, 9, 1, 2, "int8"),  # one window fills the ring
+    Case(5, 3, 7, 3, 2),  # from stored memories
+    Case(3, 4, 4, 4, 3, "float16"),
+    Case(4, 6, 5, 2, 2, "int32"),  # aligned, but not with the segments
+    Case(1, 8, 3, 8, 2, "float32"),  # one segment that is always replaced
+]
+every_case = pytest.mark.parametrize("case", CASES, ids=str)
+
+
+def encode(environment: Any, time: Any, dtype: str) -> Any:
+    """Write an environment's number and a time in zeros and ones of any dtype."""
+    number = np.asarray(environment * 4096 + time)
+    return (number[..., None] >> np.arange(BITS) & 1).astype(dtype)
+
+
+def decode(code: Any) -> Any:
+    """Return the environment and time of observations, first leaf [..., BITS]."""
+    return divmod((np.asarray(jax.tree.leaves(code)[0]) != 0) @ 2 ** np.arange(BITS), 4096)
+
+
+def noise(rng: np.random.Generator, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """Draw random bits: floats of all kinds, NaN with payloads among them."""
+    if dtype == "bool":
+        return rng.integers(0, 2, shape).astype(bool)
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    return np.frombuffer(rng.bytes(size), dtype).reshape(shape)
+
+
+def stream(case: Case, seed: int, steps: int) -> tuple[TimeStep, Any, Any]:
+    """Make `steps` + 1 timesteps, and the extras and memories of every step."""
+    rng, batch = np.random.default_rng(seed), (steps + 1, case.environments)
+    time, environment = np.indices(batch)
+    observation: Any = encode(environment, time, case.dtype or "float32")
+    if case.dtype is None:
+        shapes = {"uint8": (3,), "bool": (2, 3), "int8": (), "int32": (2,), "float16": (1, 3)}
+        others = {dtype: noise(rng, (*batch, *shape), dtype) for dtype, shape in shapes.items()}
+        observation = {"a": observation, "others": others}
+    timestep = TimeStep(
+        observation,
+        action=noise(rng, batch, "int32"),
+        reward=noise(rng, batch, "float32"),
+        discount=noise(rng, batch, "float32"),
+        start=noise(rng, batch, "bool"),
+        last=noise(rng, batch, "bool"),
+    )
+    extras = {"log_prob": noise(rng, batch, "float32"), "mask": noise(rng, (*batch, 3), "bool")}
+    memory = (noise(rng, (*batch, 2), "float32"), noise(rng, batch, "int8"))
+    return timestep, extras, memory
+
+
+def segments(case: Case, seed: int, count: int) -> list[Segment]:
+    """Cut a stream into consecutive segments, which share a timestep where they meet."""
+    timestep, extras, memory = stream(case, seed, count * case.period)
+
+    def cut(first: int) -> Segment:
+        steps = slice(first, first + case.period)
+        return Segment(
+            memory=jax.tree.map(lambda x: x[first], memory),
+            timestep=jax.tree.map(lambda x: x[first : first + case.period + 1], timestep),
+            action=timestep.action[first + 1 : first + case.period + 1],
+            extras=jax.tree.map(lambda x: x[steps], extras),
+        )
+
+    return [cut(first) for first in range(0, count * case.period, case.period)]
+
+
+class Machine(NamedTuple):
+    """A replay memory, compiled, and its state before anything was added."""
+
+    replay: ReplayMemory
+    empty: Any
+    add: Any
+    sample: Any
+
+
+@cache
+def machine(case: Case) -> Machine:
+    replay = case.replay
+    timestep, extras, memory = jax.tree.map(lambda x: x[0], stream(case, 0, 0))
+    example = Segment(memory, timestep, timestep.action, extras)
+    return Machine(replay, replay.init(example), jax.jit(replay.add), jax.jit(replay.sample))
+
+
+class Oracle:
+    """All that a replay memory may know: per time one row, per segment one memory."""
+
+    def __init__(self, case: Case) -> None:
+        self.case, self.time = case, 0
+        self.rows: deque = deque(maxlen=case.segments * case.period)
+        self.memories: deque = deque(maxlen=case.segments)
+
+    def add(self, segment: Segment) -> None:
+        self.memories.append((self.time, segment.memory))
+        for t in range(self.case.period):
+            row = (segment.timestep, segment.action, segment.extras)
+            self.rows.append((self.time, jax.tree.map(lambda x, t=t: x[t], row)))
+            self.time += 1
+
+    def starts(self) -> list[int]:
+        """Return the times from which `length` + 1 rows are held."""
+        held = {time for time, _ in self.rows}
+        needed = range(self.case.length + 1)
+        return [t for t in held if t % self.case.stride == 0 and all(t + i in held for i in needed)]
+
+    def windows(self, environment: np.ndarray, start: np.ndarray) -> Segment:
+        """Return the windows that begin at these times."""
+        stacked = jax.tree.map(lambda *x: np.stack(x), *(row for _, row in self.rows))
+        where = start - self.rows[0][0] + np.arange(self.case.length + 1)[:, None]
+        timestep, action, extras = jax.tree.map(lambda x: x[where, environment], stacked)
+        _, newest = self.memories[-1]
+        memory = jax.tree.map(lambda x: np.zeros((len(start), *x.shape[1:]), x.dtype), newest)
+        if self.case.stored:
+            times = [time for time, _ in self.memories]
+            stacked = jax.tree.map(lambda *x: np.stack(x), *(m for _, m in self.memories))
+            where = np.searchsorted(times, start)
+            memory = jax.tree.map(lambda x: x[where, environment], stacked)
+        else:
+            timestep.start[0] = True
+        action, extras = jax.tree.map(lambda x: x[:-1], (action, extras))
+        return Segment(memory, timestep, action, extras)
+
+
+def bits(x: Any) -> tuple[str, tuple[int, ...], bytes]:
+    return x.dtype.name, x.shape, np.asarray(x).tobytes()
+
+
+def assert_same_bits(ours: Any, theirs: Any) -> None:
+    assert jax.tree.map(bits, ours) == jax.tree.map(bits, theirs)
+
+
+def check_sample(case: Case, oracle: Oracle, sample: Sample) -> None:
+    first = jax.tree.map(lambda x: x[0], sample.segment.timestep.observation)
+    environment, time = decode(first)
+    assert_same_bits(jax.device_get(sample.segment), oracle.windows(environment, time))
+    drawn = set(zip(environment.tolist(), time.tolist(), strict=True))
+    assert drawn == {(e, t) for e in range(case.environments) for t in oracle.starts()}
+    np.testing.assert_array_equal(sample.weight, np.ones(DRAWS, np.float32), strict=True)
+
+
+@every_case
+@settings(max_examples=25, deadline=None, derandomize=True, database=None)
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=8), st.integers(0, 2**31))
+def test_holds_and_draws_what_the_definition_says(case, bursts, seed):
+    replay, state, add, sample = machine(case)
+    oracle, more = Oracle(case), iter(segments(case, seed, sum(bursts)))
+    for burst in bursts:
+        for _ in range(burst):
+            segment = next(more)
+            state = add(state, segment)
+            oracle.add(segment)
+            assert bool(oracle.starts()) == (len(oracle.memories) >= replay.warmup)
+        if oracle.starts():
+            check_sample(case, oracle, sample(jax.random.key(seed + oracle.time), state))
+    assert add._cache_size() == 1 and sample._cache_size() <= 1
+
+
+@every_case
+def test_warmup_is_the_first_moment_a_window_fits(case):
+    oracle = Oracle(case)
+    for count, segment in enumerate(segments(case, 0, case.replay.warmup), start=1):
+        oracle.add(segment)
+        assert bool(oracle.starts()) == (count == case.replay.warmup)
+
+
+@pytest.mark.parametrize("case", [CASES[2], CASES[5], CASES[7]], ids=str)
+@pytest.mark.parametrize("added", ["partly filled", "full", "wrapped"])
+def test_every_window_is_equally_likely(case, added):
+    count = {"partly filled": 3, "full": case.segments, "wrapped": 3 * case.segments + 2}[added]
+    _, state, add, sample = machine(case)
+    oracle = Oracle(case)
+    for segment in segments(case, 1, count):
+        state = add(state, segment)
+        oracle.add(segment)
+    keys = jax.random.split(jax.random.key(2026), 64)
+    drawn = [sample(key, state).segment.timestep.observation for key in keys]
+    codes = np.concatenate([jax.tree.leaves(observation)[0][0] for observation in drawn])
+    seen = np.unique(decode(codes), axis=1, return_counts=True)[1]
+    cells = len(oracle.starts()) * case.environments
+    expected = DRAWS * len(keys) / cells
+    assert len(seen) == cells
+    chi_squared = np.sum((seen - expected) ** 2) / expected
+    p = jax.scipy.special.gammaincc((cells - 1) / 2, chi_squared / 2)
+    assert p > 1e-4
+
+
+def test_mapped_rings_are_rings():
+    case, seeds = CASES[6], range(3)
+    _, empty, add, sample = machine(case)
+    states = jax.tree.map(lambda x: jnp.stack([x] * len(seeds)), empty)
+    alone, together = [empty] * len(seeds), jax.jit(jax.vmap(case.replay.add))
+    for parts in zip(*(segments(case, seed, 7) for seed in seeds), strict=True):
+        alone = [add(state, part) for state, part in zip(alone, parts, strict=True)]
+        states = together(states, jax.tree.map(lambda *x: np.stack(x), *parts))
+    keys = jax.random.split(jax.random.key(0), len(seeds))
+    ours = jax.device_get(jax.jit(jax.vmap(case.replay.sample))(keys, states))
+    theirs = [jax.device_get(sample(*pair)) for pair in zip(keys, alone, strict=True)]
+    assert_same_bits(ours, jax.tree.map(lambda *x: np.stack(x), *theirs))
+
+
+def test_adding_inside_a_loop_is_adding():
+    case = CASES[2]
+    _, state, add, _ = machine(case)
+    parts = segments(case, 3, 7)
+    stacked = jax.tree.map(lambda *x: np.stack(x), *parts)
+    looped = jax.lax.scan(lambda s, x: (case.replay.add(s, x), None), state, stacked)[0]
+    for part in parts:
+        state = add(state, part)
+    assert_same_bits(jax.device_get(looped), jax.device_get(state))
+
+
+def test_priorities_mean_nothing_to_uniform_replay():
+    replay, state, _, sample = machine(CASES[0])
+    index = sample(jax.random.key(0), state).index
+    assert replay.update(state, index, jnp.arange(DRAWS)) is state
+
+
+@pytest.mark.parametrize(
+    "shape, dtype", [((4,), "float32"), ((10, 10, 4), "bool"), ((84, 84), "uint8")]
+)
+def test_rows_are_as_small_as_their_observations(shape, dtype):
+    z = jnp.zeros(2)
+    observation = jnp.zeros((2, *shape), dtype)
+    timestep = TimeStep(observation, z.astype(jnp.int32), z, z, z > 0, z > 0)
+    init = uniform(segments=50, period=4, length=1, batch_size=1).init
+    state = jax.eval_shape(init, Segment(jnp.zeros((2, 64)), timestep, timestep.action, ()))
+    assert tree.nbytes(state.record) / (50 * 4 * 2) <= observation[0].nbytes + 16
+    assert tree.nbytes(state) == tree.nbytes(state.record) + 4  # no memory is stored, only a count
+
+
+leaves = st.tuples(
+    st.sampled_from([*DTYPES, "int16", "uint32"]), st.sampled_from([(), (0,), (3,), (2, 5)])
+)
+trees = st.recursive(
+    leaves.map(list),  # a list is a leaf here, a tuple or a dict is not
+    lambda x: st.lists(x, max_size=3).map(tuple) | st.dictionaries(st.sampled_from("abc"), x),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=40, deadline=None, derandomize=True, database=None)
+@given(trees, st.integers(0, 2**31))
+def test_packing_keeps_every_bit(shapes, seed):
+    rng = np.random.default_rng(seed)
+    row = jax.tree.map(
+        lambda x: noise(rng, x[1], x[0]), shapes, is_leaf=lambda x: isinstance(x, list)
+    )
+    row = (row, noise(rng, (), "float32"))
+    record, again = jax.device_get(pack_and_unpack(row))
+    assert record.dtype == jnp.uint32 and 0 <= record.nbytes - tree.nbytes(row) < 4
+    assert_same_bits(again, row)
+
+
+@jax.jit
+def pack_and_unpack(row: Any) -> Any:
+    fields = jax.tree.map(lambda x: jnp.zeros((0, *x.shape), x.dtype), row)
+    record = ring.pack(row)
+    return record, ring.unpack(fields)(record)
+
+
+def test_packing_keeps_double_precision():
+    with jax.enable_x64(True):
+        row = {"x": jnp.array([np.pi, np.nan]), "n": jnp.array(-(2**40)), "b": jnp.array([True])}
+        assert_same_bits(pack_and_unpack(row)[1], row)
+
+
+GOOD = {"segments": 4, "period": 6, "length": 5, "batch_size": 8, "stride": 3}
+
+
+@pytest.mark.parametrize("name", REPLAYS)
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        *(({field: 0}, f"^{field}: 0 is below 1$") for field in GOOD),
+        *(({field: -2}, f"^{field}: -2 is below 1$") for field in GOOD),
+        *(({field: 2.0}, f"^{field}: 2.0 is not a whole number$") for field in GOOD),
+        ({"period": True}, "^period: True is not a whole number$"),
+        ({"stride": 4}, "^period: 6 is not a multiple of stride = 4$"),
+        ({"stride": 12}, "^period: 6 is not a multiple of stride = 12$"),
+        ({"length": 24}, "^length: .* 24 actions has 25 timesteps, .* = 4 x 6 = 24$"),
+    ],
+    ids=str,
+)
+def test_sizes_that_cannot_be_are_refused(name, change, message):
+    REPLAYS[name](**GOOD)
+    with pytest.raises(ValueError, match=message):
+        REPLAYS[name](**GOOD | change)
+
+
+def test_a_window_may_fill_the_ring():
+    assert uniform(segments=4, period=6, length=23, batch_size=1).warmup == 4
+
+
+@pytest.mark.parametrize("jit", [jax.jit, lambda f: f], ids=["traced", "eager"])
+def test_segments_of_another_length_are_refused(jit):
+    replay, state, _, _ = machine(CASES[2])
+    segment = segments(CASES[2]._replace(period=5), 0, 1)[0]
+    with pytest.raises(ValueError, match=r"^period: .* segments of 4 actions, this one has 5\b"):
+        jit(replay.add)(state, segment)
+
+
+def batch_of_two(segment: Segment) -> Segment:
+    return jax.tree.map(lambda x: x[:, :2], segment._replace(memory=()))
+
+
+def whole_rewards(segment: Segment) -> Segment:
+    reward = segment.timestep.reward.view("int32")
+    return segment._replace(timestep=segment.timestep._replace(reward=reward))
+
+
+def longer_mask(segment: Segment) -> Segment:
+    return segment._replace(extras=segment.extras | {"mask": np.zeros((4, 3, 5), bool)})
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (batch_of_two, r"^timestep.observation.a: float32\[4, 2, 14\] .* float32\[4, 3, 14\]$"),
+        (whole_rewards, r"^timestep.reward: int32\[4, 3\] .* float32\[4, 3\]$"),
+        (longer_mask, r"^extras.mask: bool\[4, 3, 5\] .* bool\[4, 3, 3\]$"),
+    ],
+)
+def test_segments_unlike_the_example_are_refused(change, message):
+    replay, state, _, _ = machine(CASES[2])
+    with pytest.raises(ValueError, match=message):
+        replay.add(state, change(segments(CASES[2], 0, 1)[0]))
