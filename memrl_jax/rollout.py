@@ -23,7 +23,8 @@ class Actor(NamedTuple):
 
 def initial(env: Environment, memory: State, key: Key, batch: int) -> Actor:
     """Begin B episodes of a batched environment, with the policy's initial memory [B, ...]."""
-    return Actor(*env.reset(jax.random.split(key, batch)), memory)
+    state, timestep = env.reset(jax.random.split(key, batch))
+    return Actor(state, timestep, memory)
 
 
 def rollout(

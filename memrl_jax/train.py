@@ -48,8 +48,7 @@ def make_trainer(env: Environment, agent: Agent, environments: int, length: int)
 
     def warm(train: TrainState, _: None) -> tuple[TrainState, None]:
         key, act_key = jax.random.split(train.key)
-        train, _, _ = act(train, act_key)
-        return train._replace(key=key), None
+        return act(train, act_key)[0]._replace(key=key), None
 
     def init(key: Key) -> TrainState:
         key, env_key, agent_key = jax.random.split(key, 3)

@@ -15,10 +15,8 @@ def where(condition: Array, x: Any, y: Any) -> Any:
     """
 
     def select(x: Array, y: Array) -> Array:
-        x = jnp.asarray(x)
-        return jnp.where(
-            condition.reshape(condition.shape + (1,) * (x.ndim - condition.ndim)), x, y
-        )
+        extra = (1,) * (jnp.ndim(x) - condition.ndim)
+        return jnp.where(condition.reshape(condition.shape + extra), x, y)
 
     return jax.tree.map(select, x, y)
 

@@ -226,10 +226,12 @@ import numpy as np
 from memrl_jax import plot
 assert "matplotlib" not in sys.modules, "imported before anything is drawn"
 import matplotlib
-before = dict.copy(matplotlib.rcParams)  # the plain copy does not resolve the backend
+def settings():  # read below RcParams, which would choose a backend when asked for it
+    return {name: dict.__getitem__(matplotlib.rcParams, name) for name in matplotlib.rcParams}
+before = settings()
 plot.curves({"a": ([0, 1], np.eye(2))}, sys.argv[1] + "/curves.png", reference={"b": 0.5})
 plot.episode(np.eye(3), [0, 1, 0], [0, 0, 1], sys.argv[1] + "/episode.png", q=np.eye(3))
-assert dict.copy(matplotlib.rcParams) == before
+assert settings() == before
 assert "matplotlib.pyplot" not in sys.modules
 """
     root = Path(plot.__file__).parents[1]

@@ -2,7 +2,7 @@
 
 import math
 from collections import deque
-from functools import cache, partial
+from functools import cache
 from typing import Any, NamedTuple
 
 import jax
@@ -65,7 +65,7 @@ def decode(code: Any) -> Any:
     return divmod((np.asarray(jax.tree.leaves(code)[0]) != 0) @ 2 ** np.arange(BITS), 4096)
 
 
-def noise(rng: np.random.Generator, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+def noise(rng: np.random.Generator, shape: tuple[int, ...], dtype: Any) -> Any:
     """Draw random bits: floats of all kinds, NaN with payloads among them."""
     if dtype == "bool":
         return rng.integers(0, 2, shape).astype(bool)
@@ -187,7 +187,7 @@ def check_sample(case: Case, oracle: Oracle, sample: Sample) -> None:
 @every_case
 @settings(max_examples=25, deadline=None, derandomize=True, database=None)
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=8), st.integers(0, 2**31))
-def test_holds_and_draws_what_the_definition_says(case, bursts, seed):
+def test_holds_and_draws_what_the_definition_says(case: Case, bursts: list[int], seed: int) -> None:
     replay, state, add, sample = machine(case)
     oracle, more = Oracle(case), iter(segments(case, seed, sum(bursts)))
     for burst in bursts:
@@ -202,7 +202,7 @@ def test_holds_and_draws_what_the_definition_says(case, bursts, seed):
 
 
 @every_case
-def test_warmup_is_the_first_moment_a_window_fits(case):
+def test_warmup_is_the_first_moment_a_window_fits(case: Case) -> None:
     oracle = Oracle(case)
     for count, segment in enumerate(segments(case, 0, case.replay.warmup), start=1):
         oracle.add(segment)
@@ -211,7 +211,7 @@ def test_warmup_is_the_first_moment_a_window_fits(case):
 
 @pytest.mark.parametrize("case", [CASES[2], CASES[5], CASES[7]], ids=str)
 @pytest.mark.parametrize("added", ["partly filled", "full", "wrapped"])
-def test_every_window_is_equally_likely(case, added):
+def test_every_window_is_equally_likely(case: Case, added: str) -> None:
     count = {"partly filled": 3, "full": case.segments, "wrapped": 3 * case.segments + 2}[added]
     _, state, add, sample = machine(case)
     oracle = Oracle(case)
@@ -230,7 +230,7 @@ def test_every_window_is_equally_likely(case, added):
     assert p > 1e-4
 
 
-def test_mapped_rings_are_rings():
+def test_mapped_rings_are_rings() -> None:
     case, seeds = CASES[6], range(3)
     _, empty, add, sample = machine(case)
     states = jax.tree.map(lambda x: jnp.stack([x] * len(seeds)), empty)
@@ -244,7 +244,7 @@ def test_mapped_rings_are_rings():
     assert_same_bits(ours, jax.tree.map(lambda *x: np.stack(x), *theirs))
 
 
-def test_adding_inside_a_loop_is_adding():
+def test_adding_inside_a_loop_is_adding() -> None:
     case = CASES[2]
     _, state, add, _ = machine(case)
     parts = segments(case, 3, 7)
@@ -255,7 +255,7 @@ def test_adding_inside_a_loop_is_adding():
     assert_same_bits(jax.device_get(looped), jax.device_get(state))
 
 
-def test_priorities_mean_nothing_to_uniform_replay():
+def test_priorities_mean_nothing_to_uniform_replay() -> None:
     replay, state, _, sample = machine(CASES[0])
     index = sample(jax.random.key(0), state).index
     assert replay.update(state, index, jnp.arange(DRAWS)) is state
@@ -264,7 +264,7 @@ def test_priorities_mean_nothing_to_uniform_replay():
 @pytest.mark.parametrize(
     "shape, dtype", [((4,), "float32"), ((10, 10, 4), "bool"), ((84, 84), "uint8")]
 )
-def test_rows_are_as_small_as_their_observations(shape, dtype):
+def test_rows_are_as_small_as_their_observations(shape: tuple[int, ...], dtype: str) -> None:
     z = jnp.zeros(2)
     observation = jnp.zeros((2, *shape), dtype)
     timestep = TimeStep(observation, z.astype(jnp.int32), z, z, z > 0, z > 0)
@@ -286,7 +286,7 @@ trees = st.recursive(
 
 @settings(max_examples=40, deadline=None, derandomize=True, database=None)
 @given(trees, st.integers(0, 2**31))
-def test_packing_keeps_every_bit(shapes, seed):
+def test_packing_keeps_every_bit(shapes: Any, seed: int) -> None:
     rng = np.random.default_rng(seed)
     row = jax.tree.map(
         lambda x: noise(rng, x[1], x[0]), shapes, is_leaf=lambda x: isinstance(x, list)
@@ -304,7 +304,7 @@ def pack_and_unpack(row: Any) -> Any:
     return record, ring.unpack(fields)(record)
 
 
-def test_packing_keeps_double_precision():
+def test_packing_keeps_double_precision() -> None:
     with jax.enable_x64(True):
         row = {"x": jnp.array([np.pi, np.nan]), "n": jnp.array(-(2**40)), "b": jnp.array([True])}
         assert_same_bits(pack_and_unpack(row)[1], row)
@@ -327,18 +327,18 @@ GOOD = {"segments": 4, "period": 6, "length": 5, "batch_size": 8, "stride": 3}
     ],
     ids=str,
 )
-def test_sizes_that_cannot_be_are_refused(name, change, message):
+def test_sizes_that_cannot_be_are_refused(name: str, change: Any, message: str) -> None:
     REPLAYS[name](**GOOD)
     with pytest.raises(ValueError, match=message):
         REPLAYS[name](**GOOD | change)
 
 
-def test_a_window_may_fill_the_ring():
+def test_a_window_may_fill_the_ring() -> None:
     assert uniform(segments=4, period=6, length=23, batch_size=1).warmup == 4
 
 
 @pytest.mark.parametrize("jit", [jax.jit, lambda f: f], ids=["traced", "eager"])
-def test_segments_of_another_length_are_refused(jit):
+def test_segments_of_another_length_are_refused(jit: Any) -> None:
     replay, state, _, _ = machine(CASES[2])
     segment = segments(CASES[2]._replace(period=5), 0, 1)[0]
     with pytest.raises(ValueError, match=r"^period: .* segments of 4 actions, this one has 5\b"):
@@ -366,7 +366,7 @@ def longer_mask(segment: Segment) -> Segment:
         (longer_mask, r"^extras.mask: bool\[4, 3, 5\] .* bool\[4, 3, 3\]$"),
     ],
 )
-def test_segments_unlike_the_example_are_refused(change, message):
+def test_segments_unlike_the_example_are_refused(change: Any, message: str) -> None:
     replay, state, _, _ = machine(CASES[2])
     with pytest.raises(ValueError, match=message):
         replay.add(state, change(segments(CASES[2], 0, 1)[0]))

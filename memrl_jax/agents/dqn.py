@@ -145,10 +145,7 @@ def q_loss(
     The action taken at a `last` timestep is ignored by the environment and here.
     """
     timestep = segment.timestep
-    before, after = (
-        jax.tree.map(lambda x: x[cut], timestep) for cut in (slice(-1), slice(1, None))
-    )
-    first, final = (jax.tree.map(lambda x: x[i], timestep) for i in (0, -1))
+    before, after = tree.at(timestep, slice(-1)), tree.at(timestep, slice(1, None))
 
     memory, q = network.unroll(params, segment.memory, before)
     # The final timestep only bootstraps, so nothing is differentiated there.
@@ -166,18 +163,15 @@ def q_loss(
 
 def targets(config: DQNConfig, after: TimeStep, value: Array) -> Array:
     """Return targets [L, N] from the timesteps after each action and their values [L, N]."""
-    discount = config.discount * after.discount
-    over_batch = {"in_axes": 1, "out_axes": 1}
-    if config.td_lambda is None:
 
-        def returns(r: Array, discount: Array, v: Array, last: Array) -> Array:
+    def returns(r: Array, discount: Array, v: Array, last: Array) -> Array:
+        if config.td_lambda is None:
             return n_step_returns(r, discount, v, config.n_step, last)
-    else:
+        return lambda_returns(r, discount, v, jnp.where(last, 0.0, config.td_lambda))
 
-        def returns(r: Array, discount: Array, v: Array, last: Array) -> Array:
-            return lambda_returns(r, discount, v, jnp.where(last, 0.0, config.td_lambda))
-
-    return jax.vmap(returns, **over_batch)(after.reward, discount, value, after.last)
+    discount = config.discount * after.discount
+    over_batch = jax.vmap(returns, in_axes=1, out_axes=1)
+    return over_batch(after.reward, discount, value, after.last)
 
 
 def epsilon(config: DQNConfig, observed: Array) -> Array:

@@ -34,8 +34,7 @@ def from_cell(cell: nn.RNNCellBase) -> NeuralMemory:
         # The cells of flax start from zeros; the key and the input's size do not matter.
         return cell.initialize_carry(jax.random.key(0), (1,))
 
-    def step(params: Any, state: State, x: Array) -> tuple[State, Array]:
-        state, y = cell.apply(params, state, x)
-        return state, y
+    def step(params: Any, state: State, x: Array) -> Any:
+        return cell.apply(params, state, x)
 
     return from_step(init, initial_state, step)

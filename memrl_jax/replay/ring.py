@@ -32,7 +32,7 @@ class Ring(NamedTuple):
     record: Array  # [segments * period, B, words] uint32
     fields: Row  # [0, ...] empty arrays: dtypes and shapes of what a record holds
     memory: State  # [segments, B, ...] before each segment, or [0, B, ...] if none is stored
-    count: Array  # [] int32 segments added so far
+    added: Array  # [] int32 segments so far
 
 
 class Windows(NamedTuple):
@@ -96,7 +96,7 @@ def add(shape: Windows, ring: Ring, segment: Segment) -> Ring:
             f"period: the ring takes segments of {shape.period} actions, "
             f"this one has {segment.action.shape[0]}"
         )
-    slot = ring.count % shape.segments
+    slot = ring.added % shape.segments
     timestep = jax.tree.map(lambda x: x[:-1], segment.timestep)
     row = Row(timestep, segment.extras)
     jax.tree_util.tree_map_with_path(
@@ -108,7 +108,7 @@ def add(shape: Windows, ring: Ring, segment: Segment) -> Ring:
     memory = ring.memory
     if shape.stored:
         memory = jax.tree.map(lambda xs, x: xs.at[slot].set(x), ring.memory, segment.memory)
-    return ring._replace(record=record, memory=memory, count=ring.count + 1)
+    return ring._replace(record=record, memory=memory, added=ring.added + 1)
 
 
 def _check(period: int, batch: int, path: Any, x: Array, like: Array) -> None:
@@ -123,8 +123,8 @@ def _check(period: int, batch: int, path: Any, x: Array, like: Array) -> None:
 
 def starts(shape: Windows, ring: Ring) -> tuple[Array, Array]:
     """Return the oldest row and how many windows begin at it and every `stride` rows after it."""
-    rows = jnp.minimum(ring.count, shape.segments) * shape.period
-    oldest = jnp.where(ring.count < shape.segments, 0, ring.count % shape.segments * shape.period)
+    rows = jnp.minimum(ring.added, shape.segments) * shape.period
+    oldest = jnp.where(ring.added < shape.segments, 0, ring.added % shape.segments * shape.period)
     return oldest, jnp.maximum(0, (rows - shape.length - 1) // shape.stride + 1)
 
 
@@ -146,7 +146,8 @@ def gather(shape: Windows, ring: Ring, start: Array, environment: Array) -> Segm
 
 def pack(row: Any) -> Array:
     """Bit-cast the leaves of one row into words: whole words first, then bytes, padded to four."""
-    words, small = [], []
+    words: list[Array] = []
+    small: list[Array] = []
     for x in jax.tree.leaves(row):
         x = x.astype(jnp.uint8) if x.dtype == bool else x
         wide = x.dtype.itemsize >= 4
