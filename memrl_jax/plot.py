@@ -193,7 +193,7 @@ def _cells(axes: Axes, values: Array, label: str, **colors: Any) -> Any:
     x, y = np.arange(steps + 1) - 0.5, np.arange(rows + 1) - 0.5
     mesh = axes.pcolormesh(x, y, values.T, edgecolors="white", linewidth=gap, **colors)
     _integers(axes.yaxis, 7)
-    axes.set(ylabel=label, ylim=(-0.5, rows - 0.5))
+    axes.set(ylabel=label, ylim=(rows - 0.5, -0.5))
     axes.spines[:].set_color("#BBBBBB")
     return mesh
 

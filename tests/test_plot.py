@@ -155,6 +155,7 @@ def test_episode_shows_its_values():
     np.testing.assert_array_equal([bar.get_height() for bar in reward.patches], rewards)
     np.testing.assert_array_equal(value.collections[0].get_array(), q.T)
     np.testing.assert_array_equal(value.get_lines()[0].get_ydata(), actions)
+    assert action.get_ylim() == value.get_ylim() == (2.5, -0.5)  # action 0 on top
     assert texts(reward) == [f"sum\n{rewards.sum():g}"]
 
 
@@ -179,7 +180,7 @@ def test_images_become_a_strip_of_frames(steps, shown):
 @pytest.mark.parametrize(
     ("pixel", "expected"),
     [
-        (np.array([51, 102, 255], np.uint8), (0.2, 0.4, 1)),
+        (np.array([51, 102, 153], np.uint8), (0.2, 0.4, 0.6)),
         (np.array([0.2, 0.4, 0.6]), (0.2, 0.4, 0.6)),
         (np.array([0, 5, 10]), (0, 0.5, 1)),
         (np.array([0.3]), (0.3, 0.3, 0.3)),

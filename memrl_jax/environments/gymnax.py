@@ -34,10 +34,9 @@ def from_gymnax(name: Any, **params: Any) -> Environment:
     arguments of its constructor. Raises ValueError for an unknown id or parameter.
     """
     env, env_params = (_make if isinstance(name, str) else _own)(name, params)
-    step = _without_reset(env, env_params)
-    # An environment may declare its spaces in our types, and so spare the import of gymnax.
-    observations = getattr(env, "observations", None) or _spec(env.observation_space(env_params))
-    actions = getattr(env, "actions", None) or _spec(env.action_space(env_params))
+    plain = getattr(getattr(type(env), "step", None), "__module__", "") in _PLAIN
+    reset, step, restart = (_pieces if plain else _public)(env, env_params)
+    declared, actions = _spaces(env, env_params)
     if isinstance(actions, Discrete):
         first_action = jnp.zeros((), jnp.int32)
     elif isinstance(actions, Continuous):
@@ -45,23 +44,21 @@ def from_gymnax(name: Any, **params: Any) -> Environment:
     else:
         raise ValueError(f"environment: {name} has composite actions, {actions}")
 
-    def reset(key: Key) -> tuple[Any, Any]:
-        return env.reset(key, env_params)
-
     # What a step gives decides the dtypes, so that a loop can carry it.
     like = jax.eval_shape(lambda key: step(key, reset(key)[1], first_action)[:2], jax.random.key(0))
 
-    def first(observation: Any) -> TimeStep:
+    def first(observation: Any, state: Any) -> tuple[Episode, TimeStep]:
+        observation, state = tree.cast((observation, state), like)
         zero, one, true = jnp.float32(0), jnp.float32(1), jnp.bool_(True)
-        return TimeStep(observation, first_action, zero, one, true, ~true)
+        timestep = TimeStep(observation, first_action, zero, one, true, ~true)
+        return Episode(state, ~true), timestep
 
     def adapted_reset(key: Key) -> tuple[Episode, TimeStep]:
-        observation, state = tree.cast(reset(key), like)
-        return Episode(state, jnp.bool_(False)), first(observation)
+        return first(*reset(key))
 
     def adapted_step(key: Key, episode: Episode, action: Array) -> tuple[Episode, TimeStep]:
         # Only one of the two is kept, so both may use the same key.
-        fresh = adapted_reset(key)
+        fresh = first(*restart(key, episode.state))
         observation, state, reward, terminated, truncated = step(key, episode.state, action)
         observation, state = tree.cast((observation, state), like)
         timestep = TimeStep(
@@ -74,6 +71,7 @@ def from_gymnax(name: Any, **params: Any) -> Environment:
         )
         return tree.where(episode.last, fresh, (Episode(state, timestep.last), timestep))
 
+    observations = _corrected(declared, like[0])
     horizon = int(getattr(env_params, "max_steps_in_episode", 0)) or 10_000
     return Environment(adapted_reset, adapted_step, actions, observations, horizon)
 
@@ -87,11 +85,11 @@ def _make(name: str, options: dict[str, Any]) -> tuple[Any, Any]:
     ours = {f.name for f in fields(params)}
     kwargs = {k: v for k, v in options.items() if k not in ours}
     if kwargs:
-        taken = inspect.signature(type(env).__init__).parameters
+        taken = inspect.signature(type(env)).parameters
         for key in kwargs:
-            checks.known(f"{name} option", key, sorted(ours | set(taken) - {"self"}))
+            checks.known(f"{name} option", key, sorted(ours | set(taken)))
         env, params = gymnax.make(name, **kwargs)
-    return env, params.replace(**{k: v for k, v in options.items() if k in ours})
+    return env, _replace(params, {k: v for k, v in options.items() if k in ours})
 
 
 def _own(env: Any, options: dict[str, Any]) -> tuple[Any, Any]:
@@ -102,33 +100,74 @@ def _own(env: Any, options: dict[str, Any]) -> tuple[Any, Any]:
     params = env.default_params
     for key in options:
         checks.known(f"{type(env).__name__} option", key, [f.name for f in fields(params)])
-    return env, params.replace(**options) if options else params
+    return env, _replace(params, options) if options else params
 
 
-def _without_reset(env: Any, params: Any) -> Callable[..., Any]:
-    """Return `step(key, state, action)` -> observation, state, reward, terminated, truncated.
+def _replace(params: Any, options: dict[str, Any]) -> Any:
+    """Replace fields of `params`; a whole number may stand for a float."""
 
-    gymnax's own `step` resets by itself and pays for it at every step; where it is the plain
-    one, the pieces it is made of are used. A `step` of the environment's own is kept.
+    def like(default: Any, value: Any) -> Any:
+        return float(value) if isinstance(default, float) and isinstance(value, int) else value
+
+    return params.replace(**{k: like(getattr(params, k), v) for k, v in options.items()})
+
+
+def _pieces(env: Any, params: Any) -> tuple[Callable[..., Any], ...]:
+    """Return `reset`, `step` and `restart` of an environment with gymnax's own `step`.
+
+    That one resets by itself and pays for it at every step; here are the pieces it is made of.
     """
 
-    def pieces(key: Key, state: Any, action: Array) -> tuple[Any, ...]:
+    def reset(key: Key) -> Any:
+        return env.reset(key, params)
+
+    def step(key: Key, state: Any, action: Array) -> tuple[Any, ...]:
         observation, state, reward, terminated, _ = env.step_env(key, state, action, params)
         return observation, state, reward, terminated, env.is_truncated(state, params)
 
-    def public(key: Key, state: Any, action: Array) -> tuple[Any, ...]:
-        out = env.step(key, state, action, params)
+    def restart(key: Key, state: Any) -> Any:
+        return reset(key)
+
+    return reset, step, restart
+
+
+def _public(env: Any, params: Any) -> tuple[Callable[..., Any], ...]:
+    """Return `reset`, `step` and `restart` of an environment with a `step` of its own.
+
+    It begins the next episode itself, with what it carries over from the last one; the state here
+    holds that episode's first observation until it is its turn.
+    """
+
+    def reset(key: Key) -> tuple[Any, Any]:
+        observation, state = env.reset(key, params)
+        return observation, (state, observation)
+
+    def step(key: Key, state: Any, action: Array) -> tuple[Any, ...]:
+        out = env.step(key, state[0], action, params)
         if len(out) != 6 or "final_observation" not in out[5]:
             raise ValueError(
                 f"environment: step of {type(env).__name__} gave {len(out)} values; gymnax 1 gives "
                 "6 (observation, state, reward, terminated, truncated, info) with the true last "
                 "observation in info['final_observation']"
             )
-        _, state, reward, terminated, truncated, info = out
-        return info["final_observation"], state, reward, terminated, truncated
+        following, inner, reward, terminated, truncated, info = out
+        return info["final_observation"], (inner, following), reward, terminated, truncated
 
-    module = getattr(type(env).step, "__module__", "")
-    return pieces if module in _PLAIN else public
+    def restart(key: Key, state: Any) -> tuple[Any, Any]:
+        return state[1], state
+
+    return reset, step, restart
+
+
+def _spaces(env: Any, params: Any) -> tuple[Any, Any]:
+    """Return what is observed and what can be done, as pytrees of Discrete and Continuous.
+
+    An environment may declare them in these types, and so spare the import of gymnax; it has to
+    be its class that does, for a wrapper passes on the attributes of what it wraps.
+    """
+    if hasattr(type(env), "observations"):
+        return env.observations, env.actions
+    return _spec(env.observation_space(params)), _spec(env.action_space(params))
 
 
 def _spec(space: Any) -> Any:
@@ -141,3 +180,15 @@ def _spec(space: Any) -> Any:
             return {k: _spec(v) for k, v in inner.items()}
         return tuple(_spec(v) for v in inner)
     return Continuous(tuple(space.shape), jnp.dtype(space.dtype), space.low, space.high)
+
+
+def _corrected(declared: Any, seen: Any) -> Any:
+    """Give `declared` the shapes and dtypes really seen, which some of gymnax's spaces get wrong."""
+
+    def correct(spec: Discrete | Continuous, x: Any) -> Discrete | Continuous:
+        return spec if isinstance(spec, Discrete) else spec._replace(shape=x.shape, dtype=x.dtype)
+
+    def is_spec(x: Any) -> bool:
+        return isinstance(x, Discrete | Continuous)
+
+    return jax.tree.map(correct, declared, seen, is_leaf=is_spec)

@@ -1,0 +1,151 @@
+"""Returns against numbers of a reference implementation, and against their definition."""
+
+import re
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from memrl_jax.returns import lambda_returns, n_step_returns
+
+T, SEQUENCES = 12, 50
+
+# Computed once with rlax 0.1.9 in double precision, from inputs that are exact in float32: three
+# series [3, T], five lambdas of each [3, 5, T], five n.
+GOLDEN = dict(np.load(Path(__file__).parent / "data" / "returns.npz"))
+
+batched_lambda_returns = jax.jit(jax.vmap(lambda_returns))
+
+
+@partial(jax.jit, static_argnums=3)
+def batched_n_step_returns(r: Any, discount: Any, v: Any, n: int, cut: Any = None) -> Any:
+    return jax.vmap(partial(n_step_returns, n=n))(r, discount, v, cut_t=cut)
+
+
+def discounted(r: Any, discount: Any, v: Any, first: int, rewards: int) -> float:
+    """Add up so many rewards from `first` on, and the value where they end."""
+    total, weight = 0.0, 1.0
+    for t in range(first, first + rewards):
+        total += weight * float(r[t])
+        weight *= float(discount[t])
+    return total + weight * float(v[first + rewards - 1])
+
+
+def slow_n_step(r: Any, discount: Any, v: Any, cut: Any, n: int) -> list[float]:
+    """Take n rewards, or as many as there are up to and including the first cut or the end."""
+    returns = []
+    for first in range(len(r)):
+        ends = [t for t in range(first, len(r)) if cut[t] or t == len(r) - 1]
+        returns.append(discounted(r, discount, v, first, min(n, ends[0] - first + 1)))
+    return returns
+
+
+def slow_lambda(r: Any, discount: Any, v: Any, lambda_t: Any) -> list[float]:
+    """Average all n-step returns: each gets what the shorter ones left, times 1 - lambda."""
+    returns = []
+    for first in range(len(r)):
+        total, left = 0.0, 1.0
+        for t in range(first, len(r)):
+            share = 1.0 if t == len(r) - 1 else 1 - float(lambda_t[t])
+            total += left * share * discounted(r, discount, v, first, t - first + 1)
+            left *= 1 - share
+        returns.append(total)
+    return returns
+
+
+def sequences(seed: int) -> tuple[Any, Any, Any, Any]:
+    """Draw rewards, discounts with zeros, values, and cuts (with and without a zero there)."""
+    rng = np.random.default_rng(seed)
+    r, v = rng.normal(size=(2, SEQUENCES, T)).astype(np.float32)
+    shape = (SEQUENCES, T)
+    discount = rng.uniform(0.5, 1, shape) * (rng.uniform(size=shape) < 0.85)
+    return r, discount.astype(np.float32), v, rng.uniform(size=shape) < 0.2
+
+
+def assert_close(ours: Any, theirs: Any) -> None:
+    assert ours.dtype == np.float32
+    np.testing.assert_allclose(ours, theirs, rtol=2e-6, atol=2e-6)
+
+
+@pytest.mark.parametrize("i", range(5), ids=["0", "0.5", "0.9", "1", "varying"])
+def test_lambda_returns_equal_the_reference(i: int) -> None:
+    inputs = GOLDEN["r_t"], GOLDEN["discount_t"], GOLDEN["v_t"], GOLDEN["lambda_t"][:, i]
+    assert_close(batched_lambda_returns(*inputs), GOLDEN["lambda_returns"][:, i])
+
+
+@pytest.mark.parametrize("i", range(5), ids=map(str, GOLDEN["n"]))
+def test_n_step_returns_equal_the_reference(i: int) -> None:
+    inputs = GOLDEN["r_t"], GOLDEN["discount_t"], GOLDEN["v_t"], int(GOLDEN["n"][i])
+    assert_close(batched_n_step_returns(*inputs), GOLDEN["n_step_returns"][:, i])
+
+
+@pytest.mark.parametrize("n", [1, 2, 5, T, 40])
+def test_n_step_returns_equal_their_definition(n: int) -> None:
+    r, discount, v, cut = sequences(n)
+    slow = [slow_n_step(*x, n=n) for x in zip(r, discount, v, cut, strict=True)]
+    assert_close(batched_n_step_returns(r, discount, v, n, cut), slow)
+
+
+@pytest.mark.parametrize("lambda_", [0.0, 0.7, 1.0, None])
+def test_lambda_returns_equal_their_definition(lambda_: float | None) -> None:
+    r, discount, v, cut = sequences(1)
+    varying = np.random.default_rng(2).uniform(size=r.shape)
+    lambda_t = np.where(cut, 0, varying if lambda_ is None else lambda_).astype(np.float32)
+    slow = [slow_lambda(*x) for x in zip(r, discount, v, lambda_t, strict=True)]
+    assert_close(batched_lambda_returns(r, discount, v, lambda_t), slow)
+
+
+def test_a_lambda_for_all_is_one_for_each() -> None:
+    r, discount, v, _ = (x[0] for x in sequences(3))
+    each = jnp.full(T, 0.9)
+    ours = lambda_returns(r, discount, v, 0.9)
+    np.testing.assert_array_equal(ours, lambda_returns(r, discount, v, each))
+    np.testing.assert_array_equal(lambda_returns(r, discount, v), lambda_returns(r, discount, v, 1))
+
+
+def test_the_longest_n_is_lambda_one() -> None:
+    r, discount, v, cut = sequences(4)
+    lambda_t = np.where(cut, 0, 1).astype(np.float32)
+    ours = batched_n_step_returns(r, discount, v, T, cut)
+    assert_close(ours, batched_lambda_returns(r, discount, v, lambda_t))
+
+
+def both(r: Any, discount: Any, v: Any, cut: Any) -> Any:
+    """Return the longest returns in both ways, [2, SEQUENCES, T]."""
+    lambda_t = np.where(cut, 0, 1).astype(np.float32)
+    n_step = batched_n_step_returns(r, discount, v, T, cut)
+    return np.stack([n_step, batched_lambda_returns(r, discount, v, lambda_t)])
+
+
+@pytest.mark.parametrize("at", [0, 4, T - 2])
+def test_at_a_cut_the_value_counts_and_nothing_later(at: int) -> None:
+    r, discount, v, _ = sequences(5)
+    cut = np.broadcast_to(np.arange(T) == at, r.shape)
+    later, here = (np.arange(T) > at).astype(np.float32), cut.astype(np.float32)
+    before = both(r, discount, v, cut)[..., : at + 1]
+    moved = both(r + later, discount + later, v + later, cut)[..., : at + 1]
+    np.testing.assert_array_equal(moved, before)
+    moved = both(r, discount, v + here, cut)[..., at] - before[..., at]
+    assert_close(moved, np.stack([discount[:, at]] * 2))
+
+
+@pytest.mark.parametrize("at", [0, 4, T - 2])
+def test_at_a_termination_not_even_the_value_counts(at: int) -> None:
+    r, discount, v, cut = sequences(6)
+    discount[:, at] = 0
+    no_cut, since = np.zeros_like(cut), (np.arange(T) >= at).astype(np.float32)
+    before = both(r, discount, v, no_cut)[..., : at + 1]
+    moved = both(r, discount, v + since, no_cut)[..., : at + 1]
+    np.testing.assert_array_equal(moved, before)
+    assert_close(before[..., at], np.stack([r[:, at]] * 2))
+
+
+@pytest.mark.parametrize("n", [0, -1])
+def test_no_rewards_are_no_return(n: int) -> None:
+    r, discount, v, _ = (x[0] for x in sequences(7))
+    with pytest.raises(ValueError, match=re.escape(f"n: {n} is below 1")):
+        n_step_returns(r, discount, v, n)
