@@ -46,13 +46,13 @@ def _command(name: str) -> Callable[[list[str]], int]:
         near = difflib.get_close_matches(name, names, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise ValueError(f"command: {name!r} is unknown; {hint}(one of: {', '.join(names)})")
-    _use_every_core()
+    use_every_core()
     from memrl_jax import commands
 
     return getattr(commands, name if name != "list" else "list_names")
 
 
-def _use_every_core() -> None:
+def use_every_core() -> None:
     """Give jax one CPU device per core, unless the user has decided otherwise."""
     import jax
 

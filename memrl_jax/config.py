@@ -58,7 +58,7 @@ class Config(struct.PyTreeNode):
 
 
 presets: dict[str, Config] = {
-    "dqn": Config(),
+    "dqn": Config(agent=DQNConfig(target_period=50)),
     "drqn": Config(
         memory="gru",
         encoder=(64,),
@@ -72,8 +72,9 @@ presets: dict[str, Config] = {
             capacity=50_000,
             learning_starts=2_000,
             learning_rate=1e-3,
-            epsilon_steps=50_000.0,
-            target_period=200,
+            epsilon_steps=30_000.0,
+            target_period=1,
+            target_rate=0.02,
             max_gradient_norm=10.0,
         ),
     ),

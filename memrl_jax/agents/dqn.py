@@ -43,8 +43,9 @@ class DQNConfig(struct.PyTreeNode):
     """Choose the bootstrap action with the online network (van Hasselt et al. 2016)."""
     dueling: bool = struct.field(pytree_node=False, default=False)
     """Split the head into value and advantage (Wang et al. 2016)."""
-    loss: str = struct.field(pytree_node=False, default="huber")
-    """Loss of the temporal-difference error: huber or squared."""
+    loss: str = struct.field(pytree_node=False, default="squared")
+    """Loss of the temporal-difference error: squared, or huber for returns of about 1 (beyond that
+    it fits a median: rare deaths are overruled and values can grow without bound)."""
     target_period: int = struct.field(pytree_node=False, default=500)
     """Updates between two moves of the target network."""
     target_rate: float = 1.0

@@ -36,13 +36,11 @@ def from_gymnax(name: Any, **params: Any) -> Environment:
     env, env_params = (_make if isinstance(name, str) else _own)(name, params)
     plain = getattr(getattr(type(env), "step", None), "__module__", "") in _PLAIN
     reset, step, restart = (_pieces if plain else _public)(env, env_params)
-    declared, actions = _spaces(env, env_params)
+    actions = _actions(env, env_params)
     if isinstance(actions, Discrete):
         first_action = jnp.zeros((), jnp.int32)
-    elif isinstance(actions, Continuous):
-        first_action = jnp.zeros(actions.shape, actions.dtype)
     else:
-        raise ValueError(f"environment: {name} has composite actions, {actions}")
+        first_action = jnp.zeros(actions.shape, actions.dtype)
 
     # What a step gives decides the dtypes, so that a loop can carry it.
     like = jax.eval_shape(lambda key: step(key, reset(key)[1], first_action)[:2], jax.random.key(0))
@@ -71,7 +69,7 @@ def from_gymnax(name: Any, **params: Any) -> Environment:
         )
         return tree.where(episode.last, fresh, (Episode(state, timestep.last), timestep))
 
-    observations = _corrected(declared, like[0])
+    observations = _observations(env, env_params, like[0])
     horizon = int(getattr(env_params, "max_steps_in_episode", 0)) or 10_000
     return Environment(adapted_reset, adapted_step, actions, observations, horizon)
 
@@ -159,36 +157,36 @@ def _public(env: Any, params: Any) -> tuple[Callable[..., Any], ...]:
     return reset, step, restart
 
 
-def _spaces(env: Any, params: Any) -> tuple[Any, Any]:
-    """Return what is observed and what can be done, as pytrees of Discrete and Continuous.
+# An environment may declare its spaces in our types, and so spare the import of gymnax. Its class
+# has to: a wrapper's instance passes on the attributes of what it wraps, whose spaces may differ.
 
-    An environment may declare them in these types, and so spare the import of gymnax; it has to
-    be its class that does, for a wrapper passes on the attributes of what it wraps.
-    """
+
+def _actions(env: Any, params: Any) -> Discrete | Continuous:
+    """Return what can be done; raises ValueError if that has several parts."""
+    if hasattr(type(env), "actions"):
+        return env.actions
+    space = env.action_space(params)
+    if hasattr(space, "spaces"):
+        raise ValueError(f"environment: {type(env).__name__} has composite actions, {space}")
+    return _spec(space, space)
+
+
+def _observations(env: Any, params: Any, observation: Any) -> Any:
+    """Return what is observed, e.g. `observation`."""
     if hasattr(type(env), "observations"):
-        return env.observations, env.actions
-    return _spec(env.observation_space(params)), _spec(env.action_space(params))
+        return env.observations
+    return _spec(env.observation_space(params), observation)
 
 
-def _spec(space: Any) -> Any:
-    """Translate a gymnax space into a pytree of Discrete and Continuous."""
+def _spec(space: Any, x: Any) -> Any:
+    """Translate a gymnax space into Discrete and Continuous, arranged like its element `x`.
+
+    Shapes and dtypes are those of `x`, for some of gymnax's spaces declare others.
+    """
     if hasattr(space, "n"):
         return Discrete(int(space.n))
-    if hasattr(space, "spaces"):
-        inner = space.spaces
-        if isinstance(inner, dict):
-            return {k: _spec(v) for k, v in inner.items()}
-        return tuple(_spec(v) for v in inner)
-    return Continuous(tuple(space.shape), jnp.dtype(space.dtype), space.low, space.high)
-
-
-def _corrected(declared: Any, seen: Any) -> Any:
-    """Give `declared` the shapes and dtypes really seen, which some of gymnax's spaces get wrong."""
-
-    def correct(spec: Discrete | Continuous, x: Any) -> Discrete | Continuous:
-        return spec if isinstance(spec, Discrete) else spec._replace(shape=x.shape, dtype=x.dtype)
-
-    def is_spec(x: Any) -> bool:
-        return isinstance(x, Discrete | Continuous)
-
-    return jax.tree.map(correct, declared, seen, is_leaf=is_spec)
+    if not hasattr(space, "spaces"):
+        return Continuous(tuple(x.shape), jnp.dtype(x.dtype), space.low, space.high)
+    if hasattr(x, "keys"):
+        return type(x)((k, _spec(space.spaces[k], x[k])) for k in x)
+    return tuple(_spec(*pair) for pair in zip(space.spaces, x, strict=True))

@@ -16,8 +16,8 @@ def uniform(
     `stride = 1`: windows begin anywhere, from a fresh memory (their first `start` is true).
     `stride = period` (above 1): they begin where segments began, from the memory stored there.
     Before `warmup` segments were added no window is whole, and what is drawn is partly or all
-    zeros. Raises ValueError for
-    sizes below 1, a stride that does not divide the period, and windows longer than the ring.
+    zeros. Raises ValueError for sizes below 1, a stride that does not divide the period, and
+    windows longer than the ring.
     Lin (1992); for sequences Hausknecht & Stone (2015).
     """
     positive("batch_size", batch_size)

@@ -1,0 +1,124 @@
+"""Our DQN: whole training as `memrl train` runs it, and the pieces of an iteration alone."""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from benchmarks.timing import Program, compiled, loop
+from memrl_jax import experiment, parallel
+from memrl_jax.agents import AGENTS
+from memrl_jax.config import Config, agent_name, make, make_agent, make_environment, make_network
+from memrl_jax.environments import batch
+from memrl_jax.replay import REPLAYS
+from memrl_jax.rollout import rollout
+from memrl_jax.train import TrainState
+from memrl_jax.types import Agent, ReplayMemory, Segment, State, TimeStep
+
+
+def training(config: Config, seeds: int) -> Program:
+    """Train some seeds over all devices, from a full replay memory on."""
+    program = experiment.make_program(config, experiment.Run(seeds=seeds))
+    carry = program.init(parallel.pad(parallel.seed_keys(0, seeds), seeds))
+
+    def fill(carry: experiment.Carry) -> experiment.Carry:
+        return carry._replace(train=filled(config, carry.train))
+
+    def steps(carry: experiment.Carry) -> int:
+        return int(carry.sums["steps"][:seeds].sum())
+
+    carry = parallel.update_seeds(fill, seeds)(carry)
+    return compiled(("memrl", config.agent.capacity, seeds), program.chunk, carry, steps)
+
+
+def filled(config: Config, train: TrainState) -> TrainState:
+    """Repeat what warm-up collected until the replay memory is full.
+
+    Windows then come from all of it, without the time it takes to act that often.
+    """
+    replay = train.agent.replay
+    collected = -(-config.agent.learning_starts // config.environments)
+    rows = replay.record.shape[0]
+    record = replay.record[jnp.arange(rows) % min(collected, rows)]
+    added = jnp.int32(rows // config.rollout_length)
+    agent = train.agent._replace(replay=replay._replace(record=record, added=added))
+    return train._replace(agent=agent)
+
+
+def pieces(config: Config) -> list[Program]:
+    """Prepare act, add, sample, update, and learn, which is sample and update; for one seed."""
+    trainer, _ = make(config)
+    train = jax.jit(lambda key: filled(config, trainer.init(key)))(jax.random.key(0))
+    agent = make_agent(config, make_environment(config))
+    replay = make_replay(config)
+    sample = jax.jit(replay.sample)(train.key, train.agent.replay)
+    # An agent whose replay memory holds one sample and always returns it.
+    given = replay._replace(sample=lambda key, state: state)
+    learner = AGENTS[agent_name(config)](
+        config.agent, make_network(config, make_environment(config)), given
+    )
+    act, acting = _act(config, agent, train)
+    segment = acting[-1]
+    loops = {
+        "act": (act, acting),
+        "add": (partial(_add, agent), (train.agent, segment)),
+        "sample": (partial(_sample, replay), (train.key, train.agent.replay, sample)),
+        "update": _learn(learner, train.agent._replace(replay=sample), segment),
+        "learn": _learn(agent, train.agent, segment),
+    }
+    return [
+        # They share arrays so far, and each is about to donate its own.
+        compiled((name, config.agent.capacity, 1), loop(step), jax.tree.map(jnp.copy, carry))
+        for name, (step, carry) in loops.items()
+    ]
+
+
+def make_replay(config: Config) -> ReplayMemory:
+    """Make the replay memory that `make_agent` gives to its agent."""
+    return REPLAYS[config.agent.replay](
+        segments=config.agent.capacity // (config.environments * config.rollout_length),
+        period=config.rollout_length,
+        length=config.agent.window,
+        batch_size=config.agent.batch_size,
+    )
+
+
+def _act(config: Config, agent: Agent, train: TrainState) -> tuple[Any, Any]:
+    """Return rollouts of a policy that does not change, and what they carry."""
+    env = batch(make_environment(config))
+
+    def act(carry: Any) -> Any:
+        key, state, actor, _ = carry
+        key, act_key = jax.random.split(key)
+
+        def policy(key: Any, memory: State, timestep: TimeStep) -> Any:
+            return agent.act(key, state, memory, timestep)
+
+        return key, state, *rollout(env, policy, actor, act_key, config.rollout_length)
+
+    return act, jax.jit(act)((train.key, train.agent._replace(replay=()), train.actor, ()))
+
+
+def _add(agent: Agent, carry: Any) -> Any:
+    state, segment = carry
+    return agent.observe(state, segment), segment
+
+
+def _sample(replay: ReplayMemory, carry: Any) -> Any:
+    key, state, _ = carry
+    key, sample_key = jax.random.split(key)
+    return key, state, replay.sample(sample_key, state)
+
+
+def _learn(agent: Agent, state: State, segment: Segment) -> tuple[Any, Any]:
+    """Return updates from a replay memory that does not change, and what they carry."""
+
+    def learn(carry: Any) -> Any:
+        key, state, _ = carry
+        key, learn_key = jax.random.split(key)
+        return key, *agent.learn(learn_key, state, segment)
+
+    shapes = jax.eval_shape(learn, (jax.random.key(0), state, ()))[-1]
+    metrics = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    return learn, (jax.random.key(0), state, metrics)

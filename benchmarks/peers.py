@@ -1,0 +1,125 @@
+"""The DQNs of other libraries, with the settings of ours."""
+
+import os
+from importlib import metadata
+from importlib.util import find_spec
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks.timing import Program, compiled, interleave, loop
+from memrl_jax.config import Config
+
+REJAX, SB3 = "rejax", "stable-baselines3"
+
+
+def installed(library: str) -> bool:
+    return find_spec(library.replace("-", "_")) is not None
+
+
+def version(library: str) -> str:
+    if not installed(library):
+        return "not installed (pip install memrl_jax[peers])"
+    return metadata.version(library)
+
+
+def rejax(config: Config, seeds: int) -> Program:
+    """Prepare rejax, with its seeds vmapped as its documentation does.
+
+    Its iteration is a vector step and an update; its `train` is the loop over iterations that is
+    timed here, with evaluations in between, which are not.
+    """
+    algorithm = _rejax_algorithm(config)
+    axes = jax.tree.map(lambda _: 0, jax.eval_shape(algorithm.init_state, jax.random.key(0)))
+    # Counters are the same for all seeds; batched, conditions on them would take both branches.
+    counters = axes.replay_buffer.replace(index=None, full=None)
+    axes = axes.replace(global_step=None, replay_buffer=counters)
+    init, step, keys = algorithm.init_state, algorithm.train_iteration, jax.random.key(0)
+    if seeds > 1:
+        init, step = jax.vmap(init, out_axes=axes), jax.vmap(step, in_axes=(axes,), out_axes=axes)
+        keys = jax.random.split(keys, seeds)
+    state = jax.jit(init)(keys)
+    state = state.replace(replay_buffer=state.replay_buffer.replace(full=jnp.bool_(True)))
+
+    def steps(state: Any) -> int:
+        return int(state.global_step) * seeds
+
+    return compiled((REJAX, config.agent.capacity, seeds), loop(step), state, steps)
+
+
+def _rejax_algorithm(config: Config) -> Any:
+    from gymnax.environments.classic_control.cartpole import CartPole
+    from rejax import DQN
+
+    class OldCartPole(CartPole):
+        """gymnax 1 steps to six values; rejax unpacks the five of gymnax 0."""
+
+        def step(self, key: Any, state: Any, action: Any, params: Any = None) -> Any:
+            *before, terminated, truncated, info = super().step(key, state, action, params)
+            return *before, terminated | truncated, info
+
+    options = config.agent
+    algorithm = DQN.create(
+        env=OldCartPole(),
+        num_envs=config.environments,
+        batch_size=options.batch_size,
+        buffer_size=options.capacity,
+        fill_buffer=0,
+        learning_rate=options.learning_rate,
+        gamma=options.discount,
+        ddqn=options.double,
+        target_update_freq=options.target_period * config.environments,
+        polyak=1 - options.target_rate,
+        total_timesteps=config.total_steps,
+        exploration_fraction=options.epsilon_steps / config.total_steps,
+        agent_kwargs={"activation": "relu"},
+    )
+    # `create` takes no widths.
+    widths = (*config.encoder, *config.head)
+    return algorithm.replace(agent=algorithm.agent.clone(hidden_layer_sizes=widths))
+
+
+def stable_baselines3(config: Config, threads: int) -> Program:
+    """Prepare Stable-Baselines3 with gymnasium's CartPole and a number of torch's threads.
+
+    Its exploration is that of most of a run: it skips the network where it acts at random.
+    """
+    import torch
+    from stable_baselines3 import DQN
+    from stable_baselines3.common.env_util import make_vec_env
+
+    options = config.agent
+    per_iteration = config.environments * config.rollout_length
+    model = DQN(
+        "MlpPolicy",
+        make_vec_env("CartPole-v1", n_envs=config.environments),
+        learning_rate=options.learning_rate,
+        gamma=options.discount,
+        batch_size=options.batch_size,
+        buffer_size=options.capacity,
+        learning_starts=0,
+        train_freq=config.rollout_length,
+        gradient_steps=options.updates,
+        target_update_interval=options.target_period * per_iteration,
+        exploration_initial_eps=options.epsilon_end,
+        exploration_final_eps=options.epsilon_end,
+        policy_kwargs={"net_arch": [*config.encoder, *config.head]},
+        device="cpu",
+    )
+    model.replay_buffer.full = True
+
+    def advance(iterations: int) -> None:
+        torch.set_num_threads(threads)
+        model.learn(iterations * per_iteration, reset_num_timesteps=False)
+
+    return Program(SB3, options.capacity, 1, None, advance, lambda: model.num_timesteps)
+
+
+def best_threads(config: Config) -> int:
+    """Return the number of threads that suits Stable-Baselines3 best: one or all cores."""
+    counts = sorted({1, len(os.sched_getaffinity(0))})
+    timings = interleave([stable_baselines3(config, n) for n in counts], seconds=0.3, turns=3)
+    medians = [np.median(timing.microseconds) for timing in timings]
+    return counts[int(np.argmin(medians))]

@@ -1,0 +1,125 @@
+"""The tables and the JSON file of `benchmarks.train`."""
+
+import datetime
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Group
+from rich.table import Table
+
+from benchmarks import peers
+from benchmarks.targets import Outcome, outcomes
+from benchmarks.timing import Timing, ratio
+from memrl_jax import folder
+
+PIECES = ("act", "add", "sample", "update")  # together an iteration
+
+
+def machine() -> dict[str, Any]:
+    """Describe what the figures depend on."""
+    date = datetime.datetime.now().astimezone().isoformat(timespec="minutes")
+    libraries = {name: peers.version(name) for name in (peers.REJAX, peers.SB3, "torch")}
+    return {"cores": len(os.sched_getaffinity(0)), "date": date, **folder.versions(), **libraries}
+
+
+def tables(name: str, timings: Sequence[Timing]) -> Group:
+    """Tabulate a setting: speed of training, pieces of an iteration, targets."""
+    return Group("", f"[bold]{name}[/]", _speeds(timings), _split(timings), _targets(timings))
+
+
+def figures(timings: Sequence[Timing]) -> dict[str, Any]:
+    """Return everything that was measured in a setting, as JSON types."""
+    return {
+        "timings": [
+            t._asdict()
+            | {"microseconds": t.microseconds.tolist(), "steps": t.steps.tolist()}
+            | {"steps_per_second": float(np.median(t.steps_per_second))}
+            for t in timings
+        ],
+        "targets": [
+            {"name": o.target.name, "bound": o.target.bound, "ratio": o.ratio, "reached": o.reached}
+            for o in outcomes(timings)
+        ],
+    }
+
+
+def save(path: Path, results: Mapping[str, Any]) -> None:
+    """Write results as JSON, all or nothing."""
+    path.parent.mkdir(exist_ok=True)
+    folder.write(path, json.dumps(results, indent=2))
+
+
+def _speeds(timings: Sequence[Timing]) -> Table:
+    """Compare steps/s: rows are capacities and seeds, columns libraries."""
+    cases = {t[:3]: t for t in timings}
+    rivals = [name for name in (peers.REJAX, peers.SB3) if any(t.name == name for t in timings)]
+    table = _table("training", "seeds", "us/iteration", "steps/s", "compile s")
+    for name in rivals:
+        for column in (f"{name}\nsteps/s", "compile s", "memrl is\nfaster by"):
+            table.add_column(column, justify="right")
+    for ours in (t for t in timings if t.name == "memrl"):
+        cells = [f"{ours.capacity:,} rows", str(ours.seeds), _us(ours), *_speed(ours)]
+        for name in rivals:
+            theirs = cases.get((name, ours.capacity, ours.seeds))
+            cells += [*_speed(theirs), _faster(ours, theirs)] if theirs else ["-", "-", "-"]
+        table.add_row(*cells)
+    return table
+
+
+def _speed(timing: Timing) -> tuple[str, str]:
+    speed = f"{np.median(timing.steps_per_second):,.0f}"
+    return speed, f"{timing.compile_seconds:.1f}" if timing.compile_seconds else "-"
+
+
+def _faster(ours: Timing, theirs: Timing) -> str:
+    return f"{ratio(ours.steps_per_second, theirs.steps_per_second):.1f}x"
+
+
+def _split(timings: Sequence[Timing]) -> Table:
+    """Split an iteration of one seed: rows are pieces, columns capacities."""
+    cases = {t[:3]: t for t in timings}
+    capacities = [t.capacity for t in timings if t.name == PIECES[0]]
+    table = _table("us/iteration alone, 1 seed", *(f"{c:,} rows" for c in capacities))
+    sums = [sum(cases[name, c, 1].microseconds for name in PIECES) for c in capacities]
+    for name in (*PIECES, "learn", "memrl"):
+        times = [cases[name, c, 1].microseconds for c in capacities]
+        cells = [
+            f"{np.median(us):,.1f} {ratio(us, total):5.0%}"
+            for us, total in zip(times, sums, strict=True)
+        ]
+        table.add_row(LABELS.get(name, name), *cells, end_section=name == PIECES[-1])
+    return table
+
+
+LABELS = {"learn": "sample + update in one", "memrl": "whole iteration"}
+
+
+def _targets(timings: Sequence[Timing]) -> Table:
+    table = _table("target", "bound", "measured", "")
+    for outcome in outcomes(timings):
+        table.add_row(*_judged(outcome))
+    return table
+
+
+def _judged(outcome: Outcome) -> tuple[str, str, str, str]:
+    target = outcome.target
+    bound = f"{'at most' if target.at_most else 'at least'} {target.bound:g}"
+    if outcome.ratio is None:
+        return target.name, bound, "-", "not measured"
+    verdict = "reached" if outcome.reached else "not reached"
+    return target.name, bound, f"{outcome.ratio:.2f}", verdict
+
+
+def _table(first: str, *columns: str) -> Table:
+    table = Table(first)
+    for column in columns:
+        table.add_column(column, justify="right")
+    return table
+
+
+def _us(timing: Timing) -> str:
+    return f"{np.median(timing.microseconds):,.1f}"

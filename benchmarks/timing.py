@@ -1,0 +1,97 @@
+"""Timing programs in turns, so that whatever else a machine does falls on all of them."""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+class Program(NamedTuple):
+    """Something that goes on from where it was."""
+
+    name: str
+    capacity: int  # timesteps in the replay memory of a seed
+    seeds: int
+    compile_seconds: float | None
+    advance: Callable[[int], None]  # iterations of every seed; returns once they are done
+    steps: Callable[[], int]  # environment steps so far, over all seeds
+
+
+class Timing(NamedTuple):
+    """What an iteration of all seeds together took, in every turn."""
+
+    name: str
+    capacity: int
+    seeds: int
+    compile_seconds: float | None
+    microseconds: np.ndarray  # [turns]
+    steps: np.ndarray  # [turns] environment steps; 0 for a piece of training
+
+    @property
+    def steps_per_second(self) -> np.ndarray:
+        """Environment steps per second of all seeds together, in every turn."""
+        return self.steps / self.microseconds * 1e6
+
+
+def compiled(
+    case: tuple[str, int, int], jitted: Any, carry: Any, steps: Callable[[Any], int] = lambda _: 0
+) -> Program:
+    """Compile `jitted`: carry, iterations -> carry. `case` is name, capacity and seeds.
+
+    `steps` reads the environment steps so far from the carry.
+    """
+    began = time.perf_counter()
+    program = jitted.lower(carry, jnp.int32(1)).compile()
+    compile_seconds = time.perf_counter() - began
+
+    def advance(iterations: int) -> None:
+        nonlocal carry
+        carry = jax.block_until_ready(program(carry, jnp.int32(iterations)))
+
+    return Program(*case, compile_seconds, advance, lambda: steps(carry))
+
+
+def loop(step: Callable[[Any], Any]) -> Any:
+    """Jit any number of steps in a row; what they carry is donated."""
+
+    def steps(carry: Any, iterations: Any) -> Any:
+        return jax.lax.fori_loop(0, iterations, lambda _, carry: step(carry), carry)
+
+    return jax.jit(steps, donate_argnums=0)
+
+
+def interleave(programs: Sequence[Program], seconds: float, turns: int) -> list[Timing]:
+    """Time every program for about `seconds`, one after another, `turns` times over."""
+    lengths = [_iterations(program, seconds) for program in programs]
+    took = np.empty((2, len(programs), turns))
+    for turn in range(turns):
+        # Back and forth: a drift of the machine's speed favours neither the first nor the last.
+        for i in range(len(programs))[:: -1 if turn % 2 else 1]:
+            before = programs[i].steps()
+            microseconds = _time(programs[i], lengths[i]) * 1e6
+            took[:, i, turn] = microseconds, programs[i].steps() - before
+        took[:, :, turn] /= lengths
+    return [Timing(*p[:4], *x) for p, x in zip(programs, took.swapaxes(0, 1), strict=True)]
+
+
+def _iterations(program: Program, seconds: float) -> int:
+    """Return how many iterations take about `seconds`."""
+    program.advance(1)
+    iterations = 1
+    while (took := _time(program, iterations)) < seconds / 8:
+        iterations *= 2
+    return max(1, round(iterations * seconds / took))
+
+
+def _time(program: Program, iterations: int) -> float:
+    began = time.perf_counter()
+    program.advance(iterations)
+    return time.perf_counter() - began
+
+
+def ratio(x: np.ndarray, y: np.ndarray) -> float:
+    """Return the median of x / y within turns: only those saw the machine in one state."""
+    return float(np.median(x / y))

@@ -1,0 +1,123 @@
+"""DQN on CartPole-v1: steps/s beside other libraries, and where an iteration's time goes.
+
+    python -m benchmarks.train [--quick]
+
+Everything is timed in turns within one run, and ratios are medians over the turns; even so they
+mean little on a machine that is busy with other things. Figures go to benchmarks/results/.
+"""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from rich.console import Console
+
+from benchmarks import memrl, peers, report
+from benchmarks.targets import LARGE, MIDDLE, SMALL
+from benchmarks.timing import Program, Timing, interleave
+from memrl_jax import cli
+from memrl_jax.agents import DQNConfig
+from memrl_jax.config import Config
+
+RESULTS = Path(__file__).parent / "results"
+Say = Callable[[str], None]
+
+
+class Setting(NamedTuple):
+    """How environments and updates alternate."""
+
+    name: str
+    environments: int
+    rollout_length: int
+
+    def config(self, capacity: int) -> Config:
+        agent = DQNConfig(capacity=capacity, learning_starts=1_000)
+        return Config(
+            environments=self.environments, rollout_length=self.rollout_length, agent=agent
+        )
+
+
+class Plan(NamedTuple):
+    """What to time, and for how long."""
+
+    settings: tuple[Setting, ...]
+    cases: tuple[tuple[int, int], ...]  # capacity and seeds of whole training
+    pieces: tuple[int, ...]  # capacities of the pieces of an iteration
+    seconds: float  # a turn of a program; `memrl train` too goes on for about a second at a time
+    turns: int
+
+
+TEN = Setting("10 environments, an update per vector step", 10, 1)
+ONE = Setting("1 environment, an update every 10 steps", 1, 10)
+FULL = Plan(
+    settings=(TEN, ONE),
+    cases=tuple((c, s) for c in (SMALL, MIDDLE, LARGE) for s in (1, 8, 32)),
+    pieces=(SMALL, MIDDLE, LARGE),
+    seconds=1.0,
+    turns=5,
+)
+QUICK = Plan(
+    settings=(TEN,),
+    cases=((SMALL, 1), (SMALL, 8), (MIDDLE, 1)),
+    pieces=(SMALL,),
+    seconds=0.2,
+    turns=5,
+)
+
+
+def measure(plan: Plan, setting: Setting, say: Say) -> list[Timing]:
+    """Compile all programs of a setting, then time them in turns."""
+    programs = [*our_programs(plan, setting, say), *peer_programs(plan, setting, say)]
+    say(f"timing {len(programs)} programs, {plan.turns} turns of {plan.seconds} s each")
+    return interleave(programs, plan.seconds, plan.turns)
+
+
+def our_programs(plan: Plan, setting: Setting, say: Say) -> list[Program]:
+    programs = []
+    for capacity, seeds in plan.cases:
+        say(f"compiling memrl: {capacity:,} rows, {seeds} seeds")
+        programs.append(memrl.training(setting.config(capacity), seeds))
+    for capacity in plan.pieces:
+        say(f"compiling the pieces of an iteration: {capacity:,} rows")
+        programs += memrl.pieces(setting.config(capacity))
+    return programs
+
+
+def peer_programs(plan: Plan, setting: Setting, say: Say) -> list[Program]:
+    """Prepare the other libraries that are installed and can do the same."""
+    programs = []
+    # rejax updates after every vector step, and with many seeds copies all their memories.
+    if peers.installed(peers.REJAX) and setting.rollout_length == 1:
+        for capacity, seeds in plan.cases:
+            if seeds == 1 or capacity == SMALL:
+                say(f"compiling rejax: {capacity:,} rows, {seeds} seeds")
+                programs.append(peers.rejax(setting.config(capacity), seeds))
+    if peers.installed(peers.SB3):
+        say("trying Stable-Baselines3 with one thread and with all")
+        threads = peers.best_threads(setting.config(SMALL))
+        for capacity in sorted({capacity for capacity, _ in plan.cases}):
+            programs.append(peers.stable_baselines3(setting.config(capacity), threads))
+    return programs
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--quick", action="store_true", help="a few short cases, in a minute")
+    quick = parser.parse_args().quick
+    cli.use_every_core()
+    console, plan = Console(), QUICK if quick else FULL
+    results = {"machine": report.machine(), "settings": {}}
+    console.print(", ".join(f"{k} {v}" for k, v in results["machine"].items()))
+    for setting in plan.settings:
+        with console.status(setting.name) as status:
+            timings = measure(plan, setting, status.update)
+        console.print(report.tables(setting.name, timings))
+        results["settings"][setting.name] = report.figures(timings)
+    path = RESULTS / ("train-quick.json" if quick else "train.json")
+    report.save(path, results)
+    console.print(f"figures: {path}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,500 @@
+"""Environments against gymnax's own transitions, and against loops in plain Python."""
+
+import json
+import subprocess
+import sys
+from collections import OrderedDict
+from functools import cache, partial
+from typing import Any
+
+import gymnax
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import struct
+from gymnax.environments import spaces
+from gymnax.wrappers import LegacyStepAPIWrapper, purerl
+
+from memrl_jax import tree
+from memrl_jax.environments import ENVIRONMENTS, TMaze, batch, episodes, from_gymnax, view
+from memrl_jax.environments.base import Running
+from memrl_jax.types import Continuous, Discrete, TimeStep
+
+LIMIT, STEPS = 12, 60
+OURS = {"CartPole-positions", "TMaze", "TMaze-active"}
+GYMNAX = [name for name in ENVIRONMENTS if name not in OURS]
+MAZES = {"TMaze": TMaze(), "TMaze-active": TMaze(active=True)}
+
+# Compiling takes most of the time here, so the compiler does not try hard.
+quick_jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+
+
+def is_spec(x):
+    return isinstance(x, Discrete | Continuous)
+
+
+def sample(actions, key):
+    if isinstance(actions, Discrete):
+        return jax.random.randint(key, (), 0, actions.n)
+    low, high = actions.low, actions.high
+    return jax.random.uniform(key, actions.shape, actions.dtype, low, high)
+
+
+def assert_equal(x, y, **tolerance):
+    compare = partial(np.testing.assert_allclose, **tolerance) if tolerance else None
+    jax.tree.map(compare or np.testing.assert_array_equal, x, y)
+
+
+numbers = partial(jax.tree.map, np.asarray)
+
+
+def play(env, key, steps, hand=None):
+    """Take random actions.
+
+    Returns timesteps [steps + 1], actions [steps], states [steps + 1], and what `hand` gives
+    [steps] for the same keys, states and actions.
+    """
+
+    def step(carry, key):
+        state, timestep = carry
+        act_key, env_key = jax.random.split(key)
+        action = sample(env.actions, act_key)
+        after = env.step(env_key, state, action)
+        types = jax.tree.map(jax.typeof, after)
+        assert types == jax.tree.map(jax.typeof, carry)
+        assert not any(x.weak_type for x in jax.tree.leaves(types))
+        expected = hand(env_key, state, action) if hand else ()
+        return after, (timestep, state, action, expected)
+
+    def loop(key):
+        reset_key, key = jax.random.split(key)
+        end, out = jax.lax.scan(step, env.reset(reset_key), jax.random.split(key, steps))
+        (state, timestep), (timesteps, states, actions, expected) = end, out
+        return tree.append(timesteps, timestep), tree.append(states, state), actions, expected
+
+    timestep, state, action, expected = quick_jit(loop)(key)
+    return *numbers((timestep, action)), state, numbers(expected)
+
+
+@cache
+def played(name):
+    """One environment, what happened in it, and what gymnax itself makes of the same."""
+    env = ENVIRONMENTS[name](max_steps_in_episode=LIMIT)
+    theirs: Any = MAZES.get(name) or gymnax.make(name)[0]
+    limit = type(theirs.default_params.max_steps_in_episode)(LIMIT)
+    params = theirs.default_params.replace(max_steps_in_episode=limit)
+
+    def by_pieces(key, episode, action):
+        observation, state, reward, terminated, _ = theirs.step_env(
+            key, episode.state, action, params
+        )
+        fresh, _ = theirs.reset_env(key, params)
+        return observation, reward, terminated, theirs.is_truncated(state, params), fresh
+
+    def by_step(key, episode, action):
+        state, first = episode.state
+        _, _, reward, terminated, truncated, info = theirs.step(key, state, action, params)
+        return info["final_observation"], reward, terminated, truncated, first
+
+    hand = by_step if name == "DeepSea-bsuite" else by_pieces
+    timestep, action, _, expected = play(env, jax.random.key(3), STEPS, hand)
+    return env, (timestep, action, expected)
+
+
+def test_all_environments_of_gymnax_and_ours_are_listed():
+    assert set(ENVIRONMENTS) == OURS | set(gymnax.registered_envs) - {"MNISTBandit-bsuite"}
+
+
+@pytest.mark.parametrize("name", [*GYMNAX, *MAZES])
+def test_transitions_are_those_of_gymnax(name):
+    _, (timestep, action, expected) = played(name)
+    observation, reward, terminated, truncated, fresh = expected
+    begins = timestep.last[:-1]
+    after = jax.tree.map(lambda x: x[1:], timestep)
+
+    assert timestep.start[0] and sum(begins) >= STEPS // (LIMIT + 1)
+    np.testing.assert_array_equal(after.start, begins)
+    np.testing.assert_array_equal(after.last, ~begins & (terminated | truncated))
+    np.testing.assert_array_equal(after.discount == 0, ~begins & terminated)
+    assert_equal(after.observation[begins], fresh[begins], rtol=1e-6)
+    assert_equal(after.observation[~begins], observation[~begins], rtol=1e-6)
+    assert_equal(after.reward, np.where(begins, 0, reward), rtol=1e-6)
+    mask = begins.reshape(-1, *[1] * (action.ndim - 1))
+    np.testing.assert_array_equal(after.action, np.where(mask, 0, action))
+
+
+@pytest.mark.parametrize("name", [*GYMNAX, *MAZES])
+def test_declarations_hold(name):
+    env, (timestep, _, _) = played(name)
+    first = jax.tree.map(lambda x: x[0], timestep)
+    assert (first.action == 0).all() and first.reward == 0 and first.discount == 1
+    for x in (timestep.reward, timestep.discount):
+        assert x.shape == (STEPS + 1,) and x.dtype == np.float32
+    assert set(np.unique(timestep.discount)) <= {0.0, 1.0}
+    spec = env.observations
+    assert isinstance(spec, Discrete) or spec.shape == first.observation.shape
+    assert isinstance(spec, Discrete) or spec.dtype == first.observation.dtype
+    assert env.horizon == LIMIT
+    starts, lasts = np.flatnonzero(timestep.start), np.flatnonzero(timestep.last)
+    lengths = lasts - starts[: len(lasts)]
+    assert lengths.max() <= env.horizon
+    assert lengths.max() == env.horizon or (timestep.discount[lasts] == 0).all()
+
+
+def test_ends_and_time_limits_are_told_apart():
+    _, (timestep, _, _) = played("FrozenLake-misc")
+    assert set(timestep.discount[timestep.last]) == {0.0, 1.0}
+    assert (timestep.discount[~timestep.last] == 1).all()
+
+
+@struct.dataclass
+class TallyParams:
+    max_steps_in_episode: int = 5
+    scale: float = 1.0
+
+
+class Tally:
+    """An environment with its own `step`: only that remembers how many episodes there were.
+
+    Action 2 ends an episode. The state holds what is hard to carry: a key, Python numbers.
+    """
+
+    default_params = TallyParams()
+
+    def action_space(self, params):
+        return spaces.Discrete(3)
+
+    def observation_space(self, params):
+        box = spaces.Box(-jnp.inf, jnp.inf, (2,), jnp.float32)
+        return spaces.Dict(
+            {"time": spaces.Discrete(6), "parts": spaces.Tuple([box, spaces.Discrete(99)])}
+        )
+
+    def observe(self, state, params):
+        box = params.scale * jnp.array([state["time"], state["action"]], jnp.float32)
+        return {"time": state["time"], "parts": (box, state["episode"])}
+
+    def reset(self, key, params):
+        state = {"time": 0, "action": 0, "episode": 0, "key": key}
+        return self.observe(state, params), state
+
+    def step(self, key, state, action, params):
+        state = {**state, "time": state["time"] + 1, "action": action, "key": key}
+        terminated, truncated = action == 2, state["time"] >= params.max_steps_in_episode
+        info = {"final_observation": self.observe(state, params)}
+        done = terminated | truncated
+        fresh = {"time": 0, "action": 0, "episode": state["episode"] + 1, "key": key}
+        state = jax.tree.map(partial(jnp.where, done), fresh, state)
+        return self.observe(state, params), state, action - 1, terminated, truncated, info
+
+
+def tally(actions, limit, scale):
+    """What the adapted `Tally` gives: rows of TimeStep."""
+    time, episode, last = 0, 0, True
+    for action in [None, *actions]:
+        if last:
+            episode += action is not None
+            time, last = 0, False
+            observation = {"time": 0, "parts": (np.zeros(2), episode)}
+            yield TimeStep._make([observation, 0, 0, 1, True, False])
+        else:
+            time += 1
+            last = action == 2 or time == limit
+            observation = {"time": time, "parts": (np.array([time, action]) * scale, episode)}
+            yield TimeStep._make([observation, action, action - 1, action != 2, False, last])
+
+
+@pytest.mark.parametrize("limit, scale", [(4, 1), (3, 0.5)])
+def test_an_environment_of_ones_own(limit, scale):
+    env = from_gymnax(Tally(), max_steps_in_episode=limit, scale=scale)
+    timestep, action, *_ = play(env, jax.random.key(1), 80)
+    rows = list(tally(action, limit, scale))
+    assert_equal(timestep, jax.tree.map(lambda *xs: np.stack(xs), *rows))
+    assert set(timestep.discount[timestep.last]) == {0.0, 1.0}
+    assert env.horizon == limit
+
+
+class Ordered(Tally):
+    def observe(self, state, params):
+        return OrderedDict(super().observe(state, params))  # not in the order of the alphabet
+
+
+@pytest.mark.parametrize("make", [Tally, Ordered])
+def test_composite_observations(make):
+    env = from_gymnax(make())
+    box, episode = env.observations["parts"]
+    assert env.observations["time"] == Discrete(6) and episode == Discrete(99)
+    assert box.shape == (2,) and box.dtype == np.float32 and box.high == np.inf
+    _, timestep = jax.eval_shape(env.reset, jax.random.key(0))
+    specs = jax.tree.leaves(env.observations, is_leaf=is_spec)
+    shapes = [x.shape for x in jax.tree.leaves(timestep.observation)]
+    assert [getattr(spec, "shape", ()) for spec in specs] == shapes
+
+
+def test_parameters_may_be_traced():
+    def first(scale):
+        env = from_gymnax(Tally(), scale=scale)
+        state, _ = env.reset(jax.random.key(0))
+        return env.step(jax.random.key(1), state, 1)[1].observation["parts"][0]
+
+    scales = jnp.array([1.0, 3.0])
+    assert_equal(jax.vmap(first)(scales), scales[:, None] * jnp.ones((2, 2)))
+
+
+def test_deep_sea_keeps_its_tally_of_episodes():
+    env = from_gymnax("DeepSea-bsuite", size=4)
+    theirs = gymnax.make("DeepSea-bsuite", size=4)[0]
+    timestep, action, states, _ = play(env, jax.random.key(5), STEPS)
+    assert_equal(timestep.last, np.arange(STEPS + 1) % 5 == 4)
+
+    ours = numbers(states.state[0])
+    state = jax.tree.map(lambda x: x[0], ours)
+    for t in np.flatnonzero(~timestep.last[:-1]):
+        state = theirs.step(jax.random.key(0), state, action[t], theirs.default_params)[1]
+        assert ours.total_bad_episodes[t + 1] == state.total_bad_episodes
+        assert ours.denoised_return[t + 1] == state.denoised_return
+    assert state.total_bad_episodes > 1
+
+
+class Silent(purerl.GymnaxWrapper):
+    """A wrapper without any method of its own."""
+
+
+@pytest.mark.parametrize(
+    "wrap, shape",
+    [
+        (Silent, (10, 5)),
+        (purerl.FlattenObservationWrapper, (50,)),
+        (partial(purerl.StickyActionWrapper, sticky_action_prob=0.5), (10, 5)),
+        (purerl.LogWrapper, (10, 5)),
+    ],
+)
+def test_wrappers_of_gymnax(wrap, shape):
+    theirs = wrap(gymnax.make("Catch-bsuite")[0])
+    params = theirs.default_params
+
+    def public(key, episode, action):
+        observation, _, reward, terminated, _, info = theirs.step(
+            key, episode.state[0], action, params
+        )
+        return info["final_observation"], reward, terminated, observation
+
+    env = from_gymnax(theirs)
+    timestep, *_, expected = play(env, jax.random.key(2), 25, public)
+    assert env.observations.shape == timestep.observation.shape[1:] == shape
+    assert_equal(timestep.last, np.arange(26) % 10 == 9)
+    moved = ~timestep.last[:-1]
+    after = jax.tree.map(lambda x: x[1:][moved], timestep)
+    final, reward, terminated, _ = jax.tree.map(lambda x: x[moved], expected)
+    assert_equal((after.observation, after.reward, after.last), (final, reward, terminated))
+    following = expected[3][:-1][timestep.last[1:-1]]
+    assert_equal(timestep.observation[1:][~moved], following)
+
+
+def test_sticky_actions_are_not_bypassed():
+    env = from_gymnax(purerl.StickyActionWrapper(gymnax.make("Catch-bsuite")[0], 1.0))
+    timestep, action, *_ = play(env, jax.random.key(4), 8)
+    paddle = timestep.observation[:, -1].argmax(-1)
+    assert np.ptp(action) > 0
+    assert_equal(paddle, np.maximum(2 - np.arange(9), 0))  # always action 0, to the left
+
+
+def test_wrapped_environments_show_what_the_wrapper_declares():
+    class Bright(purerl.GymnaxWrapper):
+        def observation_space(self, params):
+            return spaces.Box(0, 7, (2,), jnp.float32)
+
+    assert from_gymnax(Bright(TMaze())).observations.high == 7
+
+
+@pytest.mark.parametrize(
+    "name, options, shape, horizon",
+    [
+        ("MemoryChain-bsuite", {"num_bits": 2, "memory_length": 3}, (4,), 1000),
+        ("MemoryChain-bsuite", {"max_steps_in_episode": 7}, (3,), 7),
+        ("DeepSea-bsuite", {"size": 5}, (5, 5), 5),
+        ("BernoulliBandit-misc", {"max_steps_in_episode": 20}, (4,), 20),
+        ("CartPole-positions", {"max_steps_in_episode": 9}, (2,), 9),
+        ("TMaze", {"corridor": 3}, (2,), 8),
+        ("TMaze", {"corridor": 3, "max_steps_in_episode": 4}, (2,), 4),
+        ("TMaze-active", {"corridor": 3}, (2,), 12),
+    ],
+)
+def test_options_reach_the_constructor_or_the_parameters(name, options, shape, horizon):
+    env = ENVIRONMENTS[name](**options)
+    _, timestep = jax.eval_shape(env.reset, jax.random.key(0))
+    assert timestep.observation.shape == env.observations.shape == shape
+    assert env.horizon == horizon
+
+
+def test_memory_chain_is_as_long_as_asked_for():
+    env = from_gymnax("MemoryChain-bsuite", num_bits=2, memory_length=3)
+    timestep, *_ = play(env, jax.random.key(0), 14)
+    assert_equal(
+        timestep.last, np.arange(15) % 5 == 4
+    )  # gymnax shows one step more than the length
+
+
+class FiveValues(Tally):
+    def step(self, key, state, action, params):
+        return super().step(key, state, action, params)[:5]
+
+
+class NoFinalObservation(Tally):
+    def step(self, key, state, action, params):
+        return *super().step(key, state, action, params)[:5], {}
+
+
+class NoParams:
+    reset = step = None
+
+
+class TwoActions(Tally):
+    def action_space(self, params):
+        return spaces.Tuple([spaces.Discrete(2), spaces.Discrete(2)])
+
+
+@pytest.mark.parametrize(
+    "name, options, message",
+    [
+        ("CartPole-v2", {}, "environment: 'CartPole-v2' .* did you mean 'CartPole-v1'"),
+        ("catch-bsuite", {}, "did you mean 'Catch-bsuite'"),
+        ("MemoryChain-bsuite", {"num_bit": 1}, r"did you mean 'num_bits'.*memory_length, num_bits"),
+        ("MountainCar-v0", {"args": 1}, r"MountainCar-v0 option: 'args' .*\(one of: force, goal"),
+        ("Pendulum-v1", {"self": 1}, "Pendulum-v1 option: 'self' is unknown"),
+        (TMaze(), {"limit": 1}, r"'limit' .*\(one of: corridor, max_steps_in_episode, bonus\)"),
+        (FiveValues(), {}, "step of FiveValues gave 5 values; gymnax 1 gives 6"),
+        (LegacyStepAPIWrapper(TMaze()), {}, "step of LegacyStepAPIWrapper gave 5 values"),
+        (NoFinalObservation(), {}, "final_observation"),
+        (NoParams(), {}, "environment: NoParams has no `default_params`"),
+        (TwoActions(), {}, "environment: TwoActions has composite actions"),
+    ],
+)
+def test_mistakes_are_named(name, options, message):
+    with pytest.raises(ValueError, match=message) as error:
+        from_gymnax(name, **options)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("options, message", [({"corridor": 0}, "0"), ({"coridor": 3}, "corridor")])
+def test_mistakes_in_mazes_are_named(options, message):
+    with pytest.raises(ValueError, match=f"corridor.*{message}"):
+        ENVIRONMENTS["TMaze"](**options)
+
+
+def test_positions_are_cartpole_without_velocities():
+    whole, positions = ENVIRONMENTS["CartPole-v1"](), ENVIRONMENTS["CartPole-positions"]()
+    seen, *_ = play(positions, jax.random.key(7), 60)
+    true, *_ = play(whole, jax.random.key(7), 60)
+    assert_equal(seen, true._replace(observation=true.observation[:, ::2]))
+    assert seen.last.sum() >= 1
+    assert positions.observations.shape == (2,) and positions.observations.dtype == np.float32
+    assert (positions.actions, positions.horizon) == (Discrete(2), 500)
+
+
+def test_view_may_give_any_pytree():
+    env = view(from_gymnax(TMaze()), lambda x: {"cue": x[0], "both": x[None].astype(jnp.int8)})
+    shapes = jax.tree.map(lambda s: (s.shape, s.dtype), env.observations, is_leaf=is_spec)
+    assert shapes == {"cue": ((), np.float32), "both": ((1, 2), np.int8)}
+    timestep, *_ = play(env, jax.random.key(0), 3)
+    assert_equal(timestep.observation["both"][:, 0, 0], timestep.observation["cue"])
+
+
+def test_batch_steps_each_environment_by_itself():
+    env = from_gymnax(TMaze(corridor=2))
+    many, count = batch(env), 5
+    reset_keys, keys = jax.random.split(jax.random.key(0), (2, count))
+    state, timestep = many.reset(reset_keys)
+    action = jnp.arange(count) % 4
+    stacked = jax.jit(many.step)(keys, state, action)
+    reset, step = jax.jit(env.reset), jax.jit(env.step)
+    assert len(np.unique(timestep.observation[:, 0])) == 2
+    for i in range(count):
+        state, one = reset(reset_keys[i])
+        assert_equal(one, jax.tree.map(lambda x, i=i: x[i], timestep))
+        after = step(keys[i], state, action[i])
+        assert_equal(after, jax.tree.map(lambda x, i=i: x[i], stacked))
+    assert (many.actions, many.horizon) == (env.actions, env.horizon)
+
+
+def random_episodes(steps, environments, seed):
+    """Draw timesteps [steps, environments] of episodes of 1 to 4 steps; all begin with a start."""
+    rng = np.random.default_rng(seed)
+    start, last = np.zeros((2, steps, environments), bool)
+    for b in range(environments):
+        t = 0
+        while t < steps:
+            end = t + int(rng.integers(1, 5))
+            start[t, b] = True
+            last[end : end + 1, b] = True
+            t = end + 1
+    reward = np.where(start, 0, rng.normal(size=start.shape)).astype(np.float32)
+    discount = np.where(last & (rng.random(start.shape) < 0.5), 0, 1).astype(np.float32)
+    return TimeStep._make([None, np.zeros_like(start, np.int32), reward, discount, start, last])
+
+
+def count_episodes(timestep):
+    """Add up whole episodes, one number at a time; what is under way [B] comes second."""
+    sums = {"episodes": 0, "return_sum": 0.0, "length_sum": 0, "steps": 0}
+    under_way = []
+    for b in range(timestep.reward.shape[1]):
+        total, length = 0.0, 0
+        for t in range(len(timestep.reward)):
+            if timestep.start[t, b]:
+                total, length = 0.0, 0
+                continue
+            total, length = total + float(timestep.reward[t, b]), length + 1
+            sums["steps"] += 1
+            if timestep.last[t, b]:
+                sums["episodes"] += 1
+                sums["return_sum"] += total
+                sums["length_sum"] += length
+        under_way.append((total, length))
+    return sums, np.array(under_way)
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 21])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_episodes_are_counted_across_chunks(chunk, seed):
+    timestep = random_episodes(21, 3, seed)
+    running, sums = Running.zeros(3), []
+    for t in range(0, 21, chunk):
+        running, now = counted(running, jax.tree.map(lambda x, t=t: x[t : t + chunk], timestep))
+        sums.append(now)
+    total = {k: sum(float(s[k]) for s in sums) for k in sums[0]}
+    expected, under_way = count_episodes(timestep)
+    assert expected["episodes"] > 6
+    assert total == pytest.approx(expected, rel=1e-5)
+    np.testing.assert_allclose(np.stack(running, -1), under_way, rtol=1e-5, atol=1e-6)
+    assert (running.total.dtype, running.length.dtype) == (np.float32, np.int32)
+    kinds = {k: x.dtype.kind for k, x in sums[0].items()}
+    assert kinds == {"episodes": "i", "return_sum": "f", "length_sum": "i", "steps": "i"}
+
+
+counted = jax.jit(episodes)
+
+
+def test_nothing_ended_is_no_episode():
+    timestep = random_episodes(1, 3, 0)
+    running, sums = counted(Running(jnp.ones(3), jnp.ones(3, jnp.int32)), timestep)
+    assert_equal(sums, {"episodes": 0, "return_sum": 0.0, "length_sum": 0, "steps": 0})
+    assert_equal(running, Running.zeros(3))
+
+
+def test_gymnax_is_imported_only_when_needed():
+    program = """
+import json, sys
+def heavy():
+    return [m for m in ("gymnax", "gymnasium", "matplotlib", "pandas") if m in sys.modules]
+import memrl_jax
+found = [heavy()]
+from memrl_jax.environments import ENVIRONMENTS
+ENVIRONMENTS["TMaze-active"](corridor=3)
+found.append(heavy())
+ENVIRONMENTS["CartPole-v1"]()
+print(json.dumps([*found, "gymnax" in sys.modules]))
+"""
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert json.loads(run.stdout) == [[], [], True]

@@ -1,0 +1,234 @@
+"""What every neural memory promises, for every one in the registry and for any cell of flax."""
+
+from functools import cache, partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from memrl_jax.memory import MEMORIES, from_cell
+from memrl_jax.types import NeuralMemory
+
+T, D, B = 17, 3, 4
+SMALL: dict[str, Any] = {"gru": {"features": 8}, "lstm": {"features": 8}}
+NAMES = [*MEMORIES, "cell of flax"]
+every_memory = pytest.mark.parametrize("name", NAMES)
+every_length = pytest.mark.parametrize("length", [1, 2, T])
+
+
+class Compiled(NamedTuple):
+    """A memory with parameters; its functions compiled, for one sequence and for B."""
+
+    memory: NeuralMemory
+    params: Any
+    step: Any
+    unroll: Any
+    batched_step: Any
+    batched_unroll: Any
+
+    def functions(self, batched: bool) -> tuple[Any, Any]:
+        """Return `step` and `unroll`; for B sequences, they have the batch axis first."""
+        if batched:
+            return self.batched_step, self.batched_unroll
+        return self.step, self.unroll
+
+
+@cache
+def compiled(name: str) -> Compiled:
+    if name in MEMORIES:
+        memory = MEMORIES[name](**SMALL.get(name, {}))
+    else:
+        memory = from_cell(nn.SimpleCell(8))
+    params = memory.init(jax.random.key(0), jnp.zeros(D))
+    functions = [memory.step, memory.unroll]
+    functions += [jax.vmap(f, (None, 0, 0, 0)) for f in functions]
+    return Compiled(memory, params, *(jax.jit(partial(f, params)) for f in functions))
+
+
+def inputs(seed: int, *shape: int) -> tuple[Any, Any]:
+    """Draw xs [..., D] and starts [...], a fifth of them true."""
+    rng = np.random.default_rng(seed)
+    return rng.normal(size=(*shape, D)).astype(np.float32), rng.uniform(size=shape) < 0.2
+
+
+def busy(name: str, *batch: int) -> Any:
+    """Make a state that is not the initial one."""
+    rng = np.random.default_rng(9)
+    state = compiled(name).memory.initial_state()
+    return jax.tree.map(lambda x: rng.normal(size=(*batch, *x.shape)).astype(x.dtype), state)
+
+
+def assert_close(ours: Any, theirs: Any) -> None:
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6), ours, theirs)
+
+
+def assert_equal(ours: Any, theirs: Any) -> None:
+    jax.tree.map(np.testing.assert_array_equal, ours, theirs)
+
+
+@every_memory
+@every_length
+@pytest.mark.parametrize("batched", [False, True], ids=["one", "batch"])
+def test_unroll_is_repeated_step(name: str, length: int, batched: bool) -> None:
+    step, unroll = compiled(name).functions(batched)
+    batch = (B,) if batched else ()
+    xs, starts = inputs(length, *batch, length)
+    state = busy(name, *batch)
+    whole, ys = unroll(state, xs, starts)
+    for t in range(length):
+        state, y = step(state, xs[..., t, :], starts[..., t])
+        assert_close(y, ys[..., t, :])
+    assert_close(state, whole)
+
+
+@every_memory
+@pytest.mark.parametrize("chunk", [1, 2])
+@pytest.mark.parametrize("batched", [False, True], ids=["one", "batch"])
+def test_unroll_goes_on_where_it_stopped(name: str, chunk: int, batched: bool) -> None:
+    _, unroll = compiled(name).functions(batched)
+    batch = (B,) if batched else ()
+    xs, starts = inputs(T, *batch, T)
+    state = busy(name, *batch)
+    whole, ys = unroll(state, xs, starts)
+    for t in range(0, T, chunk):
+        steps = slice(t, t + chunk)
+        state, y = unroll(state, xs[..., steps, :], starts[..., steps])
+        assert_close(y, ys[..., steps, :])
+    assert_close(state, whole)
+
+
+@every_memory
+def test_sequences_of_a_batch_do_not_meet(name: str) -> None:
+    (_, one), (_, batch) = compiled(name).functions(False), compiled(name).functions(True)
+    xs, starts = inputs(1, B, T)
+    states, ys = batch(busy(name, B), xs, starts)
+    for b in range(B):
+        state = jax.tree.map(lambda x, b=b: x[b], busy(name, B))
+        assert_close(one(state, xs[b], starts[b]), jax.tree.map(lambda x, b=b: x[b], (states, ys)))
+
+
+@every_memory
+@pytest.mark.parametrize("at", [0, 1, 8, T - 1])
+def test_a_start_inside_is_a_fresh_start_bit_for_bit(name: str, at: int) -> None:
+    memory, unroll = compiled(name).memory, compiled(name).unroll
+    xs, starts = inputs(at, T)
+    starts[: at + 1] = np.arange(at + 1) == at
+    end, ys = unroll(busy(name), xs, starts)
+
+    history = inputs(100, T)[0]
+    other = np.where(np.arange(T)[:, None] < at, history, xs)
+    assert_equal(unroll(memory.initial_state(), other, starts)[0], end)
+    assert_equal(unroll(memory.initial_state(), other, starts)[1][at:], ys[at:])
+
+    shifted = np.roll(xs, -at, axis=0), np.roll(starts, -at) & (np.arange(T) > 0)
+    fresh = unroll(memory.initial_state(), *shifted)[1]
+    assert_equal(fresh[: T - at], ys[at:])
+
+
+@every_memory
+def test_not_even_nan_survives_a_start(name: str) -> None:
+    memory, unroll = compiled(name).memory, compiled(name).unroll
+    xs, _ = inputs(2, T)
+    starts = np.arange(T) == 5
+    end, ys = unroll(memory.initial_state(), xs, starts)
+    nan = jax.tree.map(lambda x: np.full_like(x, np.nan), busy(name))
+    xs[:5] = np.nan
+    after, zs = unroll(nan, xs, starts)
+    assert np.isnan(zs[:5]).all() and np.isfinite(zs[5:]).all()
+    assert_equal((after, zs[5:]), (end, ys[5:]))
+
+
+@every_memory
+def test_no_gradient_crosses_a_start(name: str) -> None:
+    unroll = compiled(name).unroll
+    gradient = jax.grad(lambda state, xs, starts: jnp.sum(unroll(state, xs, starts)[1][5:]), (0, 1))
+    xs, _ = inputs(3, T)
+    for starts, crosses in ((np.arange(T) == 5, False), (np.zeros(T, bool), True)):
+        of_state, of_xs = gradient(busy(name), xs, starts)
+        early = np.concatenate([np.ravel(x) for x in (*jax.tree.leaves(of_state), of_xs[:5])])
+        assert np.any(early) == (crosses and name != "none")
+        assert np.all(np.any(of_xs[5:], axis=-1))
+
+
+@every_memory
+def test_gradients_of_parameters_come_from_after_the_start(name: str) -> None:
+    memory, params = compiled(name).memory, compiled(name).params
+    xs, _ = inputs(4, T)
+
+    def late(params: Any, state: Any, xs: Any) -> Any:
+        return jnp.sum(memory.unroll(params, state, xs, np.arange(T) == 5)[1][5:] ** 2)
+
+    gradient = jax.jit(jax.grad(late))
+    other = np.where(np.arange(T)[:, None] < 5, 2.0, xs).astype(np.float32)
+    ours = gradient(params, busy(name), xs)
+    assert_close(ours, gradient(params, memory.initial_state(), other))
+    assert all(np.any(x) for x in jax.tree.leaves(ours))
+
+
+@every_memory
+def test_the_state_keeps_its_type(name: str) -> None:
+    memory, params = compiled(name).memory, compiled(name).params
+    state = jax.eval_shape(memory.initial_state)
+    x = jax.ShapeDtypeStruct((D,), jnp.float32)
+    after, y = jax.eval_shape(memory.step, params, state, x, jax.ShapeDtypeStruct((), bool))
+    assert after == state
+    for leaf in jax.tree.leaves((state, y)):
+        assert leaf.dtype == jnp.float32 and not leaf.weak_type
+
+
+@every_memory
+def test_a_second_call_compiles_nothing(name: str) -> None:
+    memory, traced = compiled(name).memory, []
+
+    @jax.jit
+    def both(params: Any, state: Any, xs: Any, starts: Any) -> Any:
+        traced.append(name)
+        state, _ = memory.step(params, state, xs[0], starts[0])
+        return memory.unroll(params, state, xs, starts)[0]
+
+    params, state = memory.init(jax.random.key(1), jnp.zeros(D)), memory.initial_state()
+    for seed in range(3):
+        state = both(params, state, *inputs(seed, 2))
+    assert traced == [name]
+
+
+@pytest.mark.parametrize(
+    "name, cell",
+    [("gru", nn.GRUCell), ("lstm", nn.OptimizedLSTMCell), ("cell of flax", nn.SimpleCell)],
+)
+def test_cells_are_those_of_flax(name: str, cell: Any) -> None:
+    memory, params = compiled(name).memory, compiled(name).params
+    carry = cell(8).initialize_carry(jax.random.key(0), (D,))
+    assert_equal(memory.initial_state(), carry)
+    assert_equal(params, cell(8).init(jax.random.key(0), carry, jnp.zeros(D)))
+    xs, _ = inputs(5, T)
+    _, ys = compiled(name).unroll(memory.initial_state(), xs, np.zeros(T, bool))
+    apply = jax.jit(cell(8).apply)
+    for x, y in zip(xs, ys, strict=True):
+        carry, out = apply(params, carry, x)
+        assert_close(y, out)
+
+
+def test_none_passes_everything_through() -> None:
+    xs, starts = inputs(6, T)
+    assert MEMORIES["none"]().initial_state() == ()
+    assert_equal(compiled("none").unroll((), xs, starts), ((), xs))
+
+
+@every_memory
+def test_parameters_come_from_the_key(name: str) -> None:
+    memory, params = compiled(name).memory, compiled(name).params
+    again, other = (memory.init(jax.random.key(seed), jnp.ones(D)) for seed in (0, 1))
+    assert_equal(again, params)
+    same = jax.tree.map(lambda x, y: bool(np.all(x == y)), params, other)
+    assert not params or not all(jax.tree.leaves(same))
+
+
+@pytest.mark.parametrize("name", ["gru", "lstm"])
+@pytest.mark.parametrize("features", [0, -1, 2.5, True])
+def test_features_are_counted(name: str, features: Any) -> None:
+    with pytest.raises(ValueError, match=f"^features: {features} is "):
+        MEMORIES[name](features)

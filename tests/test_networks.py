@@ -1,0 +1,233 @@
+"""Networks of timesteps: what they see, what they remember, what they say."""
+
+from functools import cache
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from memrl_jax.memory import gru, none
+from memrl_jax.networks import MLP, Encoder, QHead, recurrent
+from memrl_jax.types import Continuous, Discrete, Network, TimeStep
+
+T, B, ACTIONS = 5, 3, 4
+VECTOR = Continuous((2,), jnp.float32, -1, 1)
+IMAGE = Continuous((6, 5, 2), jnp.uint8, 0, 255)
+
+
+def steps(spec: Any, *batch: int) -> TimeStep:
+    """Draw timesteps with observations like `spec`, and a start now and then."""
+    rng = np.random.default_rng(0)
+
+    def draw(x: Any) -> Any:
+        if isinstance(x, Discrete):
+            return rng.integers(0, x.n, batch)
+        if x.dtype == jnp.uint8:
+            return rng.integers(0, 256, (*batch, *x.shape)).astype(x.dtype)
+        return rng.normal(size=(*batch, *x.shape)).astype(x.dtype)
+
+    observation = jax.tree.map(draw, spec, is_leaf=lambda x: isinstance(x, Discrete | Continuous))
+    reward = rng.normal(size=batch).astype(np.float32)
+    start = rng.uniform(size=batch) < 0.3
+    timestep = (observation, draw(Discrete(ACTIONS)), reward, np.ones_like(reward), start, ~start)
+    return TimeStep(*jax.tree.map(jnp.asarray, timestep))
+
+
+def filled(init: Any, x: Any) -> Any:
+    """Draw parameters of the right shapes, biases too; initializers take long to compile."""
+    rng = np.random.default_rng(1)
+    shapes = jax.eval_shape(init, jax.random.key(0), x)
+    return jax.tree.map(lambda p: rng.normal(scale=0.5, size=p.shape).astype(p.dtype), shapes)
+
+
+def apply(module: nn.Module, params: Any, x: Any) -> Any:
+    return module.apply(params, x)
+
+
+def encode(spec: Any, timestep: TimeStep, **options: Any) -> Any:
+    """Encode with random parameters."""
+    encoder = Encoder(spec, Discrete(ACTIONS), **options)
+    return apply(encoder, filled(encoder.init, timestep), timestep)
+
+
+@cache
+def network(memory: str) -> tuple[Network, Any]:
+    """Return a small network, compiled, with its parameters."""
+    encoder = Encoder(VECTOR, Discrete(ACTIONS), (7,), previous_action=True, previous_reward=True)
+    made = recurrent(encoder, {"gru": gru(6), "none": none()}[memory], QHead(ACTIONS, (6,)))
+    made = Network(jax.jit(made.init), made.initial_state, jax.jit(made.step), jax.jit(made.unroll))
+    return made, filled(made.init, steps(VECTOR, B))
+
+
+@pytest.mark.parametrize("memory", ["gru", "none"])
+def test_unroll_is_repeated_step(memory: str) -> None:
+    made, params = network(memory)
+    timesteps, state = steps(VECTOR, T, B), made.initial_state(B)
+    whole, outputs = made.unroll(params, state, timesteps)
+    assert outputs.shape == (T, B, ACTIONS) and outputs.dtype == jnp.float32
+    for t in range(T):
+        state, output = made.step(params, state, jax.tree.map(lambda x, t=t: x[t], timesteps))
+        np.testing.assert_allclose(output, outputs[t], rtol=1e-5, atol=1e-6)
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6), state, whole)
+
+
+def test_environments_of_a_batch_do_not_meet() -> None:
+    made, params = network("gru")
+    timesteps = steps(VECTOR, T, B)
+    changed = timesteps._replace(reward=timesteps.reward.at[:, 1].add(1))
+    first, second = (made.unroll(params, made.initial_state(B), x)[1] for x in (timesteps, changed))
+    np.testing.assert_array_equal(first[:, ::2], second[:, ::2])
+    assert np.any(first[:, 1] != second[:, 1])
+
+
+def test_a_start_forgets_and_the_past_matters_otherwise() -> None:
+    made, params = network("gru")
+    timesteps = steps(VECTOR, T, B)
+    at = np.arange(T)[:, None] == 2
+    state = made.initial_state(B)
+    busy = jax.tree.map(lambda x: x + 1, state)
+    for start, forgets in ((np.broadcast_to(at, (T, B)), True), (np.zeros((T, B), bool), False)):
+        moment = timesteps._replace(start=jnp.asarray(start))
+        _, ours = made.unroll(params, state, moment)
+        _, theirs = made.unroll(params, busy, moment)
+        assert np.any(ours[:2] != theirs[:2])
+        assert np.array_equal(ours[2:], theirs[2:]) == forgets
+
+
+def test_initial_states_are_those_of_the_memory() -> None:
+    made, _ = network("gru")
+    state = made.initial_state(B)
+    np.testing.assert_array_equal(state, np.zeros((B, 6), np.float32), strict=True)
+    assert network("none")[0].initial_state(B) == ()
+
+
+def test_parameters_differ_between_keys() -> None:
+    made, _ = network("gru")
+    params, again, other = (made.init(jax.random.key(k), steps(VECTOR, B)) for k in (0, 0, 1))
+    jax.tree.map(np.testing.assert_array_equal, params, again)
+    kernels = [x for x in jax.tree.leaves((params, other)) if x.ndim == 2]
+    assert len({x.tobytes() for x in map(np.asarray, kernels)}) == len(kernels)
+    assert set(params) == {"encoder", "memory", "head"}
+
+
+def test_whole_numbers_are_one_hot() -> None:
+    timestep = steps(Discrete(5), T, B)
+    features = encode(Discrete(5), timestep)
+    expected = np.eye(5, dtype=np.float32)[timestep.observation]
+    np.testing.assert_array_equal(features, expected, strict=True)
+
+
+@pytest.mark.parametrize("shape", [(), (2,), (2, 3)])
+def test_vectors_are_taken_as_they_are(shape: tuple[int, ...]) -> None:
+    spec = Continuous(shape, jnp.float32, -1, 1)
+    timestep = steps(spec, T, B)
+    features = encode(spec, timestep)
+    np.testing.assert_array_equal(features, timestep.observation.reshape(T, B, -1), strict=True)
+
+
+def test_bytes_are_scaled_to_one() -> None:
+    spec = Continuous((256,), jnp.uint8, 0, 255)
+    timestep = steps(spec, B)._replace(
+        observation=jnp.tile(jnp.arange(256, dtype=jnp.uint8), (B, 1))
+    )
+    features = encode(spec, timestep)
+    assert features.dtype == jnp.float32 and features.min() == 0 and features.max() == 1
+    np.testing.assert_allclose(features[0], np.arange(256) / 255, rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["int8", "int32", "bool"])
+def test_other_numbers_are_not_scaled(dtype: str) -> None:
+    spec = Continuous((4,), jnp.dtype(dtype), 0, 1)
+    timestep = steps(spec, B)
+    features = encode(spec, timestep)
+    np.testing.assert_array_equal(features, timestep.observation.astype(np.float32), strict=True)
+
+
+@pytest.mark.parametrize("batch", [(B,), (T, B)])
+def test_images_go_through_a_convolution(batch: tuple[int, ...]) -> None:
+    timestep = steps(IMAGE, *batch)
+    encoder = Encoder(IMAGE, Discrete(ACTIONS))
+    params = filled(encoder.init, timestep)
+    features = apply(encoder, params, timestep)
+    images = timestep.observation.reshape(-1, *IMAGE.shape) / 255
+    by_hand = nn.relu(apply(nn.Conv(16, (3, 3)), {"params": params["params"]["Conv_0"]}, images))
+    np.testing.assert_allclose(features, by_hand.reshape(*batch, -1), rtol=1e-5, atol=1e-6)
+    assert features.shape[-1] == 6 * 5 * 16
+
+
+def test_trees_of_observations_are_put_side_by_side() -> None:
+    spec = {"where": Discrete(3), "look": {"near": VECTOR, "far": IMAGE}, "on": (VECTOR,)}
+    timestep = steps(spec, T, B)
+    features = encode(spec, timestep)
+    seen = timestep.observation
+    assert features.shape == (T, B, 6 * 5 * 16 + 2 + 2 + 3)
+    np.testing.assert_array_equal(features[..., -7:-5], seen["look"]["near"])
+    np.testing.assert_array_equal(features[..., -5:-3], seen["on"][0])
+    np.testing.assert_array_equal(features[..., -3:], np.eye(3)[seen["where"]])
+
+
+def test_two_images_have_two_convolutions() -> None:
+    spec = {"left": IMAGE, "right": IMAGE}
+    encoder = Encoder(spec, Discrete(ACTIONS))
+    params = filled(encoder.init, steps(spec, B))
+    assert sorted(params["params"]) == ["Conv_0", "Conv_1"]
+
+
+def test_previous_actions_are_one_hot_and_none_at_a_start() -> None:
+    timestep = steps(VECTOR, T, B)
+    features = encode(VECTOR, timestep, previous_action=True)
+    expected = np.eye(ACTIONS)[timestep.action] * ~timestep.start[..., None]
+    assert timestep.start.any() and not timestep.start.all()
+    np.testing.assert_array_equal(features[..., 2:], expected)
+
+
+def test_previous_actions_may_be_continuous() -> None:
+    timestep = steps(VECTOR, T, B)
+    timestep = timestep._replace(action=timestep.observation + 1)
+    encoder = Encoder(VECTOR, VECTOR, previous_action=True)
+    features = apply(encoder, {}, timestep)
+    expected = timestep.action * ~timestep.start[..., None]
+    np.testing.assert_array_equal(features[..., 2:], expected)
+
+
+def test_previous_rewards_are_used() -> None:
+    timestep = steps(VECTOR, T, B)
+    features = encode(VECTOR, timestep, previous_reward=True)
+    np.testing.assert_array_equal(features[..., 2], timestep.reward)
+    both = encode(VECTOR, timestep, previous_action=True, previous_reward=True)
+    assert both.shape == (T, B, 2 + ACTIONS + 1)
+
+
+def test_widths_are_dense_layers() -> None:
+    features = encode(VECTOR, steps(VECTOR, B), widths=(8, 6))
+    assert features.shape == (B, 6) and features.min() == 0 < features.max()
+
+
+@pytest.mark.parametrize("widths", [(), (7, 5)])
+def test_dueling_advantages_have_mean_zero(widths: tuple[int, ...]) -> None:
+    head = QHead(ACTIONS, widths, dueling=True)
+    x = np.random.default_rng(2).normal(size=(B, 6))
+    params = filled(head.init, x)
+    q = apply(head, params, x)
+    layers = params["params"]
+    (of_value,) = (k for k, v in layers.items() if "kernel" in v and v["kernel"].shape[-1] == 1)
+    tower = {"params": layers.get(of_value.replace("Dense", "MLP"), {})}
+    value = apply(nn.Dense(1), {"params": layers[of_value]}, apply(MLP(widths), tower, x))
+    np.testing.assert_allclose(q.mean(axis=-1), value[:, 0], rtol=1e-5, atol=1e-6)
+    assert q.shape == (B, ACTIONS) and q.std(axis=-1).min() > 0.01
+
+
+def test_plain_values_are_those_of_the_last_layer() -> None:
+    x = np.random.default_rng(2).normal(size=(B, 6))
+    params = filled(QHead(ACTIONS).init, x)
+    (layer,) = params["params"].values()
+    by_hand = apply(nn.Dense(ACTIONS), {"params": layer}, x)
+    np.testing.assert_array_equal(apply(QHead(ACTIONS), params, x), by_hand)
+
+
+def test_observations_must_be_as_declared() -> None:
+    with pytest.raises(ValueError, match="zip"):
+        encode({"a": VECTOR, "b": VECTOR}, steps({"a": VECTOR}, B))

@@ -1,0 +1,295 @@
+"""The training loop, DQN, and what a whole run promises."""
+
+import re
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import memrl_jax
+from memrl_jax import config as configs
+from memrl_jax import parallel
+from memrl_jax.agents import DQNConfig, dqn
+from memrl_jax.agents.dqn import epsilon, epsilon_greedy, q_loss
+from memrl_jax.networks import QHead, recurrent
+from memrl_jax.replay import uniform
+from memrl_jax.train import make_trainer
+from memrl_jax.types import Continuous, Discrete, Environment, Network, Segment, TimeStep
+
+SMALL = memrl_jax.presets["drqn"].replace(
+    environment="TMaze",
+    environments=2,
+    encoder=(8,),
+    memory_args={"features": 8},
+    total_steps=640,
+    agent=memrl_jax.presets["drqn"].agent.replace(
+        window=4, batch_size=4, capacity=160, learning_starts=80, target_period=5
+    ),
+)
+
+
+def with_learning_rate(config, rate):
+    return config.replace(agent=config.agent.replace(learning_rate=rate))
+
+
+@pytest.fixture(scope="module")
+def train():
+    return jax.jit(memrl_jax.make_train(SMALL))
+
+
+@pytest.fixture(scope="module")
+def keys():
+    return parallel.seed_keys(0, 3)
+
+
+def leaves(tree):
+    return [
+        np.asarray(
+            jax.random.key_data(x) if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key) else x
+        )
+        for x in jax.tree.leaves(tree)
+    ]
+
+
+def assert_close(a, b, tolerance=0.0):
+    for x, y in zip(leaves(a), leaves(b), strict=True):
+        np.testing.assert_allclose(x, y, rtol=tolerance, atol=tolerance)
+
+
+def test_three_lines():
+    config = memrl_jax.presets["drqn"].replace(environment="CartPole-v1")
+    config = config.replace(total_steps=2_400, agent=config.agent.replace(capacity=2_000))
+    train = memrl_jax.make_train(config)
+    state, metrics = jax.jit(jax.vmap(train))(jax.random.split(jax.random.key(0), 2))
+    steps = (config.total_steps - config.agent.learning_starts) // 40
+    assert metrics["loss_sum"].shape == (2, steps)
+    assert np.all(np.isfinite(metrics["loss_sum"]))
+    assert state.agent.observed.tolist() == [config.total_steps] * 2
+
+
+def test_same_key_same_bits_and_no_second_compile(train, keys):
+    first, second = train(keys[0]), train(keys[0])
+    assert_close(first, second)
+    other = train(keys[1])
+    assert train._cache_size() == 1
+    assert not np.array_equal(first[1]["loss_sum"], other[1]["loss_sum"])
+
+
+def test_vmapped_mapped_and_sharded_seeds_give_what_single_ones_give(train, keys):
+    """The same numbers to float rounding: batched matrix products may add in another order."""
+    singles = [train(key) for key in keys]
+    single = jax.tree.map(lambda *x: jnp.stack(x), *singles)
+    pure = memrl_jax.make_train(SMALL)
+    vmapped = jax.jit(jax.vmap(pure))(keys)
+    mapped = jax.jit(partial(jax.lax.map, pure))(keys)
+    assert parallel.mesh(3).size == 2
+    sharded = parallel.over_seeds(pure, 3)(parallel.pad(keys, 3))
+    sharded = jax.tree.map(lambda x: x[:3], sharded)
+    assert_close(single[1], mapped[1], 1e-4)
+    assert_close(single[1], sharded[1], 1e-4)
+    assert_close(single[1], vmapped[1], 1e-4)
+
+
+def test_learning_rate_times_seed_in_one_compile(train, keys):
+    @jax.jit
+    def grid(config, keys):
+        over_seeds = jax.vmap(lambda config, key: memrl_jax.make_train(config)(key), (None, 0))
+        axes = jax.tree.map(lambda x: 0 if jnp.ndim(x) else None, config)
+        return jax.vmap(over_seeds, (axes, None))(config, keys)[1]
+
+    rates = jnp.array([1e-3, 1e-2])
+    metrics = grid(with_learning_rate(SMALL, rates), keys[:2])
+    assert metrics["loss_sum"].shape[:2] == (2, 2)
+    assert SMALL.agent.learning_rate == 1e-3
+    np.testing.assert_allclose(
+        metrics["loss_sum"][0, 1], train(keys[1])[1]["loss_sum"], rtol=1e-3, atol=1e-6
+    )
+    assert not np.array_equal(metrics["loss_sum"][0], metrics["loss_sum"][1])
+    grid(with_learning_rate(SMALL, rates / 2), keys[:2])
+    assert grid._cache_size() == 1
+
+
+def test_other_floats_compile_nothing(keys):
+    @jax.jit
+    def train_with(config, key):
+        return memrl_jax.make_train(config)(key)[1]
+
+    train_with(SMALL, keys[0])
+    agent = SMALL.agent.replace(learning_rate=2e-3, discount=0.9, epsilon_end=0.2, target_rate=0.5)
+    train_with(SMALL.replace(agent=agent), keys[0])
+    assert train_with._cache_size() == 1
+
+
+def test_steps_and_warmup_are_counted(train, keys):
+    state, metrics = train(keys[0])
+    timesteps = SMALL.total_steps - SMALL.agent.learning_starts
+    starts = timesteps - int(metrics["steps"].sum())
+    episodes = int(metrics["episodes"].sum())
+    assert episodes > 0 and abs(starts - episodes) <= SMALL.environments  # one slot per episode
+    assert metrics["updates"].sum() == timesteps / 8 == state.agent.learner.updates
+
+
+def constant_reward(limit: int, terminates: bool) -> Environment:
+    """Reward 1 at every step, one observation, and an end after `limit` steps."""
+
+    def reset(key):
+        zero, one = jnp.float32(0), jnp.float32(1)
+        yes = jnp.bool_(True)
+        return jnp.int32(0), TimeStep(jnp.ones(1), jnp.int32(0), zero, one, yes, ~yes)
+
+    def step(key, time, action):
+        last = time == limit
+        time = jnp.where(last, 0, time + 1)
+        over = time == limit
+        return time, TimeStep(
+            jnp.ones(1),
+            jnp.where(last, 0, action),
+            jnp.where(last, 0.0, 1.0),
+            jnp.where(over & terminates, 0.0, 1.0),
+            last,
+            over,
+        )
+
+    return Environment(reset, step, Discrete(1), Continuous((1,), jnp.float32, 0, 1), limit)
+
+
+@pytest.mark.parametrize("n_step, window", [(1, 1), (3, 6)])
+@pytest.mark.parametrize("terminates", [False, True])
+def test_termination_is_not_truncation(terminates, n_step, window):
+    """With gamma = 0.9 and a limit of 5 steps that the observation does not show.
+
+    Bootstrapping at the limit, Q = 1 / (1 - 0.9) = 10. Dying there, one state in five has no
+    future: Q = 1 + 0.9 * 4/5 Q = 3.571 for one step, and the average of what is left of the
+    episode, bootstrapped after n steps, for more.
+    """
+    env = constant_reward(5, terminates)
+    settings = DQNConfig(
+        window=window,
+        n_step=n_step,
+        discount=0.9,
+        learning_rate=0.05,
+        loss="squared",
+        target_period=1,
+        target_rate=0.1,
+    )
+    passthrough = recurrent(_Flat(), memrl_jax.memory.none(), QHead(1))
+    agent = dqn(settings, passthrough, uniform(200, 6, window, 64))
+    trainer = make_trainer(env, agent._replace(warmup=50), 1, 6)
+    state = trainer.init(jax.random.key(0))
+    state, metrics = jax.lax.scan(lambda s, _: trainer.step(s), state, length=1500)
+    q = float(np.mean(metrics["q_sum"][-300:]))
+    expected = 10.0 if not terminates else _dying(5, n_step, window, 0.9)
+    assert q == pytest.approx(expected, rel=0.03)
+
+
+def _dying(limit: int, n: int, window: int, gamma: float) -> float:
+    """Solve Q = mean of the n-step targets over all windows of a stream of such episodes."""
+    period = limit + 1  # one slot more for the step that starts anew
+    constant, slope = [], []
+    for start in range(period):
+        for i in range(window):
+            time = (start + i) % period
+            if time == limit:
+                continue  # the action at a last timestep is not learned from
+            k = min(n, limit - time, window - i)
+            constant.append(sum(gamma**j for j in range(k)))
+            slope.append(0.0 if time + k == limit else gamma**k)
+    return float(np.mean(constant) / (1 - np.mean(slope)))
+
+
+class _Flat:
+    """An encoder without parameters."""
+
+    def init(self, key, timestep):
+        return ()
+
+    def apply(self, params, timestep):
+        return timestep.observation
+
+
+def table_network() -> Network:
+    """Q values are the observation times a scale, so that they can be written down."""
+
+    def step(params, state, timestep):
+        return state, params * timestep.observation
+
+    return Network(lambda key, t: jnp.float32(1), lambda batch: (), step, step)
+
+
+@pytest.mark.parametrize("double", [False, True])
+@pytest.mark.parametrize("loss", ["squared", "huber"])
+def test_q_loss_by_hand(double, loss):
+    rng = np.random.default_rng(0)
+    L, N, A = 3, 5, 4
+    q = rng.normal(size=(L + 1, N, A)).astype(np.float32)
+    action = rng.integers(A, size=(L, N)).astype(np.int32)
+    reward = rng.normal(size=(L + 1, N)).astype(np.float32)
+    last = rng.random((L + 1, N)) < 0.3
+    discount = np.where(last & (rng.random((L + 1, N)) < 0.5), 0, 1).astype(np.float32)
+    timestep = TimeStep(q, np.zeros((L + 1, N), np.int32), reward, discount, last, last)
+    segment = jax.tree.map(jnp.asarray, Segment((), timestep, action, ()))
+    weight = rng.random(N).astype(np.float32)
+    settings = DQNConfig(window=3, double=double, loss=loss, discount=0.9)
+    # A negative scale makes the target network prefer the action that the online one likes least.
+    value, _ = q_loss(jnp.float32(1), jnp.float32(-1), table_network(), settings, segment, weight)
+    expected = 0.0
+    for t in range(L):
+        for i in range(N):
+            best = np.argmax(q[t + 1, i]) if double else np.argmax(-q[t + 1, i])
+            target = reward[t + 1, i] + 0.9 * discount[t + 1, i] * -q[t + 1, i, best]
+            error = target - q[t, i, action[t, i]]
+            square = 0.5 * error**2
+            one = square if loss == "squared" or abs(error) < 1 else abs(error) - 0.5
+            expected += weight[i] * one * (not last[t, i]) / (L * N)
+    assert float(value) == pytest.approx(expected, rel=1e-5)
+
+
+def test_epsilon_falls_linearly_and_acts_at_random_that_often():
+    settings = DQNConfig(epsilon_start=0.8, epsilon_end=0.2, epsilon_steps=100.0)
+    assert [float(epsilon(settings, jnp.int32(n))) for n in (0, 50, 100, 1000)] == pytest.approx(
+        [0.8, 0.5, 0.2, 0.2]
+    )
+    action = epsilon_greedy(jax.random.key(0), jnp.full(40_000, 3, jnp.int32), 4, jnp.float32(0.4))
+    counts = np.bincount(action, minlength=4) / 40_000
+    np.testing.assert_allclose(counts, [0.1, 0.1, 0.1, 0.7], atol=0.01)
+
+
+def copies_in_loops(text: str, capacity: int) -> list[str]:
+    """Return the copies of arrays with `capacity` rows outside the entry computation."""
+    computations = re.split(r"\n(?=(?:ENTRY )?%?[\w.\-]+ \([^\n]*\) -> [^\n]*\{)", text)
+    inside = "\n".join(x for x in computations if not x.startswith("ENTRY"))
+    return re.findall(rf"= \w+\[(?:\d+,)*{capacity}(?:,\d+)*\]\S* copy\(.*", inside)
+
+
+@pytest.mark.parametrize("length", [1, 4])
+def test_no_copy_of_the_replay_inside_the_loop(length):
+    capacity = 7919 * 4
+    config = memrl_jax.presets["dqn"].replace(
+        environment="TMaze", environments=1, rollout_length=length, total_steps=4_000
+    )
+    config = config.replace(agent=config.agent.replace(capacity=capacity, learning_starts=400))
+    compiled = jax.jit(memrl_jax.make_train(config)).lower(jax.random.key(0)).compile()
+    text = compiled.as_text()
+    assert f"[{capacity}," in text
+    assert "dynamic-update-slice" in text
+    assert copies_in_loops(text, capacity) == []
+
+
+def test_the_copy_test_can_fail():
+    def loop(xs):
+        def body(i, carry):
+            xs, total = carry
+            total = total + jax.lax.optimization_barrier(xs)[i]
+            return xs.at[i].set(total), total + jnp.sum(jax.lax.optimization_barrier(xs)[i + 1])
+
+        return jax.lax.fori_loop(0, 10, body, (xs, jnp.float32(0)))
+
+    text = jax.jit(loop).lower(jnp.zeros(7919)).compile().as_text()
+    assert copies_in_loops(text, 7919)
+
+
+def test_configs_survive_json():
+    for config in (*memrl_jax.presets.values(), SMALL):
+        assert configs.from_json(configs.to_json(config)) == config
