@@ -32,16 +32,20 @@ def rejax(config: Config, seeds: int) -> Program:
     timed here, with evaluations in between, which are not.
     """
     algorithm = _rejax_algorithm(config)
-    axes = jax.tree.map(lambda _: 0, jax.eval_shape(algorithm.init_state, jax.random.key(0)))
-    # Counters are the same for all seeds; batched, conditions on them would take both branches.
-    counters = axes.replay_buffer.replace(index=None, full=None)
-    axes = axes.replace(global_step=None, replay_buffer=counters)
     init, step, keys = algorithm.init_state, algorithm.train_iteration, jax.random.key(0)
     if seeds > 1:
-        init, step = jax.vmap(init, out_axes=axes), jax.vmap(step, in_axes=(axes,), out_axes=axes)
-        keys = jax.random.split(keys, seeds)
+        init, keys = jax.vmap(init), jax.random.split(keys, seeds)
     state = jax.jit(init)(keys)
-    state = state.replace(replay_buffer=state.replay_buffer.replace(full=jnp.bool_(True)))
+    buffer = state.replay_buffer.replace(full=jnp.bool_(True))
+    if seeds > 1:
+        # Counters are the same for all seeds; batched, conditions on them take both branches.
+        buffer = buffer.replace(index=buffer.index[0])
+        state = state.replace(global_step=state.global_step[0])
+        axes = jax.tree.map(lambda _: 0, state.replace(replay_buffer=buffer))
+        counters = axes.replay_buffer.replace(index=None, full=None)
+        axes = axes.replace(global_step=None, replay_buffer=counters)
+        step = jax.vmap(step, in_axes=(axes,), out_axes=axes)
+    state = state.replace(replay_buffer=buffer)
 
     def steps(state: Any) -> int:
         return int(state.global_step) * seeds

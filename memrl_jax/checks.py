@@ -2,11 +2,11 @@
 
 import difflib
 import inspect
-import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
+import numpy as np
 
 
 def positive(field: str, value: int) -> int:
@@ -31,12 +31,12 @@ def divides(field: str, value: int, by_field: str, by: int) -> int:
 
 
 def within(field: str, value: Any, low: float, high: float) -> Any:
-    """Return `value` if it lies in [low, high]; a traced value is taken as it is."""
+    """Return `value` if all of it lies in [low, high]; traced values are not looked at."""
     if isinstance(value, jax.core.Tracer):
         return value
-    if not isinstance(value, int | float) and getattr(value, "shape", None) != ():
+    if isinstance(value, bool) or not isinstance(value, int | float | np.ndarray | jax.Array):
         raise ValueError(f"{field}: {value!r} is not a number")
-    if math.isnan(value) or not low <= value <= high:
+    if not np.all((low <= value) & (value <= high)):
         raise ValueError(f"{field}: {value} is not between {low:g} and {high:g}")
     return value
 
@@ -61,8 +61,6 @@ def options(field: str, constructor: Callable[..., Any], given: Mapping[str, Any
             hint = f"did you mean {near[0]!r}? " if near else ""
             raise ValueError(f"{field}: {name}={value!r} is unknown; {hint}(options: {valid})")
         default = parameters[name].default
-        if type(value) is not type(default) and not (
-            isinstance(default, float) and isinstance(value, int)
-        ):
+        if type(value) is not type(default) and (type(default), type(value)) != (float, int):
             kind = type(default).__name__
             raise ValueError(f"{field}: {name}={value!r} is not of type {kind} like {default!r}")

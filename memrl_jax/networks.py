@@ -17,7 +17,8 @@ class Encoder(nn.Module):
 
     Observations may be any pytree: vectors are taken as they are, integers with a declared range
     one-hot, images [H, W, C] through a small convolution (bytes scaled to [0, 1]). `widths` are
-    the dense layers after it. The previous action is one-hot, and zero where an episode starts.
+    the dense layers after it. The previous action is one-hot; it and the previous reward are zero
+    where an episode starts. Raises ValueError for an observation unlike the declared ones.
     """
 
     observations: Any
@@ -30,16 +31,17 @@ class Encoder(nn.Module):
     def __call__(self, timestep: TimeStep) -> Array:
         """Return features [..., D]."""
         batch = timestep.reward.shape
-        specs = jax.tree.leaves(self.observations, is_leaf=_is_spec)
-        parts = [
-            features(spec, x, len(batch))
-            for spec, x in zip(specs, jax.tree.leaves(timestep.observation), strict=True)
-        ]
+        specs, declared = jax.tree.flatten(self.observations, is_leaf=_is_spec)
+        leaves, given = jax.tree.flatten(timestep.observation)
+        if given != declared:  # type: ignore[operator]
+            raise ValueError(f"observation: {given} is not the declared {declared}")
+        parts = [features(*pair, len(batch)) for pair in zip(specs, leaves, strict=True)]
+        # A window may begin inside an episode; there, too, nothing came before.
+        before = ~timestep.start[..., None]
         if self.previous_action:
-            action = features(self.actions, timestep.action, len(batch))
-            parts.append(jnp.where(timestep.start[..., None], 0.0, action))
+            parts.append(before * features(self.actions, timestep.action, len(batch)))
         if self.previous_reward:
-            parts.append(timestep.reward[..., None])
+            parts.append(before * timestep.reward[..., None])
         return MLP(self.widths)(jnp.concatenate(parts, axis=-1))
 
 
