@@ -102,6 +102,9 @@ def _act(config: Config, agent: Agent, train: TrainState) -> tuple[Any, Any]:
 
 def _add(agent: Agent, carry: Any) -> Any:
     state, segment = carry
+    # Something new each time, or it would be packed before the loop.
+    timestep = segment.timestep._replace(reward=segment.timestep.reward + 1)
+    segment = segment._replace(timestep=timestep)
     return agent.observe(state, segment), segment
 
 

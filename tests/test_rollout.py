@@ -240,3 +240,24 @@ def test_evaluations_may_be_batched():
         alone = judge_dice((), key)
         jax.tree.map(lambda x, y, i=i: np.testing.assert_array_equal(x[i], y), together, alone)
     assert len(np.unique(together.length, axis=0)) == 3
+
+
+def test_evaluation_uses_no_key_twice():
+    """The environment rewards a key that repeats the last one; the policy acts on such a key."""
+
+    def remember(key, state, timestep):
+        return {**state, "key": jax.random.key_data(key)}, timestep
+
+    def step(key, state, action):
+        repeated = jnp.all(jax.random.key_data(key) == state["key"])
+        state, timestep = endless(key, state, action)
+        reward = jnp.float32(repeated) + jnp.float32(action)
+        return remember(key, state, timestep._replace(reward=reward))
+
+    def act(key, memory, timestep):
+        now = jax.random.key_data(key)
+        return now, jnp.full(2, jnp.all(now == memory), jnp.int32), ()
+
+    env = Environment(lambda key: remember(key, *begin(key)), step, Discrete(2), None, horizon=10)
+    got = judge(env, act, 2)(jnp.zeros(2, jnp.uint32), jax.random.key(0))
+    np.testing.assert_array_equal(got.total, [0, 0])

@@ -6,6 +6,7 @@ episode, so time limits can be told from deaths and bootstrapped from the right 
 """
 
 import inspect
+import math
 from collections.abc import Callable
 from dataclasses import fields
 from typing import Any, NamedTuple
@@ -31,7 +32,8 @@ def from_gymnax(name: Any, **params: Any) -> Environment:
     """Adapt a gymnax id, or any object with gymnax 1.x's `reset`, `step` and `default_params`.
 
     `params` replace fields of the environment's parameters or, where it has no such field,
-    arguments of its constructor. Raises ValueError for an unknown id or parameter.
+    arguments of its constructor. `horizon` is `max_steps_in_episode`, or 10 000 where there is no
+    such parameter. Raises ValueError for an unknown id or parameter.
     """
     env, env_params = (_make if isinstance(name, str) else _own)(name, params)
     plain = getattr(getattr(type(env), "step", None), "__module__", "") in _PLAIN
@@ -70,7 +72,8 @@ def from_gymnax(name: Any, **params: Any) -> Environment:
         return tree.where(episode.last, fresh, (Episode(state, timestep.last), timestep))
 
     observations = _observations(env, env_params, like[0])
-    horizon = int(getattr(env_params, "max_steps_in_episode", 0)) or 10_000
+    horizon = math.ceil(getattr(env_params, "max_steps_in_episode", 10_000))
+    checks.at_least("max_steps_in_episode", horizon, 1)
     return Environment(adapted_reset, adapted_step, actions, observations, horizon)
 
 
@@ -104,10 +107,13 @@ def _own(env: Any, options: dict[str, Any]) -> tuple[Any, Any]:
 def _replace(params: Any, options: dict[str, Any]) -> Any:
     """Replace fields of `params`; a whole number may stand for a float."""
 
-    def like(default: Any, value: Any) -> Any:
+    def like(name: str, value: Any) -> Any:
+        default = getattr(params, name)
+        if isinstance(value, str) and not isinstance(default, str):
+            raise ValueError(f"environment_args: {name}={value!r} is not a number like {default!r}")
         return float(value) if isinstance(default, float) and isinstance(value, int) else value
 
-    return params.replace(**{k: like(getattr(params, k), v) for k, v in options.items()})
+    return params.replace(**{name: like(name, value) for name, value in options.items()})
 
 
 def _pieces(env: Any, params: Any) -> tuple[Callable[..., Any], ...]:

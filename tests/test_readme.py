@@ -1,0 +1,47 @@
+"""The examples of the README run as they stand, in one session, on shorter runs."""
+
+import re
+from pathlib import Path
+
+import jax
+import pytest
+
+import memrl_jax
+from memrl_jax.environments import ENVIRONMENTS
+
+README = (Path(__file__).parent.parent / "README.md").read_text()
+
+
+@pytest.fixture
+def short(monkeypatch):
+    """Make the presets small enough to be run."""
+    for name, config in memrl_jax.presets.items():
+        agent = config.agent.replace(capacity=400, learning_starts=200, batch_size=4)
+        small = config.replace(total_steps=400, memory_args={}, agent=agent)
+        monkeypatch.setitem(memrl_jax.presets, name, small)
+
+
+def test_examples_run(short):
+    blocks = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    assert len(blocks) == 3
+    names: dict = {"key": jax.random.key(1)}
+    try:
+        for block in blocks:
+            exec(block, names)
+        assert names["metrics"]["loss_sum"].shape == (3, 8, 5)
+        state, metrics = jax.jit(names["train"])(names["key"])
+        assert metrics["updates"].sum() == 5
+    finally:
+        ENVIRONMENTS.pop("Recall", None)
+
+
+def test_commands_exist(capsys):
+    from memrl_jax.cli import HELP
+
+    for command in re.findall(r"^memrl (\w+)", README, flags=re.MULTILINE):
+        assert command in HELP
+
+
+def test_pictures_and_links_exist():
+    for target in re.findall(r"\]\(([^)h][^)]*)\)", README):
+        assert (Path(__file__).parent.parent / target).exists(), target
