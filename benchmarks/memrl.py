@@ -1,34 +1,49 @@
 """Our DQN: whole training as `memrl train` runs it, and the pieces of an iteration alone."""
 
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from benchmarks.timing import Program, compiled, loop
-from memrl_jax import experiment, parallel
+from memrl_jax import experiment, parallel, tree
 from memrl_jax.agents import AGENTS
-from memrl_jax.config import Config, agent_name, make, make_agent, make_environment, make_network
+from memrl_jax.config import Config, agent_name, make_agent, make_environment, make_network
 from memrl_jax.environments import batch
 from memrl_jax.replay import REPLAYS
 from memrl_jax.rollout import rollout
 from memrl_jax.train import TrainState
-from memrl_jax.types import Agent, ReplayMemory, Segment, State, TimeStep
+from memrl_jax.types import Agent, Environment, ReplayMemory, Segment, State, TimeStep
 
 
-def training(config: Config, seeds: int) -> Program:
-    """Train some seeds over all devices, from a full replay memory on."""
+class Begun(NamedTuple):
+    """Training of some seeds that has warmed up and whose replay memories are full."""
+
+    config: Config
+    program: experiment.Program
+    carry: experiment.Carry  # [S, ...]
+
+
+def begin(config: Config, seeds: int) -> Begun:
+    """Warm up on all devices, as `memrl train` does."""
     program = experiment.make_program(config, experiment.Run(seeds=seeds))
     carry = program.init(parallel.pad(parallel.seed_keys(0, seeds), seeds))
 
     def fill(carry: experiment.Carry) -> experiment.Carry:
         return carry._replace(train=filled(config, carry.train))
 
+    return Begun(config, program, parallel.update_seeds(fill, seeds)(carry))
+
+
+def training(begun: Begun) -> Program:
+    """Prepare the chunks of steps that `memrl train` is made of; takes what was begun."""
+    config, program, carry = begun
+    seeds = program.run.seeds
+
     def steps(carry: experiment.Carry) -> int:
         return int(carry.sums["steps"][:seeds].sum())
 
-    carry = parallel.update_seeds(fill, seeds)(carry)
     return compiled(("memrl", config.agent.capacity, seeds), program.chunk, carry, steps)
 
 
@@ -46,19 +61,17 @@ def filled(config: Config, train: TrainState) -> TrainState:
     return train._replace(agent=agent)
 
 
-def pieces(config: Config) -> list[Program]:
+def pieces(begun: Begun) -> list[Program]:
     """Prepare act, add, sample, update, and learn, which is sample and update; for one seed."""
-    trainer, _ = make(config)
-    train = jax.jit(lambda key: filled(config, trainer.init(key)))(jax.random.key(0))
-    agent = make_agent(config, make_environment(config))
-    replay = make_replay(config)
+    config = begun.config
+    train = tree.at(begun.carry.train, 0)
+    env = make_environment(config)
+    agent, replay = make_agent(config, env), make_replay(config)
     sample = jax.jit(replay.sample)(train.key, train.agent.replay)
     # An agent whose replay memory holds one sample and always returns it.
     given = replay._replace(sample=lambda key, state: state)
-    learner = AGENTS[agent_name(config)](
-        config.agent, make_network(config, make_environment(config)), given
-    )
-    act, acting = _act(config, agent, train)
+    learner = AGENTS[agent_name(config)](config.agent, make_network(config, env), given)
+    act, acting = _act(batch(env), agent, train, config.rollout_length)
     segment = acting[-1]
     loops = {
         "act": (act, acting),
@@ -84,9 +97,8 @@ def make_replay(config: Config) -> ReplayMemory:
     )
 
 
-def _act(config: Config, agent: Agent, train: TrainState) -> tuple[Any, Any]:
+def _act(env: Environment, agent: Agent, train: TrainState, length: int) -> tuple[Any, Any]:
     """Return rollouts of a policy that does not change, and what they carry."""
-    env = batch(make_environment(config))
 
     def act(carry: Any) -> Any:
         key, state, actor, _ = carry
@@ -95,7 +107,7 @@ def _act(config: Config, agent: Agent, train: TrainState) -> tuple[Any, Any]:
         def policy(key: Any, memory: State, timestep: TimeStep) -> Any:
             return agent.act(key, state, memory, timestep)
 
-        return key, state, *rollout(env, policy, actor, act_key, config.rollout_length)
+        return key, state, *rollout(env, policy, actor, act_key, length)
 
     return act, jax.jit(act)((train.key, train.agent._replace(replay=()), train.actor, ()))
 

@@ -39,30 +39,38 @@ class Setting(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """What to time, and for how long."""
+    """What to time, as capacities and seeds, and for how long."""
 
     settings: tuple[Setting, ...]
-    cases: tuple[tuple[int, int], ...]  # capacity and seeds of whole training
-    pieces: tuple[int, ...]  # capacities of the pieces of an iteration
+    training: tuple[tuple[int, int], ...]
+    pieces: tuple[tuple[int, int], ...]  # of `training`; the pieces of an iteration alone
+    rejax: tuple[tuple[int, int], ...]
+    sb3: tuple[tuple[int, int], ...]
     seconds: float  # a turn of a program; `memrl train` too goes on for about a second at a time
     turns: int
 
 
 TEN = Setting("10 environments, an update per vector step", 10, 1)
 ONE = Setting("1 environment, an update every 10 steps", 1, 10)
+SINGLE = ((SMALL, 1), (MIDDLE, 1), (LARGE, 1))
 FULL = Plan(
     settings=(TEN, ONE),
-    cases=tuple((c, s) for c in (SMALL, MIDDLE, LARGE) for s in (1, 8, 32)),
-    pieces=(SMALL, MIDDLE, LARGE),
+    training=tuple((capacity, seeds) for capacity, _ in SINGLE for seeds in (1, 8, 32)),
+    pieces=SINGLE,
+    # Many seeds with larger memories take seconds an iteration and gigabytes for copies.
+    rejax=(*SINGLE, (SMALL, 8), (SMALL, 32)),
+    sb3=SINGLE,
     seconds=1.0,
     turns=5,
 )
 QUICK = Plan(
     settings=(TEN,),
-    cases=((SMALL, 1), (SMALL, 8), (MIDDLE, 1)),
-    pieces=(SMALL,),
+    training=((SMALL, 1), (SMALL, 8), (MIDDLE, 1)),
+    pieces=SINGLE[:1],
+    rejax=SINGLE[:2],
+    sb3=SINGLE[:1],
     seconds=0.2,
-    turns=5,
+    turns=3,
 )
 
 
@@ -75,28 +83,27 @@ def measure(plan: Plan, setting: Setting, say: Say) -> list[Timing]:
 
 def our_programs(plan: Plan, setting: Setting, say: Say) -> list[Program]:
     programs = []
-    for capacity, seeds in plan.cases:
-        say(f"compiling memrl: {capacity:,} rows, {seeds} seeds")
-        programs.append(memrl.training(setting.config(capacity), seeds))
-    for capacity in plan.pieces:
-        say(f"compiling the pieces of an iteration: {capacity:,} rows")
-        programs += memrl.pieces(setting.config(capacity))
+    for case in plan.training:
+        say("compiling memrl: {:,} rows, {} seeds".format(*case))
+        begun = memrl.begin(setting.config(case[0]), case[1])
+        if case in plan.pieces:
+            programs += memrl.pieces(begun)
+        programs.append(memrl.training(begun))
     return programs
 
 
 def peer_programs(plan: Plan, setting: Setting, say: Say) -> list[Program]:
     """Prepare the other libraries that are installed and can do the same."""
     programs = []
-    # rejax updates after every vector step, and with many seeds copies all their memories.
+    # rejax always updates after every vector step.
     if peers.installed(peers.REJAX) and setting.rollout_length == 1:
-        for capacity, seeds in plan.cases:
-            if seeds == 1 or capacity == SMALL:
-                say(f"compiling rejax: {capacity:,} rows, {seeds} seeds")
-                programs.append(peers.rejax(setting.config(capacity), seeds))
+        for capacity, seeds in plan.rejax:
+            say(f"compiling rejax: {capacity:,} rows, {seeds} seeds")
+            programs.append(peers.rejax(setting.config(capacity), seeds))
     if peers.installed(peers.SB3):
         say("trying Stable-Baselines3 with one thread and with all")
         threads = peers.best_threads(setting.config(SMALL))
-        for capacity in sorted({capacity for capacity, _ in plan.cases}):
+        for capacity, _ in plan.sb3:
             programs.append(peers.stable_baselines3(setting.config(capacity), threads))
     return programs
 

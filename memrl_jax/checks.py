@@ -52,7 +52,10 @@ def known(field: str, name: str, names: Iterable[str]) -> str:
 
 
 def options(field: str, constructor: Callable[..., Any], given: Mapping[str, Any]) -> None:
-    """Check the names and types of `given` against the constructor's signature and defaults."""
+    """Check the names and types of `given` against the constructor's signature and defaults.
+
+    A default of None tells no type.
+    """
     parameters = inspect.signature(constructor).parameters
     for name, value in given.items():
         if name not in parameters:
@@ -61,6 +64,7 @@ def options(field: str, constructor: Callable[..., Any], given: Mapping[str, Any
             hint = f"did you mean {near[0]!r}? " if near else ""
             raise ValueError(f"{field}: {name}={value!r} is unknown; {hint}(options: {valid})")
         default = parameters[name].default
-        if type(value) is not type(default) and (type(default), type(value)) != (float, int):
+        pair = (type(default), type(value))
+        if default is not None and pair[0] is not pair[1] and pair != (float, int):
             kind = type(default).__name__
             raise ValueError(f"{field}: {name}={value!r} is not of type {kind} like {default!r}")

@@ -16,7 +16,7 @@ commands:
   train --resume RUN           go on with a run that was interrupted
   evaluate RUN [OPTIONS]       play greedy episodes with a trained agent
   plot RUN [RUN ...]           draw the learning curves of runs in one picture
-  list                         name environments, memories, agents and presets
+  list                         name environments, memories, replays, agents and presets
 
 `memrl COMMAND --help` says more, `memrl train PRESET --help` lists every setting.
 """
@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     try:
         return _command(given[0])(given[1:])
-    except (ValueError, FloatingPointError) as error:
+    except (ValueError, FloatingPointError, OSError) as error:
         print(f"memrl: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -56,8 +56,11 @@ def use_every_core() -> None:
     """Give jax one CPU device per core, unless the user has decided otherwise."""
     import jax
 
-    if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
-        jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
+    undecided = jax.config.jax_num_cpu_devices == -1
+    if undecided and "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
+        # Only Linux tells which cores are ours.
+        allowed = getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 1))
+        jax.config.update("jax_num_cpu_devices", len(allowed(0)))
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from memrl_jax.agents import AGENTS
 from memrl_jax.config import Config, presets
 from memrl_jax.environments import ENVIRONMENTS
 from memrl_jax.memory import MEMORIES
+from memrl_jax.replay import REPLAYS
 from memrl_jax.statistics import Interval, bootstrap
 
 MISSING = tyro.MISSING_NONPROP
@@ -76,7 +77,7 @@ class Plot:
 
 @dataclass(frozen=True)
 class List:
-    """Name environments, memories, agents and presets."""
+    """Name environments, memories, replays, agents and presets."""
 
 
 def train(arguments: list[str]) -> int:
@@ -104,9 +105,9 @@ def watch(train: Callable[[experiment.Say, experiment.Report], experiment.Result
         last = {k: result.history[f"evaluation_{k}"][:, -1] for k in ("return", "length")}
         console.print(table({result.folder.name: last}))
     if result.finished:
-        console.print(f"finished: {result.folder}")
+        print(f"finished: {result.folder}")
         return 0
-    console.print(f"interrupted and saved; go on with: memrl train --resume {result.folder}")
+    print(f"interrupted and saved; go on with: memrl train --resume {result.folder}")
     return 130
 
 
@@ -134,13 +135,17 @@ def plot(arguments: list[str]) -> int:
     from memrl_jax import plot
 
     given = parse(Plot, arguments, "memrl plot")
+    if not given.runs:
+        raise ValueError("runs: name at least one")
+    if not given.out.endswith(".png"):
+        raise ValueError(f"out: {given.out!r} does not end in .png")
     series = {}
     for path in given.runs:
         place, _, _ = folder.read(path)
         past = history.read(place / "metrics.npz")
         checks.known("what", given.what, [k for k, v in past.items() if v.ndim == 2])
         prefix = "evaluation_" if given.what.startswith("evaluation_") else ""
-        series[place.name] = (past[f"{prefix}step"], past[given.what])
+        series[path] = (past[f"{prefix}step"], past[given.what])
     label = given.what.removeprefix("evaluation_")
     plot.curves(series, given.out, ylabel=label)
     print(given.out)
@@ -153,11 +158,12 @@ def list_names(arguments: list[str]) -> int:
     for title, names in (
         ("environments", ENVIRONMENTS),
         ("memories", MEMORIES),
+        ("replays", REPLAYS),
         ("agents", AGENTS),
         ("presets", presets),
     ):
         print(f"{title}:")
-        print(textwrap.fill(", ".join(names), 78, initial_indent="  ", subsequent_indent="  "))
+        print(textwrap.indent(textwrap.fill(", ".join(names), 76, break_on_hyphens=False), "  "))
     return 0
 
 

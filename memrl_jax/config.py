@@ -115,15 +115,22 @@ def make_agent(config: Config, env: Environment) -> Agent:
     options = config.agent
     per_rollout = _per_rollout(config)
     network = make_network(config, env)
+    segments = checks.divides(
+        "capacity",
+        checks.positive("capacity", options.capacity),
+        "environments x rollout_length",
+        per_rollout,
+    )
+    rows = segments * config.rollout_length
+    if checks.positive("window", options.window) >= rows:
+        raise ValueError(
+            f"window: {options.window} actions and the timestep after them do not fit in "
+            f"capacity / environments = {rows}"
+        )
     replay = REPLAYS[checks.known("replay", options.replay, REPLAYS)](
-        segments=checks.divides(
-            "capacity",
-            checks.positive("capacity", options.capacity),
-            "environments x rollout_length",
-            per_rollout,
-        ),
+        segments=segments,
         period=config.rollout_length,
-        length=checks.positive("window", options.window),
+        length=options.window,
         batch_size=options.batch_size,
     )
     agent = AGENTS[agent_name(config)](options, network, replay)
@@ -209,12 +216,13 @@ def from_json(text: str) -> Config:
         name = checks.known("agent", agent.pop("name"), CONFIGS)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"config: not a config of memrl_jax ({error})") from None
-    return _read(Config, given | {"agent": _read(CONFIGS[name], agent)})
+    return _read(Config, given).replace(agent=_read(CONFIGS[name], agent))
 
 
 def _read(cls: type, given: dict[str, Any]) -> Any:
-    names = [f.name for f in fields(cls)]
     for name in given:
-        checks.known("config", name, names)
-    values = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
+        checks.known("config", name, [f.name for f in fields(cls)])
+    kinds = {list: tuple, dict: FrozenDict}
+    values = {k: kinds.get(type(v), lambda x: x)(v) for k, v in given.items()}
+    checks.options("config", cls, values)
     return cls(**values)

@@ -85,8 +85,7 @@ def start(config: Config, run: Run, say: Say, report: Report) -> Result:
     program = make_program(config, run)
     place = folder.create(run.out, config, dataclasses.asdict(run))
     say(program.estimate)
-    carry = program.init(parallel.pad(parallel.seed_keys(run.seed, run.seeds), run.seeds))
-    program.save(place, program.first_step, carry)
+    carry = _first(program, place)
     return _loop(program, place, carry, program.first_step, {}, report)
 
 
@@ -97,6 +96,8 @@ def resume(path: str, say: Say, report: Report) -> Result:
     """
     place, config, run = read(path)
     program = make_program(config, run)
+    if not folder.checkpoints(place):  # it ended before it had begun
+        _first(program, place)
     carry, done = _load(program, place)
     say(f"{program.estimate}; going on from step {done:,}")
     past = history.until(history.read(place / "metrics.npz"), done)
@@ -154,6 +155,14 @@ def make_program(config: Config, run: Run) -> Program:
     )
 
 
+def _first(program: Program, place: Path) -> Carry:
+    """Make and save what training starts from."""
+    run = program.run
+    carry = program.init(parallel.pad(parallel.seed_keys(run.seed, run.seeds), run.seeds))
+    program.save(place, program.first_step, carry)
+    return carry
+
+
 def _begin(trainer: Trainer, key: Key) -> Carry:
     state = trainer.init(key)
     metrics = jax.eval_shape(trainer.step, state)[1]
@@ -177,7 +186,7 @@ def _loop(
     program: Program, place: Path, carry: Carry, done: int, past: History, report: Report
 ) -> Result:
     """Go from one event of the timetable to the next until the end, the target or an interrupt."""
-    saved, pace, reached = done, 1, False
+    saved, pace, reached = done, 1, _reached(program.run, past)
     with interruptible() as interrupted:
         while done < program.total_steps and not reached:
             log, evaluation, save = _timetable(program, done)
@@ -256,6 +265,7 @@ def evaluate(path: str, episodes: int, seed: int) -> Evaluation:
     Raises ValueError if the folder or its checkpoint cannot be read.
     """
     place, config, run = read(path)
+    checks.positive("episodes", episodes)
     run = dataclasses.replace(run, evaluate_episodes=episodes, seed=seed)
     program = make_program(config, run)
     return _play(program, _load(program, place)[0], stream=program.total_steps)
@@ -263,9 +273,11 @@ def evaluate(path: str, episodes: int, seed: int) -> Evaluation:
 
 def _load(program: Program, place: Path) -> tuple[Carry, int]:
     """Return the last checkpoint, padded, and its step."""
-    last = folder.checkpoints(place)[-1]
-    carry = jax.tree.map(jnp.asarray, checkpoint.load(last, program.shapes))
-    return parallel.pad(carry, program.run.seeds), checkpoint.about(last)["step"]
+    saved = folder.checkpoints(place)
+    if not saved:
+        raise ValueError(f"run: {place} has no checkpoint")
+    carry = jax.tree.map(jnp.asarray, checkpoint.load(saved[-1], program.shapes))
+    return parallel.pad(carry, program.run.seeds), checkpoint.about(saved[-1])["step"]
 
 
 def _play(program: Program, carry: Carry, stream: int) -> Evaluation:
@@ -330,7 +342,9 @@ def _bytes(count: float) -> str:
 def _check(run: Run) -> None:
     for field in ("seeds", "evaluate_episodes"):
         checks.positive(field, getattr(run, field))
-    checks.at_least("seed", run.seed, 0)
+    checks.within("seed", checks.at_least("seed", run.seed, 0), 0, 2**32 - 1)
+    if run.target_return is not None:
+        checks.within("target_return", run.target_return, -math.inf, math.inf)
     for field in ("log_every", "evaluate_every", "checkpoint_every"):
         if getattr(run, field) is not None:
             checks.positive(field, getattr(run, field))

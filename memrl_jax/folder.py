@@ -42,7 +42,7 @@ def read(path: str) -> tuple[Path, Config, dict[str, Any]]:
     folder = Path(path)
     try:
         given = json.loads((folder / "config.json").read_text())
-        config, options = given["config"], given["run"]
+        config, options = given["config"], dict(given["run"])
     except FileNotFoundError:
         raise ValueError(f"run: {path} is not a run folder (no config.json in it)") from None
     except (OSError, ValueError, TypeError, KeyError) as error:
@@ -101,11 +101,9 @@ def save(folder: Path, step: int, tree: Any) -> None:
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """Return the checkpoints of a run, oldest first; raises ValueError if there is none."""
-    found = [p for p in (folder / "checkpoints").glob("*.ckpt") if re.fullmatch(r"\d+", p.stem)]
-    if not found:
-        raise ValueError(f"run: {folder} has no checkpoint")
-    return sorted(found)
+    """Return the checkpoints of a run, oldest first."""
+    found = (folder / "checkpoints").glob("*.ckpt")
+    return sorted(path for path in found if re.fullmatch(r"\d+", path.stem))
 
 
 def versions() -> dict[str, str]:

@@ -8,6 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import ArrayLike
+
+from memrl_jax import checks
 
 History = dict[str, np.ndarray]
 
@@ -23,13 +26,13 @@ def extend(history: History, step: int, row: Mapping[str, np.ndarray], prefix: s
 
 
 def until(history: History, step: int) -> History:
-    """Return the part of `history` up to and including `step`."""
+    """Return the part of `history` up to and including `step`, less what has no point there."""
 
     def keep(name: str) -> np.ndarray:
         own = "evaluation_step" if name.startswith("evaluation_") else "step"
         return history[own] <= step
 
-    return {name: value[..., keep(name)] for name, value in history.items()}
+    return {name: x[..., keep(name)] for name, x in history.items() if np.any(keep(name))}
 
 
 def read(path: Path) -> History:
@@ -58,3 +61,23 @@ def means(sums: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
             of = "episodes" if name in ("return_sum", "length_sum") else "updates"
             out[name.removesuffix("_sum")] = per(np.asarray(total), np.asarray(sums[of]))
     return out | {"episodes": np.asarray(sums["episodes"]), "steps": np.asarray(sums["steps"])}
+
+
+def binned(metrics: Mapping[str, ArrayLike], points: int) -> tuple[np.ndarray, History]:
+    """Turn the metrics of training steps, [.., steps], into `points` means of equal spans.
+
+    Returns the environment steps up to the end of each span [points], averaged over seeds and
+    not counting the warm-up, and the `means` of the sums within each span, [.., points]. Where
+    `points` does not divide the training steps, spans differ by one. Raises ValueError if there
+    are fewer training steps than points.
+    """
+    steps = np.shape(metrics["steps"])[-1]
+    if checks.positive("points", points) > steps:
+        raise ValueError(f"points: {points} is above {steps}, the training steps there are")
+    starts = np.arange(points) * steps // points
+    sums = {
+        name: np.add.reduceat(np.asarray(x, np.float64), starts, axis=-1)
+        for name, x in metrics.items()
+    }
+    taken = np.cumsum(sums["steps"], axis=-1)
+    return taken.reshape(-1, points).mean(axis=0), means(sums)

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from memrl_jax.types import Array, Key
@@ -34,13 +34,19 @@ def mesh(seeds: int) -> Mesh:
 
 
 def pad(states: Any, seeds: int) -> Any:
-    """Repeat the last seed until the devices are filled evenly; the repeats cost no time."""
-    extra = -seeds % mesh(seeds).size
+    """Spread seeds over the devices, the last one repeated until these are filled evenly.
+
+    The repeats cost no time. Where a state lies decides what is compiled: new and loaded ones
+    must lie alike.
+    """
+    where = mesh(seeds)
+    extra = -seeds % where.size
 
     def repeat(x: Array) -> Array:
         return jnp.concatenate([x, jnp.broadcast_to(x[-1:], (extra, *x.shape[1:]))])
 
-    return jax.tree.map(repeat, states) if extra else states
+    states = jax.tree.map(repeat, states) if extra else states
+    return jax.device_put(states, NamedSharding(where, P("seeds")))
 
 
 def over_seeds(f: Callable[..., Any], seeds: int) -> Callable[..., Any]:

@@ -1,0 +1,499 @@
+"""Runs on disk: their files, their end, and that no interruption shows in their numbers."""
+
+import dataclasses
+import filecmp
+import json
+import os
+import re
+import shutil
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import pytest
+
+import memrl_jax
+from memrl_jax import checkpoint, experiment, history, parallel, tree
+from memrl_jax.experiment import Carry, Progress, Result, Run
+from memrl_jax.history import History
+
+CONFIG = memrl_jax.presets["drqn"].replace(
+    environment="TMaze",
+    environments=2,
+    encoder=(8,),
+    memory_args={"features": 8},
+    total_steps=640,
+    agent=memrl_jax.presets["drqn"].agent.replace(
+        window=4, batch_size=4, capacity=160, learning_starts=80, target_period=5
+    ),
+)
+PER_STEP = CONFIG.environments * CONFIG.rollout_length
+WARMUP = CONFIG.agent.learning_starts
+RUN = Run(seeds=3, log_every=80, evaluate_every=160, evaluate_episodes=4, checkpoint_every=240)
+
+
+class Told(NamedTuple):
+    """What a run said and reported."""
+
+    lines: list[str]
+    progress: list[Progress]
+
+
+class Killed(Exception):
+    """Stands for the end of the process: nothing is saved after it."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def programs() -> Iterator[Callable[[], Iterable[experiment.Program]]]:
+    """Share compiled functions between runs that would compile the same ones."""
+    original = experiment.make_program
+    shared: dict[Any, experiment.Program] = {}
+
+    def make_program(config: memrl_jax.Config, run: Run) -> experiment.Program:
+        new = original(config, run)
+        padded = run.seeds + -run.seeds % parallel.mesh(run.seeds).size
+        old = shared.setdefault((config, padded, run.evaluate_episodes), new)
+        return new._replace(init=old.init, chunk=old.chunk, evaluate=old.evaluate)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(experiment, "make_program", make_program)
+        yield shared.values
+
+
+@pytest.fixture
+def one_step_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give back control after every training step."""
+    monkeypatch.setattr(experiment, "PACE", 0.0)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Result, Told]:
+    """A run that nothing interrupted."""
+    return start(tmp_path_factory.mktemp("runs") / "whole")
+
+
+@pytest.fixture
+def copy(whole: tuple[Result, Told], tmp_path: Path) -> Path:
+    """A copy of its folder, to tamper with."""
+    return Path(shutil.copytree(whole[0].folder, tmp_path / "copy"))
+
+
+def start(
+    out: Path,
+    config: memrl_jax.Config = CONFIG,
+    then: Callable[[Progress], None] = lambda progress: None,
+    **options: Any,
+) -> tuple[Result, Told]:
+    """Train a new run; `then` may interrupt it after any chunk."""
+    told = Told([], [])
+
+    def report(progress: Progress) -> None:
+        told.progress.append(progress)
+        then(progress)
+
+    run = dataclasses.replace(RUN, out=str(out), **options)
+    return experiment.start(config, run, told.lines.append, report), told
+
+
+def resume(out: Path) -> tuple[Result, Told]:
+    told = Told([], [])
+    return experiment.resume(str(out), told.lines.append, told.progress.append), told
+
+
+def interrupt(at: int, signals: tuple[int, ...] = (signal.SIGINT,)) -> Callable[[Progress], None]:
+    def then(progress: Progress) -> None:
+        if progress.steps == at:
+            for number in signals:
+                os.kill(os.getpid(), number)
+
+    return then
+
+
+def kill(at: int) -> Callable[[Progress], None]:
+    def then(progress: Progress) -> None:
+        if progress.steps == at:
+            raise Killed
+
+    return then
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+def checkpoints(folder: Path) -> list[int]:
+    return sorted(int(path.stem) for path in (folder / "checkpoints").glob("*.ckpt"))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {name: (folder / name).read_bytes() for name in names(folder) if "." in name}
+
+
+def load(folder: Path, step: int, config: memrl_jax.Config = CONFIG) -> Carry:
+    _, _, run = experiment.read(str(folder))
+    like = experiment.make_program(config, run).shapes
+    return checkpoint.load(folder / f"checkpoints/{step:012d}.ckpt", like)
+
+
+def log(folder: Path) -> list[dict[str, Any]]:
+    """Read `progress.jsonl`; NaN and Infinity are not JSON."""
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} in progress.jsonl")
+
+    lines = (folder / "progress.jsonl").read_text().splitlines()
+    return [json.loads(line, parse_constant=refuse) for line in lines]
+
+
+def assert_same_history(a: History, b: History) -> None:
+    assert a.keys() == b.keys()
+    for name in a:
+        assert a[name].dtype == b[name].dtype, name
+        np.testing.assert_array_equal(a[name], b[name], err_msg=name)
+
+
+def assert_same_run(folder: Path, like: Path) -> None:
+    """Assert that no bit differs: the checkpoints, the metrics, the log but for its times."""
+    assert checkpoints(folder)[-1] == checkpoints(like)[-1] == CONFIG.total_steps
+    last = f"checkpoints/{CONFIG.total_steps:012d}.ckpt"
+    assert filecmp.cmp(folder / last, like / last, shallow=False)
+    assert_same_history(*(history.read(x / "metrics.npz") for x in (folder, like)))
+    ours, theirs = ([line | {"time": 0} for line in log(x)] for x in (folder, like))
+    assert ours == theirs
+
+
+def test_files_of_a_run(whole: tuple[Result, Told]) -> None:
+    result, _ = whole
+    assert result.finished
+    assert names(result.folder) == [
+        "checkpoints",
+        "checkpoints/000000000480.ckpt",
+        "checkpoints/000000000640.ckpt",
+        "config.json",
+        "metrics.npz",
+        "progress.jsonl",
+        "versions.json",
+    ]
+    out = str(result.folder)
+    assert experiment.read(out) == (
+        result.folder,
+        CONFIG,
+        dataclasses.replace(RUN, out=out),
+    )
+    versions = json.loads((result.folder / "versions.json").read_text())
+    assert versions["jax"] == jax.__version__
+    assert versions["memrl_jax"] == memrl_jax.__version__
+    assert versions["devices"] == f"{jax.device_count()} x cpu"
+
+
+def test_metrics_are_arrays_of_seeds_and_steps(whole: tuple[Result, Told]) -> None:
+    past = history.read(whole[0].folder / "metrics.npz")
+    assert_same_history(past, whole[0].history)
+    assert past["step"].tolist() == [160, 240, 320, 400, 480, 560, 640]
+    assert past["evaluation_step"].tolist() == [160, 320, 480, 640]
+    for name in ("return", "length", "loss", "q", "episodes", "steps"):
+        assert past[name].shape == (3, 7)
+    for name in ("return", "length", "unfinished"):
+        assert past[f"evaluation_{name}"].shape == (3, 4)
+    assert np.all(np.isfinite(past["loss"])) and np.all(past["loss"] > 0)
+    assert len(set(past["loss"][:, -1])) == 3  # seeds differ
+    assert np.all((past["evaluation_length"] >= 9) & (past["evaluation_length"] <= 18))
+
+
+def test_every_point_is_a_line_of_the_log(whole: tuple[Result, Told]) -> None:
+    past, lines = whole[0].history, log(whole[0].folder)
+    assert [line["step"] for line in lines] == past["step"].tolist()
+    times = [line["time"] for line in lines]
+    assert times == sorted(times)
+    np.testing.assert_allclose([line["loss"] for line in lines], past["loss"].mean(axis=0))
+    evaluated = [line for line in lines if "evaluation_return" in line]
+    assert [line["step"] for line in evaluated] == past["evaluation_step"].tolist()
+
+
+def test_progress_is_reported(whole: tuple[Result, Told]) -> None:
+    result, told = whole
+    steps = [progress.steps for progress in told.progress]
+    assert steps == sorted(set(steps)) and steps[-1] == CONFIG.total_steps
+    assert all(progress.total_steps == CONFIG.total_steps for progress in told.progress)
+    assert all(progress.rate > 0 for progress in told.progress)
+    assert told.progress[0].evaluation is None
+    assert told.progress[-1].evaluation is not None
+    assert np.isfinite(told.progress[-1].mean_return)
+
+
+def test_the_estimate_is_what_is_held(whole: tuple[Result, Told]) -> None:
+    result, told = whole
+    carry = load(result.folder, CONFIG.total_steps)
+    replay, everything = (tree.nbytes(x) / 3 for x in (carry.train.agent.replay, carry.train))
+    pattern = r"(.+) kB of replay and (.+) kB of other state per seed, (.+) kB for 3 seeds"
+    match = re.fullmatch(pattern, told.lines[0])
+    assert match is not None
+    said = [1000 * float(number) for number in match.groups()]
+    assert said == pytest.approx([replay, everything - replay, 3 * everything], rel=5e-3)
+
+
+@pytest.mark.usefixtures("one_step_chunks")
+def test_the_size_of_chunks_does_not_matter(whole: tuple[Result, Told], tmp_path: Path) -> None:
+    result, told = start(tmp_path / "run")
+    assert len(told.progress) == (CONFIG.total_steps - WARMUP) / PER_STEP
+    assert len(whole[1].progress) < len(told.progress) / 2
+    assert_same_run(result.folder, whole[0].folder)
+
+
+@pytest.mark.usefixtures("one_step_chunks")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("at", [88, 344, 400, 480])
+def test_interrupted_and_resumed(
+    whole: tuple[Result, Told], tmp_path: Path, at: int, number: int
+) -> None:
+    """At the first step, inside an interval, at a point of the metrics, at a checkpoint."""
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    result, told = start(tmp_path / "run", then=interrupt(at, (number,)))
+    assert not result.finished
+    assert told.progress[-1].steps == at == checkpoints(result.folder)[-1]
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+    result, told = resume(result.folder)
+    assert result.finished
+    assert told.lines[0].endswith(f"going on from step {at}")
+    assert told.progress[0].steps == at + PER_STEP
+    assert_same_run(result.folder, whole[0].folder)
+
+
+@pytest.mark.usefixtures("one_step_chunks")
+def test_interrupted_twice(whole: tuple[Result, Told], tmp_path: Path) -> None:
+    result, _ = start(tmp_path / "run", then=interrupt(200))
+    result = experiment.resume(str(result.folder), print, interrupt(208))
+    assert not result.finished
+    result, _ = resume(result.folder)
+    assert_same_run(result.folder, whole[0].folder)
+
+
+def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        start(tmp_path / "run", then=interrupt(88, (signal.SIGINT, signal.SIGINT)))
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.usefixtures("one_step_chunks")
+@pytest.mark.parametrize("at", [88, 200, 424, 600])
+def test_killed_and_resumed(whole: tuple[Result, Told], tmp_path: Path, at: int) -> None:
+    """Before and after the first point, the first checkpoint and the first evaluation."""
+    out = tmp_path / "run"
+    with pytest.raises(Killed):
+        start(out, then=kill(at))
+    saved = checkpoints(out)[-1]
+    assert saved == max(step for step in (WARMUP, 240, 480) if step < at)
+    with open(out / "progress.jsonl", "a") as file:
+        file.write('{"step": 6')  # killed while writing a line
+    result, told = resume(out)
+    assert result.finished
+    assert told.progress[0].steps == saved + PER_STEP
+    assert_same_run(out, whole[0].folder)
+
+
+def test_going_on_compiles_nothing_again(
+    programs: Callable[[], Iterable[experiment.Program]], copy: Path
+) -> None:
+    rewind(copy, 480)
+    resume(copy)
+    for program in programs():
+        functions: list[Any] = [program.chunk, program.evaluate]
+        assert all(f._cache_size() <= 1 for f in functions)
+
+
+def test_killed_before_the_first_checkpoint(
+    whole: tuple[Result, Told], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(*_: Any) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(experiment.Program, "save", die)
+        start(tmp_path / "run")
+    assert checkpoints(tmp_path / "run") == []
+    with pytest.raises(ValueError, match="^run: .* has no checkpoint$"):
+        experiment.evaluate(str(tmp_path / "run"), 4, 0)
+    resume(tmp_path / "run")
+    assert_same_run(tmp_path / "run", whole[0].folder)
+
+
+def test_resuming_a_finished_run_changes_nothing(whole: tuple[Result, Told], copy: Path) -> None:
+    before = contents(copy)
+    result, told = resume(copy)
+    assert result.finished and result.folder == copy
+    assert told.progress == []
+    assert told.lines[0].endswith("going on from step 640")
+    assert_same_history(result.history, whole[0].history)
+    assert contents(copy) == before
+
+
+def test_resuming_a_run_that_reached_its_target_changes_nothing(tmp_path: Path) -> None:
+    result, told = start(tmp_path / "run", target_return=-100.0)
+    assert result.finished
+    assert result.history["evaluation_step"].tolist() == [160]
+    assert told.progress[-1].steps == 160 == checkpoints(result.folder)[-1]
+    before = contents(result.folder)
+    result, told = resume(result.folder)
+    assert result.finished and told.progress == []
+    assert contents(result.folder) == before
+
+
+def test_a_target_out_of_reach_stops_nothing(whole: tuple[Result, Told], tmp_path: Path) -> None:
+    result, _ = start(tmp_path / "run", target_return=100.0)
+    assert_same_run(result.folder, whole[0].folder)
+
+
+def test_evaluation_and_checkpoints_leave_training_untouched(
+    whole: tuple[Result, Told], tmp_path: Path
+) -> None:
+    result, _ = start(tmp_path / "run", evaluate_every=56, checkpoint_every=1, log_every=1000)
+    assert result.history["evaluation_step"].tolist() == [*range(112, 640, 56), 640]
+    assert checkpoints(result.folder) == [632, 640]
+    last = f"checkpoints/{CONFIG.total_steps:012d}.ckpt"
+    assert filecmp.cmp(result.folder / last, whole[0].folder / last, shallow=False)
+
+
+def test_the_last_evaluation_can_be_played_again(whole: tuple[Result, Told], copy: Path) -> None:
+    before = contents(copy)
+    played = experiment.evaluate(str(copy), episodes=4, seed=RUN.seed)
+    assert played.total.shape == played.length.shape == played.done.shape == (3, 4)
+    past = whole[0].history
+    np.testing.assert_array_equal(played.total.mean(axis=1), past["evaluation_return"][:, -1])
+    np.testing.assert_array_equal(played.length.mean(axis=1), past["evaluation_length"][:, -1])
+    other = experiment.evaluate(str(copy), episodes=4, seed=RUN.seed + 1)
+    assert not np.array_equal(played.total, other.total)
+    assert contents(copy) == before
+
+
+def test_seeds_over_devices_are_make_train_of_the_same_keys(whole: tuple[Result, Told]) -> None:
+    past = whole[0].history
+    carry = load(whole[0].folder, CONFIG.total_steps)
+    assert parallel.mesh(3).size == 2
+    train = jax.jit(memrl_jax.make_train(CONFIG))
+    for seed, key in enumerate(parallel.seed_keys(RUN.seed, 3)):
+        state, metrics = train(key)
+        ours = jax.tree.map(lambda x, seed=seed: x[seed], carry.train)
+        assert jax.tree.structure(ours) == jax.tree.structure(state)
+        for x, y in zip(numbers(ours), numbers(state), strict=True):
+            np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5)
+        for name in ("episodes", "steps"):
+            assert past[name][seed].sum() == metrics[name].sum()
+        updates = np.diff(past["step"], prepend=WARMUP) / PER_STEP
+        loss = (past["loss"][seed] * updates).sum()
+        assert loss == pytest.approx(float(metrics["loss_sum"].sum()), rel=1e-4)
+
+
+def numbers(state: Any) -> list[np.ndarray]:
+    def number(x: Any) -> np.ndarray:
+        key = jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
+        return np.asarray(jax.random.key_data(x) if key else x)
+
+    return [number(x) for x in jax.tree.leaves(state)]
+
+
+def test_more_seeds_leave_the_first_as_they_are(whole: tuple[Result, Told], tmp_path: Path) -> None:
+    result, _ = start(tmp_path / "run", seeds=4)
+    assert result.history["loss"].shape == (4, 7)
+    assert_same_history(
+        {k: v[:3] if v.ndim == 2 else v for k, v in result.history.items()}, whole[0].history
+    )
+    three, four = (load(x.folder, CONFIG.total_steps) for x in (whole[0], result))
+    for x, y in zip(numbers(three), numbers(four), strict=True):
+        np.testing.assert_array_equal(x, y[:3])
+
+
+def test_another_seed_number_is_another_run(whole: tuple[Result, Told], tmp_path: Path) -> None:
+    result, _ = start(tmp_path / "run", seed=1)
+    assert not np.any(result.history["loss"] == whole[0].history["loss"])
+
+
+def rewind(folder: Path, step: int) -> None:
+    """Make `step` the last checkpoint of a run."""
+    for path in (folder / "checkpoints").glob("*.ckpt"):
+        if int(path.stem) > step:
+            path.unlink()
+
+
+def test_a_diverging_loss_ends_the_run(copy: Path) -> None:
+    """The first update with such a learning rate is still finite; the next loss is not."""
+    rewind(copy, 480)
+    path = copy / "config.json"
+    given = json.loads(path.read_text())
+    given["config"]["agent"]["learning_rate"] = 1e30
+    given["run"]["checkpoint_every"] = PER_STEP
+    path.write_text(json.dumps(given))
+    with pytest.raises(FloatingPointError, match="^loss: (inf|nan) at step 496 of seed 0; the last"):
+        resume(copy)
+    assert checkpoints(copy) == [480, 488]
+    for step in checkpoints(copy):
+        params = load(copy, step).train.agent.learner.params
+        assert all(np.all(np.isfinite(x)) for x in jax.tree.leaves(params))
+
+
+@pytest.mark.parametrize("pace", [0.0, 1000.0])
+def test_the_seed_and_step_of_a_nan_are_named(
+    copy: Path, monkeypatch: pytest.MonkeyPatch, pace: float
+) -> None:
+    monkeypatch.setattr(experiment, "PACE", pace)
+    rewind(copy, 480)
+    path = copy / "checkpoints/000000000480.ckpt"
+    carry = load(copy, 480)
+    for x in jax.tree.leaves(carry.train.agent.learner.params):
+        x[1] = np.nan
+    checkpoint.save(path, carry, {"step": 480})
+    before = contents(copy)["checkpoints/000000000480.ckpt"]
+    with pytest.raises(FloatingPointError, match="^loss: nan at step 488 of seed 1; the last"):
+        resume(copy)
+    assert checkpoints(copy) == [480] and path.read_bytes() == before
+
+
+@pytest.mark.parametrize("inside", ["", "config.json", "notes.txt"])
+def test_an_existing_folder_is_left_alone(tmp_path: Path, inside: str) -> None:
+    out = tmp_path / "run"
+    out.mkdir()
+    if inside:
+        (out / inside).write_text("mine")
+    before = contents(out)
+    with pytest.raises(ValueError, match=f"^out: {out} exists; continue it with --resume {out}$"):
+        start(out)
+    assert contents(out) == before
+
+
+@pytest.mark.parametrize(
+    "field, value, message",
+    [
+        ("seeds", 0, "seeds: 0 is below 1"),
+        ("seed", -1, "seed: -1 is below 0"),
+        ("seed", 2**32, "seed: 4294967296 is not between 0 and 4.29497e[+]09"),
+        ("seed", 0.0, "seed: 0.0 is not a whole number"),
+        ("evaluate_episodes", 0, "evaluate_episodes: 0 is below 1"),
+        ("log_every", 0, "log_every: 0 is below 1"),
+        ("evaluate_every", -5, "evaluate_every: -5 is below 1"),
+        ("checkpoint_every", 0.5, "checkpoint_every: 0.5 is not a whole number"),
+        ("target_return", float("nan"), "target_return: nan is not between -inf and inf"),
+    ],
+)
+def test_options_out_of_range_are_refused_before_anything_is_written(
+    tmp_path: Path, field: str, value: Any, message: str
+) -> None:
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        start(tmp_path / "run", **{field: value})
+    assert names(tmp_path) == []
+
+
+def test_signals_are_left_alone_outside_the_main_thread() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    seen = []
+
+    def look() -> None:
+        with experiment.interruptible() as interrupted:
+            seen.append((interrupted(), signal.getsignal(signal.SIGINT)))
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    thread.join()
+    assert seen == [(False, before)]

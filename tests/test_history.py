@@ -1,0 +1,74 @@
+"""Metrics of training steps as curves."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from memrl_jax.history import binned
+
+# One seed, seven training steps: episodes end in the second, the third (two of them) and the last.
+ONE = {
+    "episodes": jnp.array([0, 1, 2, 0, 0, 0, 1]),
+    "return_sum": jnp.array([0.0, 3.0, 1.0, 0.0, 0.0, 0.0, -2.0]),
+    "length_sum": jnp.array([0, 5, 7, 0, 0, 0, 4]),
+    "steps": jnp.array([4, 4, 3, 4, 4, 4, 3]),
+    "updates": jnp.array([1, 1, 1, 1, 1, 1, 1]),
+    "loss_sum": jnp.array([7.0, 6.0, 5.0, 4.0, 3.0, 2.0, 1.0]),
+}
+
+
+def seeds(*factors):
+    return {name: jnp.stack([factor * x for factor in factors]) for name, x in ONE.items()}
+
+
+def test_spans_cover_every_training_step_once():
+    # Seven steps in three spans: the first two, then two, then three.
+    steps, means = binned(ONE, 3)
+    np.testing.assert_array_equal(steps, [8, 15, 26])
+    np.testing.assert_array_equal(means["episodes"], [1, 2, 1])
+    np.testing.assert_array_equal(means["steps"], [8, 7, 11])
+    np.testing.assert_array_equal(means["return"], [3, 0.5, -2])
+    np.testing.assert_array_equal(means["length"], [5, 3.5, 4])
+    np.testing.assert_array_equal(means["loss"], [6.5, 4.5, 2])
+
+
+@pytest.mark.parametrize("points", [1, 2, 3, 4, 5, 6, 7])
+def test_nothing_is_lost(points):
+    steps, means = binned(ONE, points)
+    assert steps.shape == means["return"].shape == (points,)
+    assert steps[-1] == means["steps"].sum() == 26
+    assert np.nansum(means["return"] * means["episodes"]) == 2
+
+
+def test_a_span_without_an_episode_is_nan():
+    _, means = binned(ONE, 7)
+    np.testing.assert_array_equal(means["return"], [np.nan, 3, 0.5, np.nan, np.nan, np.nan, -2])
+
+
+@pytest.mark.parametrize("leading", [(), (2,), (2, 1)])
+def test_leading_axes_are_kept_and_steps_are_averaged_over_them(leading):
+    metrics = {k: x.reshape(*leading, 7) for k, x in (seeds(1, 3) if leading else ONE).items()}
+    steps, means = binned(metrics, 3)
+    assert means["return"].shape == (*leading, 3)
+    np.testing.assert_array_equal(steps, np.array([8, 15, 26]) * (2 if leading else 1))
+    np.testing.assert_array_equal(means["loss"].reshape(-1, 3)[-1], [6.5, 4.5, 2])
+
+
+def test_sums_are_added_in_double_precision():
+    count = 2**15
+    metrics = {name: jnp.ones(count, jnp.float32) * 0.1 for name in ONE}
+    _, means = binned(metrics, 1)
+    np.testing.assert_allclose(means["steps"], count * np.float64(np.float32(0.1)), rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("points", "message"),
+    [
+        (0, "points: 0 is below 1"),
+        (8, "points: 8 is above 7"),
+        (2.0, "points: 2.0 is not a whole number"),
+    ],
+)
+def test_impossible_points_are_refused(points, message):
+    with pytest.raises(ValueError, match=message):
+        binned(ONE, points)

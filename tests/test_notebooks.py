@@ -1,0 +1,36 @@
+"""Every notebook runs from top to bottom, shows its pictures and leaves nothing behind."""
+
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
+
+
+def test_there_are_notebooks():
+    assert "quickstart" in [path.stem for path in NOTEBOOKS]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook_is_valid_and_stored_without_outputs(path):
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            assert (cell.outputs, cell.execution_count) == ([], None)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook_runs(path, tmp_path):
+    """An error in a cell fails, and so does a warning, a missing picture or a file written."""
+    notebook = nbformat.read(path, as_version=4)
+    # Elsewhere than in the repository: notebooks need the installed package only.
+    client = NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}})
+    client.execute()
+    outputs = [x for cell in notebook.cells if cell.cell_type == "code" for x in cell.outputs]
+    errors = "".join(x.text for x in outputs if x.get("name") == "stderr")
+    assert "Warning" not in errors
+    assert any("image/png" in x.get("data", {}) for x in outputs)
+    assert not list(tmp_path.iterdir())
