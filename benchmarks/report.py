@@ -84,7 +84,7 @@ def _split(timings: Sequence[Timing]) -> Table:
     cases = {t[:3]: t for t in timings}
     capacities = [t.capacity for t in timings if t.name == PIECES[0]]
     table = _table("us/iteration alone, 1 seed", *(f"{c:,} rows" for c in capacities))
-    sums = [sum(cases[name, c, 1].microseconds for name in PIECES) for c in capacities]
+    sums = [np.sum([cases[p, c, 1].microseconds for p in PIECES], axis=0) for c in capacities]
     for name in (*PIECES, "learn", "memrl"):
         times = [cases[name, c, 1].microseconds for c in capacities]
         cells = [

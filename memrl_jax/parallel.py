@@ -91,4 +91,5 @@ def _shard(local: Callable[..., Any], where: Mesh, **options: Any) -> Callable[.
             local, mesh=where, in_specs=specs, out_specs=P("seeds"), check_vma=False
         )(xs, *shared)
 
-    return jax.jit(sharded, **options)
+    # Told, because jax would lay out empty arrays in another way.
+    return jax.jit(sharded, out_shardings=NamedSharding(where, P("seeds")), **options)
