@@ -222,7 +222,7 @@ def from_json(text: str) -> Config:
 def _read(cls: type, given: dict[str, Any]) -> Any:
     for name in given:
         checks.known("config", name, [f.name for f in fields(cls)])
-    kinds = {list: tuple, dict: FrozenDict}
-    values = {k: kinds.get(type(v), lambda x: x)(v) for k, v in given.items()}
+    kinds: dict[type, Callable[[Any], Any]] = {list: tuple, dict: FrozenDict}
+    values = {k: kinds[type(v)](v) if type(v) in kinds else v for k, v in given.items()}
     checks.options("config", cls, values)
     return cls(**values)

@@ -153,7 +153,7 @@ def _decorate(axes: Axes, xlabel: str, ylabel: str) -> None:
     axes.grid(color="#DDDDDD", linewidth=0.7)
     axes.spines[["top", "right"]].set_visible(False)
     longest = max(map(len, axes.get_legend_handles_labels()[1]))
-    columns = max(1, 105 // (longest + 8))  # above the axes fit rows of some 105 letters
+    columns = max(1, 85 // (longest + 8))  # above the axes fit rows of some 85 letters
     place: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0, 1.01)}
     axes.legend(**place, ncols=columns, handlelength=3, frameon=False)
 

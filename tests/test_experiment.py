@@ -426,7 +426,9 @@ def test_a_diverging_loss_ends_the_run(copy: Path) -> None:
     given["config"]["agent"]["learning_rate"] = 1e30
     given["run"]["checkpoint_every"] = PER_STEP
     path.write_text(json.dumps(given))
-    with pytest.raises(FloatingPointError, match="^loss: (inf|nan) at step 496 of seed 0; the last"):
+    with pytest.raises(
+        FloatingPointError, match="^loss: (inf|nan) at step 496 of seed 0; the last"
+    ):
         resume(copy)
     assert checkpoints(copy) == [480, 488]
     for step in checkpoints(copy):

@@ -29,7 +29,7 @@ def test_examples_run(short):
         for block in blocks:
             exec(block, names)
         assert names["metrics"]["loss_sum"].shape == (3, 8, 5)
-        state, metrics = jax.jit(names["train"])(names["key"])
+        _, metrics = jax.jit(names["train"])(names["key"])
         assert metrics["updates"].sum() == 5
     finally:
         ENVIRONMENTS.pop("Recall", None)
