@@ -56,7 +56,7 @@ def use_every_core() -> None:
     """Give jax one CPU device per core, unless the user has decided otherwise."""
     import jax
 
-    undecided = jax.config.read("jax_num_cpu_devices") == -1
+    undecided = jax.config.jax_num_cpu_devices == -1  # type: ignore[attr-defined]
     if undecided and "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
         # Only Linux tells which cores are ours.
         allowed = getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 1))
