@@ -17,7 +17,7 @@ from memrl_jax.memory import MEMORIES
 from memrl_jax.networks import Encoder, QHead, recurrent
 from memrl_jax.replay import REPLAYS
 from memrl_jax.train import Metrics, Trainer, TrainState, make_trainer
-from memrl_jax.types import Agent, Discrete, Environment, Key, Network
+from memrl_jax.types import Agent, Discrete, Environment, Key, Network, ReplayMemory
 
 # The config class of every agent, read from its constructor's signature.
 CONFIGS = {name: get_type_hints(agent)["config"] for name, agent in AGENTS.items()}
@@ -110,16 +110,14 @@ def make_network(config: Config, env: Environment) -> Network:
     return recurrent(encoder, memory(**config.memory_args), head)
 
 
-def make_agent(config: Config, env: Environment) -> Agent:
-    """Make the agent with its network and replay; raises ValueError for settings out of range."""
+def make_replay(config: Config) -> ReplayMemory:
+    """Make the replay memory; raises ValueError for sizes that do not fit together."""
     options = config.agent
-    per_rollout = _per_rollout(config)
-    network = make_network(config, env)
     segments = checks.divides(
         "capacity",
         checks.positive("capacity", options.capacity),
         "environments x rollout_length",
-        per_rollout,
+        _per_rollout(config),
     )
     rows = segments * config.rollout_length
     if checks.positive("window", options.window) >= rows:
@@ -127,15 +125,20 @@ def make_agent(config: Config, env: Environment) -> Agent:
             f"window: {options.window} actions and the timestep after them do not fit in "
             f"capacity / environments = {rows}"
         )
-    replay = REPLAYS[checks.known("replay", options.replay, REPLAYS)](
+    return REPLAYS[checks.known("replay", options.replay, REPLAYS)](
         segments=segments,
         period=config.rollout_length,
         length=options.window,
         batch_size=options.batch_size,
     )
-    agent = AGENTS[agent_name(config)](options, network, replay)
-    starts = checks.at_least("learning_starts", options.learning_starts, 0)
-    return agent._replace(warmup=max(agent.warmup, math.ceil(starts / per_rollout)))
+
+
+def make_agent(config: Config, env: Environment) -> Agent:
+    """Make the agent with its network and replay; raises ValueError for settings out of range."""
+    constructor = AGENTS[agent_name(config)]
+    agent = constructor(config.agent, make_network(config, env), make_replay(config))
+    starts = checks.at_least("learning_starts", config.agent.learning_starts, 0)
+    return agent._replace(warmup=max(agent.warmup, math.ceil(starts / _per_rollout(config))))
 
 
 def make(config: Config) -> tuple[Trainer, int]:
