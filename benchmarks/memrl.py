@@ -9,9 +9,15 @@ import jax.numpy as jnp
 from benchmarks.timing import Program, compiled, loop
 from memrl_jax import experiment, parallel, tree
 from memrl_jax.agents import AGENTS
-from memrl_jax.config import Config, agent_name, make_agent, make_environment, make_network
+from memrl_jax.config import (
+    Config,
+    agent_name,
+    make_agent,
+    make_environment,
+    make_network,
+    make_replay,
+)
 from memrl_jax.environments import batch
-from memrl_jax.replay import REPLAYS
 from memrl_jax.rollout import rollout
 from memrl_jax.train import TrainState
 from memrl_jax.types import Agent, Environment, ReplayMemory, Segment, State, TimeStep
@@ -85,16 +91,6 @@ def pieces(begun: Begun) -> list[Program]:
         compiled((name, config.agent.capacity, 1), loop(step), jax.tree.map(jnp.copy, carry))
         for name, (step, carry) in loops.items()
     ]
-
-
-def make_replay(config: Config) -> ReplayMemory:
-    """Make the replay memory that `make_agent` gives to its agent."""
-    return REPLAYS[config.agent.replay](
-        segments=config.agent.capacity // (config.environments * config.rollout_length),
-        period=config.rollout_length,
-        length=config.agent.window,
-        batch_size=config.agent.batch_size,
-    )
 
 
 def _act(env: Environment, agent: Agent, train: TrainState, length: int) -> tuple[Any, Any]:

@@ -34,7 +34,9 @@ def within(field: str, value: Any, low: float, high: float) -> Any:
     """Return `value` if all of it lies in [low, high]; traced values are not looked at."""
     if isinstance(value, jax.core.Tracer):
         return value
-    if isinstance(value, bool) or not isinstance(value, int | float | np.ndarray | jax.Array):
+    if isinstance(value, bool) or not isinstance(
+        value, int | float | np.number | np.ndarray | jax.Array
+    ):
         raise ValueError(f"{field}: {value!r} is not a number")
     if not np.all((low <= value) & (value <= high)):
         raise ValueError(f"{field}: {value} is not between {low:g} and {high:g}")

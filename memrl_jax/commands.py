@@ -8,7 +8,8 @@ import textwrap
 import typing
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from itertools import groupby
+from typing import Annotated, Any
 
 import numpy as np
 import tyro
@@ -55,7 +56,7 @@ class Resume:
 class Evaluate:
     """Play greedy episodes with every seed of a run; the run is left as it is."""
 
-    run: tyro.conf.Positional[str]
+    run: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN")]
     """Folder of the run."""
     episodes: int = 100
     """Episodes per seed, each in an environment of its own."""
@@ -67,7 +68,7 @@ class Evaluate:
 class Plot:
     """Draw the learning curves of runs: interquartile mean and 95 % interval over seeds."""
 
-    runs: tyro.conf.Positional[tuple[str, ...]]
+    runs: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="RUN ...")]
     """Folders of the runs."""
     out: str = "curves.png"
     """PNG to write."""
@@ -143,6 +144,8 @@ def plot(arguments: list[str]) -> int:
     for path in given.runs:
         place, _, _ = folder.read(path)
         past = history.read(place / "metrics.npz")
+        if not past:
+            raise ValueError(f"run: {path} has no metrics yet")
         checks.known("what", given.what, [k for k, v in past.items() if v.ndim == 2])
         prefix = "evaluation_" if given.what.startswith("evaluation_") else ""
         series[path] = (past[f"{prefix}step"], past[given.what])
@@ -185,7 +188,7 @@ def cell(x: Interval) -> str:
 def progress_bar(console: Console) -> Iterator[experiment.Report]:
     """Show steps, steps/s, time left and returns; without a terminal, a line every tenth."""
     bar = Progress(
-        TextColumn("{task.completed:>9,.0f} / {task.total:,.0f} steps"),
+        TextColumn("{task.fields[steps]}"),
         BarColumn(bar_width=None),
         TextColumn("{task.fields[rate]}"),
         TimeRemainingColumn(compact=True, elapsed_when_finished=True),
@@ -194,7 +197,7 @@ def progress_bar(console: Console) -> Iterator[experiment.Report]:
         disable=not console.is_terminal,
         speed_estimate_period=20,
     )
-    task = bar.add_task("", total=None, rate="compiling", now="-")
+    task = bar.add_task("", total=None, steps="compiling", rate="", now="-")
     tenth = 0
 
     def report(progress: experiment.Progress) -> None:
@@ -204,10 +207,11 @@ def progress_bar(console: Console) -> Iterator[experiment.Report]:
             now += f", greedy {progress.evaluation:.4g}"
         rate = f"{progress.rate:,.0f} steps/s"
         total = progress.total_steps
-        bar.update(task, completed=progress.steps, total=total, rate=rate, now=now)
+        steps = f"{progress.steps:>11,} / {total:,} steps"
+        bar.update(task, completed=progress.steps, total=total, steps=steps, rate=rate, now=now)
         if not console.is_terminal and 10 * progress.steps // total > tenth:
             tenth = 10 * progress.steps // total
-            console.print(f"{progress.steps:>11,} / {total:,} steps  {rate}  return {now}")
+            console.print(f"{steps}  {rate}  return {now}")
 
     with bar:
         yield report
@@ -217,31 +221,31 @@ def parse(kind: Any, arguments: list[str], program: str, default: Any = MISSING)
     """Read arguments into a dataclass; raises ValueError, in one line, for what does not fit."""
     registry = tyro.constructors.ConstructorRegistry()
     registry.primitive_rule(_options_rule)
+    prefixes = (tyro.conf.OmitArgPrefixes,)
+
+    def read() -> Any:
+        with registry:
+            return tyro.cli(kind, prog=program, args=arguments, default=default, config=prefixes)
+
     said = io.StringIO()
     try:
-        with contextlib.redirect_stderr(said), registry:
-            return tyro.cli(
-                kind,
-                prog=program,
-                args=arguments,
-                default=default,
-                config=(tyro.conf.OmitArgPrefixes,),
-            )
+        # Without a terminal, tyro writes plain text.
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+            return read()
     except SystemExit as stop:
-        if not stop.code:
-            raise
-        raise ValueError(_one_line(said.getvalue())) from None
+        if stop.code:
+            raise ValueError(_one_line(said.getvalue())) from None
+    return read()  # prints the help, and exits
 
 
-def _one_line(box: str) -> str:
-    """Take the message, and the nearest option, out of the box that tyro draws around them."""
-    lines = [line.strip("│╭╰╮╯ ") for line in box.splitlines()]
-    body = [line for line in lines if line and not line.startswith("─")][1:]
-    rules = [i for i, line in enumerate(lines) if line.startswith("─")]
-    message = " ".join(lines[1 : rules[1] if len(rules) > 1 else None])
-    options = [line.split()[0] for line in body if line.startswith("--")]
-    hint = f"; did you mean {options[0]}?" if "Perhaps you meant:" in body and options else ""
-    return f"{message}{hint}"
+def _one_line(text: str) -> str:
+    """Take the message, and the options near it, out of what tyro writes around them."""
+    lines = [line.strip() for line in text.splitlines()]
+    blocks = [list(x) for rule, x in groupby(lines, lambda line: not line.strip("-")) if not rule]
+    _title, message, *hints = blocks
+    likely = ("Perhaps you meant", "Arguments similar to")
+    near = [hint[1].split()[0] for hint in hints if hint[0].startswith(likely)]
+    return " ".join(message) + (f"; did you mean {' and '.join(near)}?" if near else "")
 
 
 def _options_rule(info: Any) -> Any:

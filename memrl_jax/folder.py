@@ -88,7 +88,10 @@ def truncate_log(folder: Path, step: int) -> None:
     path = folder / "progress.jsonl"
     if path.exists():
         lines = path.read_text().splitlines(keepends=True)
-        kept = [x for x in lines if x.endswith("\n") and json.loads(x)["step"] <= step]
+        try:
+            kept = [x for x in lines if x.endswith("\n") and json.loads(x)["step"] <= step]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"run: {path} cannot be read ({error})") from None
         write(path, "".join(kept))
 
 

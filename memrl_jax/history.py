@@ -38,8 +38,8 @@ def until(history: History, step: int) -> History:
 def read(path: Path) -> History:
     """Read `metrics.npz`; raises ValueError if it cannot be read."""
     try:
-        with np.load(path) as file:
-            return {name: file[name] for name in file.files}
+        with open(path, "rb") as file, np.load(file) as arrays:
+            return {name: arrays[name] for name in arrays.files}
     except FileNotFoundError:
         return {}
     except Exception as error:  # numpy and zipfile raise many kinds for a damaged file

@@ -78,7 +78,7 @@ def test_numbers_outside_are_refused(value: Any, shown: str) -> None:
         checks.within("discount", value, 0, 1)
 
 
-@pytest.mark.parametrize("value", ["0.5", None, [0.5], np.zeros(2)], ids=str)
+@pytest.mark.parametrize("value", ["0.5", None, [0.5]], ids=str)
 def test_what_is_no_number_is_refused(value: Any) -> None:
     with pytest.raises(ValueError, match=r"^discount: .* is not a number$"):
         checks.within("discount", value, 0, 1)

@@ -243,7 +243,7 @@ def test_q_loss_by_hand(double, loss):
             square = 0.5 * error**2
             one = square if loss == "squared" or abs(error) < 1 else abs(error) - 0.5
             expected += weight[i] * one * (not last[t, i]) / (L * N)
-    assert float(value) == pytest.approx(expected, rel=1e-5)
+    assert float(value) == pytest.approx(float(expected), rel=1e-5)
 
 
 def test_epsilon_falls_linearly_and_acts_at_random_that_often():

@@ -206,8 +206,8 @@ def _check(config: DQNConfig) -> None:
     checks.known("loss", config.loss, LOSSES)
     for field in ("discount", "target_rate", "epsilon_start", "epsilon_end"):
         checks.within(field, getattr(config, field), 0, 1)
-    for field in ("learning_rate", "epsilon_steps"):
-        checks.within(field, getattr(config, field), 0, float("inf"))
+    checks.within("learning_rate", config.learning_rate, 0, float("inf"))
+    checks.within("epsilon_steps", config.epsilon_steps, 1, float("inf"))
     if config.td_lambda is not None:
         checks.within("td_lambda", config.td_lambda, 0, 1)
         if config.n_step > 1:

@@ -56,7 +56,8 @@ def episodes(running: Running, timestep: TimeStep) -> tuple[Running, dict[str, A
         length = jnp.where(t.start, 0, running.length + 1)
         return Running(total, length), (total, length)
 
-    running, (total, length) = jax.lax.scan(step, running, timestep)
+    # Unrolled, because a loop of its own costs more than what it does.
+    running, (total, length) = jax.lax.scan(step, running, timestep, unroll=8)
     last = timestep.last
     return running, {
         "episodes": jnp.sum(last, dtype=jnp.int32),

@@ -1,0 +1,611 @@
+"""The command line: what it does, and that every mistake is answered in one line."""
+
+import ast
+import contextlib
+import dataclasses
+import inspect
+import io
+import json
+import re
+import resource
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import pytest
+from rich.console import Console
+
+import memrl_jax
+from memrl_jax import checkpoint, cli, commands, config, experiment, plot
+from memrl_jax.agents import AGENTS, DQNConfig
+from memrl_jax.environments import ENVIRONMENTS
+from memrl_jax.experiment import Progress, Result, Run
+from memrl_jax.memory import MEMORIES
+from memrl_jax.replay import REPLAYS
+
+ROOT = Path(__file__).parents[1]
+TINY: dict[str, Any] = {
+    "environment": "TMaze",
+    "memory_args": {"features": 8},
+    "encoder": (8,),
+    "environments": 2,
+    "total_steps": 640,
+    "capacity": 160,
+    "batch_size": 4,
+    "window": 4,
+    "learning_starts": 80,
+    "target_period": 5,
+}
+RUN = {"seeds": 3, "evaluate_every": 320, "evaluate_episodes": 4, "checkpoint_every": 160}
+
+
+class Answer(NamedTuple):
+    """What the command line gave back."""
+
+    code: int
+    out: str
+    err: str
+
+
+Memrl = Callable[..., Answer]
+
+
+@pytest.fixture
+def memrl(capsys: pytest.CaptureFixture[str]) -> Memrl:
+    """Run a command in this process."""
+
+    def run(*words: Any) -> Answer:
+        try:
+            code = cli.main([str(word) for word in words])
+        except SystemExit as stop:  # after the help of a command
+            code = int(stop.code or 0)
+        return Answer(code, *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The folder of a finished run and what was said about it."""
+    out = tmp_path_factory.mktemp("runs") / "tiny"
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        assert cli.main(["train", "drqn", *options(TINY | RUN), "--out", str(out)]) == 0
+    return out, said.getvalue()
+
+
+@pytest.fixture
+def copy(trained: tuple[Path, str], tmp_path: Path) -> Path:
+    """A copy of the folder, to tamper with."""
+    return Path(shutil.copytree(trained[0], tmp_path / "copy"))
+
+
+def options(settings: Mapping[str, Any]) -> list[str]:
+    """Write settings as a user would."""
+
+    def words(value: Any) -> list[str]:
+        if isinstance(value, Mapping):
+            return [f"{name}={x}" for name, x in value.items()]
+        return [str(x) for x in value] if isinstance(value, tuple) else [str(value)]
+
+    return [x for k, v in settings.items() for x in (f"--{k.replace('_', '-')}", *words(v))]
+
+
+def configure(settings: Mapping[str, Any]) -> config.Config:
+    """Write the same settings in Python."""
+    fields = {f.name for f in dataclasses.fields(config.Config)}
+    ours = {k: v for k, v in settings.items() if k in fields}
+    agents = {k: v for k, v in settings.items() if k not in fields}
+    base = config.presets["drqn"]
+    return base.replace(**ours, agent=base.agent.replace(**agents))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+def assert_one_line(answer: Answer, *parts: Any) -> None:
+    """Assert that a mistake was answered in one line that has these parts."""
+    assert answer.code == 2, answer
+    assert re.fullmatch("memrl: .+\n", answer.err), answer.err
+    assert "Traceback" not in answer.err
+    for part in parts:
+        assert str(part) in answer.err
+
+
+SETTINGS: list[tuple[dict[str, Any], list[str]]] = [
+    (
+        {"environment": "Cartpole-v1"},
+        ["environment: 'Cartpole-v1' is unknown", "did you mean 'CartPole-v1'?", "TMaze-active"],
+    ),
+    ({"memory": "gruu"}, ["memory: 'gruu' is unknown", "did you mean 'gru'?", "none, gru, lstm"]),
+    ({"replay": "unifrom"}, ["replay: 'unifrom' is unknown", "did you mean 'uniform'?"]),
+    ({"loss": "hubber"}, ["loss: 'hubber'", "did you mean 'huber'?", "squared, huber"]),
+    ({"total_steps": 7}, ["total_steps: 7 ", "environments x rollout_length = 8"]),
+    ({"total_steps": 0}, ["total_steps: 0 is below 1"]),
+    ({"total_steps": 80}, ["total_steps: 80 leaves nothing", "80 timesteps of warm-up"]),
+    ({"memory_args": {"foo": 1}}, ["memory_args: foo=1 is unknown", "features=64"]),
+    ({"memory_args": {"feature": 8}}, ["feature=8", "did you mean 'features'?"]),
+    ({"memory_args": {"features": 0}}, ["features: 0 is below 1"]),
+    ({"memory_args": {"features": 1.5}}, ["memory_args: features=1.5 is not of type int"]),
+    ({"memory_args": {"features": "many"}}, ["memory_args: features='many'", "type int like 64"]),
+    ({"environment_args": {"foo": 1}}, ["'foo' is unknown", "corridor", "bonus"]),
+    ({"environment_args": {"coridor": 1}}, ["'coridor'", "did you mean 'corridor'?"]),
+    ({"environment_args": {"corridor": 0}}, ["corridor: 0 is below 1"]),
+    ({"environment_args": {"bonus": "big"}}, ["bonus='big' is not a number"]),
+    ({"environments": 0}, ["environments: 0 is below 1"]),
+    ({"rollout_length": -4}, ["rollout_length: -4 is below 1"]),
+    ({"encoder": (8, 0)}, ["encoder: 0 is below 1"]),
+    ({"head": (-1,)}, ["head: -1 is below 1"]),
+    ({"capacity": 161}, ["capacity: 161 ", "environments x rollout_length = 8"]),
+    ({"capacity": 0}, ["capacity: 0 is below 1"]),
+    ({"capacity": 8}, ["window: 4 actions", "capacity / environments = 4"]),
+    ({"window": 80}, ["window: 80 actions", "capacity / environments = 80"]),
+    ({"window": 0}, ["window: 0 is below 1"]),
+    ({"n_step": 5}, ["n_step: 5 ", "window = 4"]),
+    ({"n_step": 0}, ["n_step: 0 is below 1"]),
+    ({"td_lambda": 2.0}, ["td_lambda: 2.0 is not between 0 and 1"]),
+    ({"td_lambda": 0.5, "n_step": 2}, ["td_lambda: 0.5 ", "n_step = 2"]),
+    ({"discount": float("nan")}, ["discount: nan is not between 0 and 1"]),
+    ({"discount": 1.5}, ["discount: 1.5 is not between 0 and 1"]),
+    ({"learning_rate": -1.0}, ["learning_rate: -1.0 is not between 0 and inf"]),
+    ({"max_gradient_norm": -1.0}, ["max_gradient_norm: -1.0 is not between 0 and inf"]),
+    ({"epsilon_start": 2.0}, ["epsilon_start: 2.0 is not between 0 and 1"]),
+    ({"epsilon_end": -0.1}, ["epsilon_end: -0.1 is not between 0 and 1"]),
+    ({"target_rate": 1.5}, ["target_rate: 1.5 is not between 0 and 1"]),
+    ({"target_period": 0}, ["target_period: 0 is below 1"]),
+    ({"batch_size": 0}, ["batch_size: 0 is below 1"]),
+    ({"updates": 0}, ["updates: 0 is below 1"]),
+    ({"learning_starts": -1}, ["learning_starts: -1 is below 0"]),
+    ({"environment": "Pendulum-v1"}, ["environment: Pendulum-v1 has continuous actions", "dqn"]),
+]
+
+
+@pytest.mark.parametrize("settings, parts", SETTINGS, ids=lambda x: str(x)[:40])
+def test_settings_out_of_range(
+    memrl: Memrl, tmp_path: Path, settings: dict[str, Any], parts: list[str]
+) -> None:
+    """The command line says what Python says."""
+    given = TINY | settings
+    answer = memrl("train", "drqn", *options(given), "--out", tmp_path / "new")
+    assert_one_line(answer, *parts)
+    assert answer.out == "" and list(tmp_path.iterdir()) == []
+    with pytest.raises(ValueError) as error:
+        memrl_jax.make_train(configure(given))
+    assert answer.err == f"memrl: {error.value}\n"
+
+
+@pytest.mark.parametrize(
+    "words, parts",
+    [
+        ("trian", ["command: 'trian'", "did you mean 'train'?", "train, evaluate, plot, list"]),
+        ("--hlep", ["command: '--hlep' is unknown"]),
+        ("train drnq", ["preset: 'drnq'", "did you mean 'drqn'?", "dqn, drqn"]),
+        ("train drqn --sedes 3", ["--sedes, 3", "did you mean --seeds?"]),
+        ("train drqn --sedes 3 --bath-size 4", ["did you mean", "--seeds", "--batch-size"]),
+        ("train drqn extra", ["extra"]),
+        ("train drqn --seeds", ["--seeds"]),
+        ("train drqn --seeds abc", ["--seeds", "'abc'"]),
+        ("train drqn --seeds 1.5", ["--seeds", "'1.5'"]),
+        ("train drqn --seeds 0", ["seeds: 0 is below 1"]),
+        ("train drqn --seed -1", ["seed: -1 is below 0"]),
+        ("train drqn --seed 99999999999999999999", ["seed: 99999999999999999999 is not between"]),
+        ("train drqn --log-every 0", ["log_every: 0 is below 1"]),
+        ("train drqn --evaluate-every -1", ["evaluate_every: -1 is below 1"]),
+        ("train drqn --evaluate-episodes 0", ["evaluate_episodes: 0 is below 1"]),
+        ("train drqn --checkpoint-every 0", ["checkpoint_every: 0 is below 1"]),
+        ("train drqn --target-return nan", ["target_return: nan is not between"]),
+        ("train drqn --learning-rate fast", ["--learning-rate", "'fast'"]),
+        ("train drqn --td-lambda x", ["--td-lambda", "'x'"]),
+        ("train drqn --encoder a", ["--encoder", "'a'"]),
+        ("train drqn --memory-args features", ["--memory-args", "'features' is not name=value"]),
+        ("train drqn --memory-args =8", ["--memory-args", "'=8' is not name=value"]),
+        ("train --resume", ["--resume"]),
+        ("train --resume nowhere", ["run: nowhere is not a run folder"]),
+        ("train --resume nowhere --seeds 3", ["--seeds, 3"]),
+        ("evaluate", ["RUN"]),
+        ("evaluate nowhere", ["run: nowhere is not a run folder"]),
+        ("evaluate nowhere --episodes x", ["--episodes", "'x'"]),
+        ("plot", ["runs: "]),
+        ("plot nowhere", ["run: nowhere is not a run folder"]),
+        ("plot nowhere --out curves.jpg", ["out: 'curves.jpg'", ".png"]),
+        ("list everything", ["everything"]),
+    ],
+)
+def test_words_that_are_wrong(
+    memrl: Memrl,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    words: str,
+    parts: list[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    answer = memrl(*words.split())
+    assert_one_line(answer, *parts)
+    assert answer.out == "" and list(tmp_path.iterdir()) == []
+
+
+def test_mistakes_are_plain_text_in_a_terminal(
+    memrl: Memrl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
+    assert_one_line(memrl("train", "drqn", "--sedes", 3), "--sedes, 3; did you mean --seeds?\n")
+
+
+@pytest.mark.parametrize(
+    "words, parts",
+    [
+        ("evaluate {run} --episodes 0", ["episodes: 0 is below 1"]),
+        ("evaluate {run} --seed -1", ["seed: -1 is below 0"]),
+        (
+            "plot {run} --what retrun",
+            ["what: 'retrun' is unknown", "did you mean 'return'?", "evaluation_return"],
+        ),
+        ("plot {run} --what step", ["what: 'step' is unknown"]),
+        ("plot {run} --out {run}/none/curves.png", ["No such file or directory", "{run}/none/"]),
+        ("plot {run}/config.json", ["run: {run}/config.json", "Not a directory"]),
+        ("train drqn --out {run}", ["out: {run} exists", "--resume {run}"]),
+        ("train drqn --out {run}/config.json", ["out: {run}/config.json exists"]),
+        ("train drqn --out {run}/config.json/x", ["out: {run}/config.json/x", "Not a directory"]),
+    ],
+)
+def test_words_that_are_wrong_for_a_run(
+    memrl: Memrl, copy: Path, words: str, parts: list[str]
+) -> None:
+    before = contents(copy)
+    answer = memrl(*words.format(run=copy).split())
+    assert_one_line(answer, *(part.format(run=copy) for part in parts))
+    assert answer.out == "" and contents(copy) == before
+
+
+def rewrite(*where: str, value: Any) -> Callable[[Path], None]:
+    """Return what sets one entry of a run's config.json."""
+
+    def tamper(run: Path) -> None:
+        given = json.loads((run / "config.json").read_text())
+        entry = given
+        for name in where[:-1]:
+            entry = entry[name]
+        entry[where[-1]] = value
+        (run / "config.json").write_text(json.dumps(given))
+
+    return tamper
+
+
+def replace(name: str, change: Callable[[bytes], bytes]) -> Callable[[Path], None]:
+    """Return what changes the bytes of a file."""
+
+    def tamper(run: Path) -> None:
+        (run / name).write_bytes(change((run / name).read_bytes()))
+
+    return tamper
+
+
+def flip(place: float) -> Callable[[bytes], bytes]:
+    """Return what changes one bit of the byte at a fraction of the length."""
+
+    def change(data: bytes) -> bytes:
+        i = int(place * len(data))
+        return data[:i] + bytes([data[i] ^ 1]) + data[i + 1 :]
+
+    return change
+
+
+CONFIG, LAST = "config.json", "checkpoints/000000000640.ckpt"
+DAMAGE: dict[str, tuple[str, Callable[[Path], None], list[str]]] = {
+    "config truncated": (
+        "train --resume",
+        replace(CONFIG, lambda data: data[:-9]),
+        ["config.json cannot be read"],
+    ),
+    "config binary": (
+        "evaluate",
+        replace(CONFIG, lambda data: b"\x80\xff"),
+        ["config.json cannot be read"],
+    ),
+    "config of another kind": (
+        "plot",
+        replace(CONFIG, lambda data: b"[1]"),
+        ["config.json cannot be read"],
+    ),
+    "config without its agent": (
+        "evaluate",
+        replace(CONFIG, lambda data: b'{"config": {}, "run": {}}'),
+        ["config: not a config", "'agent'"],
+    ),
+    "config of an unknown agent": (
+        "evaluate",
+        rewrite("config", "agent", "name", value="dqm"),
+        ["agent: 'dqm' is unknown", "did you mean 'dqn'?"],
+    ),
+    "config with an unknown setting": (
+        "evaluate",
+        rewrite("config", "enviroment", value="TMaze"),
+        ["config: 'enviroment' is unknown", "did you mean 'environment'?"],
+    ),
+    "config with a number for a list": (
+        "evaluate",
+        rewrite("config", "encoder", value=8),
+        ["config: encoder=8 is not of type tuple"],
+    ),
+    "config with a text for a number": (
+        "evaluate",
+        rewrite("config", "agent", "td_lambda", value="half"),
+        ["td_lambda: 'half' is not a number"],
+    ),
+    "config with a text for a switch": (
+        "train --resume",
+        rewrite("config", "previous_action", value="no"),
+        ["config: previous_action='no' is not of type bool"],
+    ),
+    "run options of another kind": (
+        "train --resume",
+        rewrite("run", value=5),
+        ["config.json cannot be read"],
+    ),
+    "unknown run option": (
+        "train --resume",
+        rewrite("run", "log_evry", value=3),
+        ["config.json: 'log_evry' is unknown", "did you mean 'log_every'?"],
+    ),
+    "run option out of range": (
+        "train --resume",
+        rewrite("run", "seeds", value="three"),
+        ["seeds: 'three' is not a whole number"],
+    ),
+    "checkpoint truncated": (
+        "train --resume",
+        replace(LAST, lambda data: data[:-100]),
+        [LAST, "truncated, expected", "found"],
+    ),
+    "checkpoint empty": (
+        "evaluate",
+        replace(LAST, lambda data: b""),
+        [LAST, "not a memrl_jax checkpoint"],
+    ),
+    "checkpoint foreign": (
+        "train --resume",
+        replace(LAST, lambda data: b"PK\x03\x04" + data),
+        [LAST, "not a memrl_jax checkpoint"],
+    ),
+    "checkpoint with a byte changed": (
+        "train --resume",
+        replace(LAST, flip(0.9)),
+        [LAST, "checksum mismatch", "leaves"],
+    ),
+    "checkpoint with a byte of the header changed": (
+        "evaluate",
+        replace(LAST, flip(0.01)),
+        [LAST, "checksum mismatch", "header"],
+    ),
+    "checkpoint of another shape": (
+        "train --resume",
+        rewrite("config", "memory_args", "features", value=16),
+        [LAST, "shape of leaf", "[3, 2, 8] in the file, [3, 2, 16] expected"],
+    ),
+    "checkpoint of another memory": (
+        "evaluate",
+        rewrite("config", "memory", value="lstm"),
+        [LAST, "missing leaves", "unexpected leaves"],
+    ),
+    "no checkpoint": (
+        "evaluate",
+        lambda run: shutil.rmtree(run / "checkpoints"),
+        ["run: ", "has no checkpoint"],
+    ),
+    "metrics truncated": (
+        "plot",
+        replace("metrics.npz", lambda data: data[:100]),
+        ["metrics: ", "metrics.npz cannot be read"],
+    ),
+    "metrics with a byte changed": (
+        "plot",
+        replace("metrics.npz", flip(0.5)),
+        ["metrics: ", "metrics.npz cannot be read"],
+    ),
+    "metrics foreign": (
+        "train --resume",
+        replace("metrics.npz", lambda data: b"hello"),
+        ["metrics: ", "metrics.npz cannot be read"],
+    ),
+    "no metrics": (
+        "plot",
+        lambda run: (run / "metrics.npz").unlink(),
+        ["run: ", "has no metrics yet"],
+    ),
+    "log foreign": (
+        "train --resume",
+        replace("progress.jsonl", lambda data: b"hello\n" + data),
+        ["run: ", "progress.jsonl cannot be read"],
+    ),
+}
+
+
+@pytest.mark.parametrize("command, damage, parts", DAMAGE.values(), ids=DAMAGE.keys())
+def test_damaged_runs(
+    memrl: Memrl, copy: Path, command: str, damage: Callable[[Path], None], parts: list[str]
+) -> None:
+    damage(copy)
+    before = contents(copy)
+    assert_one_line(memrl(*command.split(), copy), *parts)
+    assert contents(copy) == before
+
+
+def test_a_loss_that_is_not_finite(memrl: Memrl, copy: Path) -> None:
+    (copy / LAST).unlink()
+    place = copy / "checkpoints/000000000480.ckpt"
+    _, settings, run = experiment.read(str(copy))
+    carry = checkpoint.load(place, experiment.make_program(settings, run).shapes)
+    for x in jax.tree.leaves(carry.train.agent.learner.params):
+        x[1] = np.nan
+    checkpoint.save(place, carry, {"step": 480})
+    answer = memrl("train", "--resume", copy)
+    assert_one_line(answer, "loss: nan at step 488 of seed 1", "checkpoint")
+    assert [path.name for path in (copy / "checkpoints").iterdir()] == [place.name]
+
+
+def test_train(trained: tuple[Path, str]) -> None:
+    out, said = trained
+    _, settings, run = experiment.read(str(out))
+    assert settings == configure(TINY)
+    assert run == Run(out=str(out), **RUN)
+    assert re.search(r"kB of replay and .* for 3 seeds\n", said)
+    for part in ("640 / 640 steps", "steps/s", "last evaluation: IQM over seeds", "tiny"):
+        assert part in said
+    assert said.endswith(f"finished: {out}\n")
+
+
+def test_resume_of_a_finished_run(memrl: Memrl, copy: Path) -> None:
+    before = contents(copy)
+    answer = memrl("train", "--resume", copy)
+    assert answer.code == 0 and answer.err == ""
+    assert answer.out.endswith(f"finished: {copy}\n")
+    assert contents(copy) == before
+
+
+def test_an_interrupted_run_says_how_to_go_on(capsys: pytest.CaptureFixture[str]) -> None:
+    path = Path("runs") / ("a [long] name " * 10)
+    assert commands.watch(lambda say, report: Result(path, {}, finished=False)) == 130
+    assert f"memrl train --resume {path}\n" in capsys.readouterr().out
+
+
+def test_ctrl_c_elsewhere(memrl: Memrl, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(arguments: list[str]) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(commands, "list_names", interrupted)
+    assert memrl("list") == (130, "", "memrl: interrupted\n")
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_progress(terminal: bool) -> None:
+    console = Console(file=io.StringIO(), force_terminal=terminal, width=120)
+    with commands.progress_bar(console) as report:
+        console.print("compiling takes a while")
+        for steps in range(0, 1000, 20):
+            report(Progress(steps, 1000, 5432.1, float("nan"), None))
+        report(Progress(1000, 1000, 5432.1, 0.5, 0.25))
+    assert isinstance(console.file, io.StringIO)
+    said = console.file.getvalue()
+    for part in ("a while\n", "1,000 / 1,000 steps", "5,432 steps/s", "return 0.5, greedy 0.25"):
+        assert part in said
+    if not terminal:
+        assert len(said.splitlines()) == 1 + 10
+
+
+def test_evaluate(memrl: Memrl, copy: Path) -> None:
+    before = contents(copy)
+    answer = memrl("evaluate", copy, "--episodes", 5)
+    assert answer.code == 0 and answer.err == ""
+    assert "5 greedy episodes per seed" in answer.out
+    number = r"-?[\d.]+ \[-?[\d.]+, -?[\d.]+\]"
+    for row in ("0", "1", "2", "IQM over seeds"):
+        assert re.search(rf"│ {row} +│ {number} +│ {number} +│", answer.out), row
+    assert contents(copy) == before
+
+
+@pytest.mark.parametrize("what", ["evaluation_return", "loss"])
+def test_plot(
+    memrl: Memrl, trained: tuple[Path, str], copy: Path, tmp_path: Path, what: str
+) -> None:
+    out = tmp_path / "curves.png"
+    answer = memrl("plot", trained[0], copy, "--what", what, "--out", out)
+    assert answer == (0, f"{out}\n", "")
+    assert out.read_bytes().startswith(b"\x89PNG\r\n")
+    assert [path.name for path in tmp_path.iterdir() if path != copy] == ["curves.png"]
+
+
+def test_runs_of_one_name_are_all_drawn(
+    memrl: Memrl, trained: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: dict[str, Any] = {}
+    monkeypatch.setattr(plot, "curves", lambda series, path, ylabel: drawn.update(series))
+    others = [shutil.copytree(trained[0], tmp_path / x / "tiny") for x in "ab"]
+    assert memrl("plot", *others).code == 0
+    assert list(drawn) == [str(path) for path in others]
+    for steps, values in drawn.values():
+        assert steps.tolist() == [320, 640] and values.shape == (3, 2)
+
+
+def test_list(memrl: Memrl) -> None:
+    answer = memrl("list")
+    assert answer.code == 0 and answer.err == ""
+    listed = re.split(r"[\s,]+", answer.out)
+    for registry in (ENVIRONMENTS, MEMORIES, REPLAYS, AGENTS, config.presets):
+        assert set(registry) <= set(listed)
+    assert all(len(line) <= 80 for line in answer.out.splitlines())
+
+
+@pytest.mark.parametrize("words", ["", "-h", "--help"])
+def test_help(memrl: Memrl, words: str) -> None:
+    answer = memrl(*words.split())
+    assert answer == (0, cli.HELP, "")
+
+
+@pytest.mark.parametrize("words", ["train", "train --help", "train -h"])
+def test_help_names_the_presets(memrl: Memrl, words: str) -> None:
+    answer = memrl(*words.split())
+    assert answer.code == 0 and answer.err == ""
+    assert f"presets: {', '.join(config.presets)}" in answer.out
+
+
+@pytest.mark.parametrize("command, cls", [("evaluate", commands.Evaluate), ("plot", commands.Plot)])
+def test_help_of_a_command(memrl: Memrl, command: str, cls: type) -> None:
+    answer = memrl(command, "--help")
+    assert answer.code == 0 and answer.err == ""
+    said = squeezed(answer.out)
+    for name, text in documented(cls).items():
+        assert squeezed(text) in said, name
+
+
+@pytest.mark.parametrize("cls", [config.Config, DQNConfig, Run])
+def test_help_lists_every_setting(memrl: Memrl, cls: type) -> None:
+    answer = memrl("train", "drqn", "--help")
+    assert answer.code == 0 and answer.err == ""
+    texts = documented(cls)
+    assert list(texts) == [f.name for f in dataclasses.fields(cls)]
+    for name, text in texts.items():
+        if name != "agent":  # its settings are listed one by one
+            assert re.search(rf"\n\W+--{name.replace('_', '-')}[ ,]", answer.out), name
+        assert squeezed(text) in squeezed(answer.out), name
+
+
+def documented(cls: type) -> dict[str, str]:
+    """Return the fields of a class with the text that stands below each in its source."""
+    (tree,) = ast.parse(inspect.getsource(cls)).body
+    assert isinstance(tree, ast.ClassDef)
+    texts = {}
+    for field, text in zip(tree.body, tree.body[1:], strict=False):
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
+            assert isinstance(text, ast.Expr), field.target.id
+            texts[field.target.id] = ast.literal_eval(text.value)
+    return texts
+
+
+def squeezed(text: str) -> str:
+    """Leave out blanks and the frame, so that wrapping does not matter."""
+    return re.sub(r"[\s│]+", "", text)
+
+
+def test_help_comes_at_once() -> None:
+    program = "import sys; from memrl_jax import cli; cli.main(['--help']); print(*sys.modules)"
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert done.stdout.startswith(cli.HELP)
+    assert not {"jax", "numpy", "tyro"} & set(done.stdout.split())
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1
+
+
+def test_exit_status_of_the_program() -> None:
+    command = [sys.executable, "-m", "memrl_jax.cli", "train", "drqn", "--seeds", "0"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", "memrl: seeds: 0 is below 1\n")
