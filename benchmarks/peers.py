@@ -88,7 +88,8 @@ def _rejax_algorithm(config: Config) -> Any:
 def stable_baselines3(config: Config, threads: int) -> Program:
     """Prepare Stable-Baselines3 with gymnasium's CartPole and a number of torch's threads.
 
-    Its exploration is that of most of a run: it skips the network where it acts at random.
+    It explores as in most of a run, for it skips the network where it acts at random. Unlike ours
+    it has no double Q-learning.
     """
     import torch
     from stable_baselines3 import DQN

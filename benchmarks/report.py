@@ -17,6 +17,7 @@ from benchmarks.timing import Timing, ratio
 from memrl_jax import folder
 
 PIECES = ("act", "add", "sample", "update")  # together an iteration
+LABELS = {"learn": "sample + update in one", "memrl": "whole iteration"}
 
 
 def machine() -> dict[str, Any]:
@@ -62,7 +63,8 @@ def _speeds(timings: Sequence[Timing]) -> Table:
         for column in (f"{name}\nsteps/s", "compile s", "memrl is\nfaster by"):
             table.add_column(column, justify="right")
     for ours in (t for t in timings if t.name == "memrl"):
-        cells = [f"{ours.capacity:,} rows", str(ours.seeds), _us(ours), *_speed(ours)]
+        microseconds = f"{np.median(ours.microseconds):,.1f}"
+        cells = [f"{ours.capacity:,} rows", str(ours.seeds), microseconds, *_speed(ours)]
         for name in rivals:
             theirs = cases.get((name, ours.capacity, ours.seeds))
             cells += [*_speed(theirs), _faster(ours, theirs)] if theirs else ["-", "-", "-"]
@@ -80,10 +82,10 @@ def _faster(ours: Timing, theirs: Timing) -> str:
 
 
 def _split(timings: Sequence[Timing]) -> Table:
-    """Split an iteration of one seed: rows are pieces, columns capacities."""
+    """Split an iteration of one seed: times, and shares of the sum of all pieces."""
     cases = {t[:3]: t for t in timings}
     capacities = [t.capacity for t in timings if t.name == PIECES[0]]
-    table = _table("us/iteration alone, 1 seed", *(f"{c:,} rows" for c in capacities))
+    table = _table("us/iteration, 1 seed", *(f"{c:,} rows" for c in capacities))
     sums = [np.sum([cases[p, c, 1].microseconds for p in PIECES], axis=0) for c in capacities]
     for name in (*PIECES, "learn", "memrl"):
         times = [cases[name, c, 1].microseconds for c in capacities]
@@ -93,9 +95,6 @@ def _split(timings: Sequence[Timing]) -> Table:
         ]
         table.add_row(LABELS.get(name, name), *cells, end_section=name == PIECES[-1])
     return table
-
-
-LABELS = {"learn": "sample + update in one", "memrl": "whole iteration"}
 
 
 def _targets(timings: Sequence[Timing]) -> Table:
@@ -119,7 +118,3 @@ def _table(first: str, *columns: str) -> Table:
     for column in columns:
         table.add_column(column, justify="right")
     return table
-
-
-def _us(timing: Timing) -> str:
-    return f"{np.median(timing.microseconds):,.1f}"

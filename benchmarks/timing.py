@@ -1,5 +1,6 @@
 """Timing programs in turns, so that whatever else a machine does falls on all of them."""
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -78,12 +79,15 @@ def interleave(programs: Sequence[Program], seconds: float, turns: int) -> list[
 
 
 def _iterations(program: Program, seconds: float) -> int:
-    """Return how many iterations take about `seconds`."""
+    """Return how many iterations take about `seconds`, found as `memrl train` finds its pace."""
     program.advance(1)
     iterations = 1
-    while (took := _time(program, iterations)) < seconds / 8:
-        iterations *= 2
-    return max(1, round(iterations * seconds / took))
+    for _ in range(8):
+        took = _time(program, iterations)
+        if took > 0.7 * seconds:
+            break
+        iterations = math.ceil(iterations * seconds / took)
+    return iterations
 
 
 def _time(program: Program, iterations: int) -> float:

@@ -74,9 +74,12 @@ QUICK = Plan(
 )
 
 
-def measure(plan: Plan, setting: Setting, say: Say) -> list[Timing]:
-    """Compile all programs of a setting, then time them in turns."""
-    programs = [*our_programs(plan, setting, say), *peer_programs(plan, setting, say)]
+def measure(plan: Plan, setting: Setting, threads: int | None, say: Say) -> list[Timing]:
+    """Compile all programs of a setting, then time them in turns.
+
+    `threads` are those of torch; None does without Stable-Baselines3.
+    """
+    programs = our_programs(plan, setting, say) + peer_programs(plan, setting, threads, say)
     say(f"timing {len(programs)} programs, {plan.turns} turns of {plan.seconds} s each")
     return interleave(programs, plan.seconds, plan.turns)
 
@@ -92,7 +95,7 @@ def our_programs(plan: Plan, setting: Setting, say: Say) -> list[Program]:
     return programs
 
 
-def peer_programs(plan: Plan, setting: Setting, say: Say) -> list[Program]:
+def peer_programs(plan: Plan, setting: Setting, threads: int | None, say: Say) -> list[Program]:
     """Prepare the other libraries that are installed and can do the same."""
     programs = []
     # rejax always updates after every vector step.
@@ -100,9 +103,7 @@ def peer_programs(plan: Plan, setting: Setting, say: Say) -> list[Program]:
         for capacity, seeds in plan.rejax:
             say(f"compiling rejax: {capacity:,} rows, {seeds} seeds")
             programs.append(peers.rejax(setting.config(capacity), seeds))
-    if peers.installed(peers.SB3):
-        say("trying Stable-Baselines3 with one thread and with all")
-        threads = peers.best_threads(setting.config(SMALL))
+    if threads is not None:
         for capacity, _ in plan.sb3:
             programs.append(peers.stable_baselines3(setting.config(capacity), threads))
     return programs
@@ -114,11 +115,12 @@ def main() -> None:
     quick = parser.parse_args().quick
     cli.use_every_core()
     console, plan = Console(), QUICK if quick else FULL
-    results = {"machine": report.machine(), "settings": {}}
-    console.print(", ".join(f"{k} {v}" for k, v in results["machine"].items()))
+    threads = peers.best_threads(TEN.config(SMALL)) if peers.installed(peers.SB3) else None
+    results = {"machine": report.machine() | {"torch threads": threads}, "settings": {}}
+    console.print(", ".join(f"{k} {v}" for k, v in results["machine"].items()), markup=False)
     for setting in plan.settings:
         with console.status(setting.name) as status:
-            timings = measure(plan, setting, status.update)
+            timings = measure(plan, setting, threads, status.update)
         console.print(report.tables(setting.name, timings))
         results["settings"][setting.name] = report.figures(timings)
     path = RESULTS / ("train-quick.json" if quick else "train.json")

@@ -31,11 +31,11 @@ class Encoder(nn.Module):
     def __call__(self, timestep: TimeStep) -> Array:
         """Return features [..., D]."""
         batch = timestep.reward.shape
-        specs, declared = jax.tree.flatten(self.observations, is_leaf=_is_spec)
-        leaves, given = jax.tree.flatten(timestep.observation)
-        if given != declared:  # type: ignore[operator]
-            raise ValueError(f"observation: {given} is not the declared {declared}")
-        parts = [features(*pair, len(batch)) for pair in zip(specs, leaves, strict=True)]
+        specs = _named(self.observations)
+        leaves = _named(timestep.observation)
+        if specs.keys() != leaves.keys():
+            raise ValueError(f"observation: parts {[*leaves]} are not the declared {[*specs]}")
+        parts = [features(specs[name], x, len(batch)) for name, x in leaves.items()]
         # A window may begin inside an episode; there, too, nothing came before.
         before = ~timestep.start[..., None]
         if self.previous_action:
@@ -45,8 +45,12 @@ class Encoder(nn.Module):
         return MLP(self.widths)(jnp.concatenate(parts, axis=-1))
 
 
-def _is_spec(x: Any) -> bool:
-    return isinstance(x, Discrete | Continuous)
+def _named(observation: Any) -> dict[str, Any]:
+    """Return the leaves by their path; linen freezes its own dictionaries, so types may differ."""
+    leaves = jax.tree_util.tree_leaves_with_path(
+        observation, is_leaf=lambda x: isinstance(x, Discrete | Continuous)
+    )
+    return {jax.tree_util.keystr(path): leaf for path, leaf in leaves}
 
 
 def features(spec: Discrete | Continuous, x: Array, batch_axes: int) -> Array:

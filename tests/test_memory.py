@@ -1,5 +1,6 @@
 """What every neural memory promises, for every one in the registry and for any cell of flax."""
 
+import re
 from functools import cache, partial
 from typing import Any, NamedTuple
 
@@ -232,3 +233,15 @@ def test_parameters_come_from_the_key(name: str) -> None:
 def test_features_are_counted(name: str, features: Any) -> None:
     with pytest.raises(ValueError, match=f"^features: {features} is "):
         MEMORIES[name](features)
+
+
+@pytest.mark.parametrize("name", ["gru", "lstm"])
+def test_vmapped_initialization_batches_no_factorization(name: str) -> None:
+    """Batched QR factorizations that run at once can wait for each other for ever on two cores."""
+    memory = MEMORIES[name](features=4)
+    keys = jax.random.split(jax.random.key(0), 3)
+    init = jax.vmap(lambda key: memory.init(key, jnp.ones(2)))
+    factorized = re.findall(r":f32\[([\d,]+)\] = qr\[", str(jax.make_jaxpr(init)(keys)))
+    assert factorized and set(factorized) == {"4,4"}
+    single = memory.init(keys[1], jnp.ones(2))
+    jax.tree.map(np.testing.assert_array_equal, jax.tree.map(lambda x: x[1], init(keys)), single)

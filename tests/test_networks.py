@@ -196,7 +196,7 @@ def test_previous_actions_may_be_continuous() -> None:
 def test_previous_rewards_are_used() -> None:
     timestep = steps(VECTOR, T, B)
     features = encode(VECTOR, timestep, previous_reward=True)
-    np.testing.assert_array_equal(features[..., 2], timestep.reward)
+    np.testing.assert_array_equal(features[..., 2], timestep.reward * ~timestep.start)
     both = encode(VECTOR, timestep, previous_action=True, previous_reward=True)
     assert both.shape == (T, B, 2 + ACTIONS + 1)
 
@@ -229,5 +229,5 @@ def test_plain_values_are_those_of_the_last_layer() -> None:
 
 
 def test_observations_must_be_as_declared() -> None:
-    with pytest.raises(ValueError, match="zip"):
+    with pytest.raises(ValueError, match=r"parts .*are not the declared"):
         encode({"a": VECTOR, "b": VECTOR}, steps({"a": VECTOR}, B))

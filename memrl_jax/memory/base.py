@@ -27,6 +27,9 @@ def from_step(
 def from_cell(cell: nn.RNNCellBase) -> NeuralMemory:
     """Make a memory from a flax recurrent cell whose carry does not depend on the input's size."""
 
+    # One seed after another, also under vmap: the cells' orthogonal initializers factorize, and on
+    # a CPU of two cores several batched factorizations at once can wait for each other for ever.
+    @jax.custom_batching.sequential_vmap
     def init(key: Key, x: Array) -> Any:
         return cell.init(key, initial_state(), x)
 
