@@ -1,15 +1,13 @@
 """The DQNs of other libraries, with the settings of ours."""
 
-import os
 from importlib import metadata
 from importlib.util import find_spec
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from benchmarks.timing import Program, compiled, interleave, loop
+from benchmarks.timing import Program, compiled, loop
 from memrl_jax.config import Config
 
 REJAX, SB3 = "rejax", "stable-baselines3"
@@ -119,12 +117,12 @@ def stable_baselines3(config: Config, threads: int) -> Program:
         torch.set_num_threads(threads)
         model.learn(iterations * per_iteration, reset_num_timesteps=False)
 
-    return Program(SB3, options.capacity, 1, None, advance, lambda: model.num_timesteps)
-
-
-def best_threads(config: Config) -> int:
-    """Return the number of threads that suits Stable-Baselines3 best: one or all cores."""
-    counts = sorted({1, len(os.sched_getaffinity(0))})
-    timings = interleave([stable_baselines3(config, n) for n in counts], seconds=0.3, turns=3)
-    medians = [np.median(timing.microseconds) for timing in timings]
-    return counts[int(np.argmin(medians))]
+    return Program(
+        SB3,
+        options.capacity,
+        seeds=1,
+        compile_seconds=None,
+        advance=advance,
+        steps=lambda: model.num_timesteps,
+        variant=f"{threads} thread{'s' if threads > 1 else ''}",
+    )

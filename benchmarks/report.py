@@ -73,7 +73,8 @@ def _speeds(timings: Sequence[Timing]) -> Table:
 
 
 def _speed(timing: Timing) -> tuple[str, str]:
-    speed = f"{np.median(timing.steps_per_second):,.0f}"
+    variant = f" ({timing.variant})" if timing.variant else ""
+    speed = f"{np.median(timing.steps_per_second):,.0f}{variant}"
     return speed, f"{timing.compile_seconds:.1f}" if timing.compile_seconds else "-"
 
 

@@ -19,6 +19,7 @@ class Program(NamedTuple):
     compile_seconds: float | None
     advance: Callable[[int], None]  # iterations of every seed; returns once they are done
     steps: Callable[[], int]  # environment steps so far, over all seeds
+    variant: str = ""  # of which the fastest counts
 
 
 class Timing(NamedTuple):
@@ -30,6 +31,7 @@ class Timing(NamedTuple):
     compile_seconds: float | None
     microseconds: np.ndarray  # [turns]
     steps: np.ndarray  # [turns] environment steps; 0 for a piece of training
+    variant: str = ""
 
     @property
     def steps_per_second(self) -> np.ndarray:
@@ -75,7 +77,20 @@ def interleave(programs: Sequence[Program], seconds: float, turns: int) -> list[
             microseconds = _time(programs[i], lengths[i]) * 1e6
             took[:, i, turn] = microseconds, programs[i].steps() - before
         took[:, :, turn] /= lengths
-    return [Timing(*p[:4], *x) for p, x in zip(programs, took.swapaxes(0, 1), strict=True)]
+    return [
+        Timing(*program[:4], *measured, program.variant)
+        for program, measured in zip(programs, took.swapaxes(0, 1), strict=True)
+    ]
+
+
+def fastest(timings: Sequence[Timing]) -> list[Timing]:
+    """Keep the fastest variant of every case."""
+    best: dict[tuple[str, int, int], Timing] = {}
+    for timing in timings:
+        other = best.setdefault(timing[:3], timing)
+        if np.median(timing.microseconds) < np.median(other.microseconds):
+            best[timing[:3]] = timing
+    return list(best.values())
 
 
 def _iterations(program: Program, seconds: float) -> int:

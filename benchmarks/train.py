@@ -7,6 +7,7 @@ mean little on a machine that is busy with other things. Figures go to benchmark
 """
 
 import argparse
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -15,7 +16,7 @@ from rich.console import Console
 
 from benchmarks import memrl, peers, report
 from benchmarks.targets import LARGE, MIDDLE, SMALL
-from benchmarks.timing import Program, Timing, interleave
+from benchmarks.timing import Program, Timing, fastest, interleave
 from memrl_jax import cli
 from memrl_jax.agents import DQNConfig
 from memrl_jax.config import Config
@@ -74,14 +75,11 @@ QUICK = Plan(
 )
 
 
-def measure(plan: Plan, setting: Setting, threads: int | None, say: Say) -> list[Timing]:
-    """Compile all programs of a setting, then time them in turns.
-
-    `threads` are those of torch; None does without Stable-Baselines3.
-    """
-    programs = our_programs(plan, setting, say) + peer_programs(plan, setting, threads, say)
+def measure(plan: Plan, setting: Setting, say: Say) -> list[Timing]:
+    """Compile all programs of a setting, then time them in turns."""
+    programs = our_programs(plan, setting, say) + peer_programs(plan, setting, say)
     say(f"timing {len(programs)} programs, {plan.turns} turns of {plan.seconds} s each")
-    return interleave(programs, plan.seconds, plan.turns)
+    return fastest(interleave(programs, plan.seconds, plan.turns))
 
 
 def our_programs(plan: Plan, setting: Setting, say: Say) -> list[Program]:
@@ -95,7 +93,7 @@ def our_programs(plan: Plan, setting: Setting, say: Say) -> list[Program]:
     return programs
 
 
-def peer_programs(plan: Plan, setting: Setting, threads: int | None, say: Say) -> list[Program]:
+def peer_programs(plan: Plan, setting: Setting, say: Say) -> list[Program]:
     """Prepare the other libraries that are installed and can do the same."""
     programs = []
     # rejax always updates after every vector step.
@@ -103,9 +101,10 @@ def peer_programs(plan: Plan, setting: Setting, threads: int | None, say: Say) -
         for capacity, seeds in plan.rejax:
             say(f"compiling rejax: {capacity:,} rows, {seeds} seeds")
             programs.append(peers.rejax(setting.config(capacity), seeds))
-    if threads is not None:
+    if peers.installed(peers.SB3):
         for capacity, _ in plan.sb3:
-            programs.append(peers.stable_baselines3(setting.config(capacity), threads))
+            for threads in {1, len(os.sched_getaffinity(0))}:
+                programs.append(peers.stable_baselines3(setting.config(capacity), threads))
     return programs
 
 
@@ -115,12 +114,11 @@ def main() -> None:
     quick = parser.parse_args().quick
     cli.use_every_core()
     console, plan = Console(), QUICK if quick else FULL
-    threads = peers.best_threads(TEN.config(SMALL)) if peers.installed(peers.SB3) else None
-    results = {"machine": report.machine() | {"torch threads": threads}, "settings": {}}
+    results = {"machine": report.machine(), "settings": {}}
     console.print(", ".join(f"{k} {v}" for k, v in results["machine"].items()), markup=False)
     for setting in plan.settings:
         with console.status(setting.name) as status:
-            timings = measure(plan, setting, threads, status.update)
+            timings = measure(plan, setting, status.update)
         console.print(report.tables(setting.name, timings))
         results["settings"][setting.name] = report.figures(timings)
     path = RESULTS / ("train-quick.json" if quick else "train.json")

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from benchmarks import memrl, report, targets
-from benchmarks.timing import Program, Timing, interleave, ratio
+from benchmarks.timing import Program, Timing, fastest, interleave, ratio
 from memrl_jax.agents import DQNConfig
 from memrl_jax.config import Config
 
@@ -68,6 +68,13 @@ def test_interleave_takes_turns_back_and_forth():
 
 def test_ratio_is_taken_within_turns():
     assert ratio(np.array([1.0, 20.0, 3.0]), np.array([1.0, 10.0, 1.0])) == 2
+
+
+def test_fastest_variant_counts():
+    slow, fast, other = timing("sb3", 20.0), timing("sb3", 10.0), timing("memrl", 1.0)
+    kept = fastest([slow, other, fast])
+    assert [t.name for t in kept] == ["sb3", "memrl"]
+    assert kept[0] is fast
 
 
 @pytest.mark.parametrize(("iteration", "reached"), [(114.0, True), (116.0, False)])
