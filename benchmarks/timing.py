@@ -78,7 +78,7 @@ def interleave(programs: Sequence[Program], seconds: float, turns: int) -> list[
             took[:, i, turn] = microseconds, programs[i].steps() - before
         took[:, :, turn] /= lengths
     return [
-        Timing(*program[:4], *measured, program.variant)
+        Timing(*program[:4], measured[0], measured[1], program.variant)
         for program, measured in zip(programs, took.swapaxes(0, 1), strict=True)
     ]
 
