@@ -78,8 +78,8 @@ def interleave(programs: Sequence[Program], seconds: float, turns: int) -> list[
             took[:, i, turn] = microseconds, programs[i].steps() - before
         took[:, :, turn] /= lengths
     return [
-        Timing(*program[:4], measured[0], measured[1], program.variant)
-        for program, measured in zip(programs, took.swapaxes(0, 1), strict=True)
+        Timing(*program[:4], microseconds, steps, program.variant)
+        for program, microseconds, steps in zip(programs, *took, strict=True)
     ]
 
 
