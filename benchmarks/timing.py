@@ -78,8 +78,8 @@ def interleave(programs: Sequence[Program], seconds: float, turns: int) -> list[
             took[:, i, turn] = microseconds, programs[i].steps() - before
         took[:, :, turn] /= lengths
     return [
-        Timing(*program[:4], microseconds, steps, program.variant)
-        for program, microseconds, steps in zip(programs, *took, strict=True)
+        Timing(p.name, p.capacity, p.seeds, p.compile_seconds, microseconds, steps, p.variant)
+        for p, microseconds, steps in zip(programs, *took, strict=True)
     ]
 
 

@@ -1,4 +1,4 @@
-"""The examples of the README run as they stand, in one session, on shorter runs."""
+"""The examples of the README run as they stand, one after another, on shorter runs."""
 
 import re
 from pathlib import Path
