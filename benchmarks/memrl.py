@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+import memrl_jax
 from benchmarks.timing import Program, compiled, loop
-from memrl_jax import experiment, parallel, tree
+from memrl_jax import parallel, tree
 from memrl_jax.agents import AGENTS
 from memrl_jax.config import (
     Config,
@@ -18,6 +19,7 @@ from memrl_jax.config import (
     make_replay,
 )
 from memrl_jax.environments import batch
+from memrl_jax.program import Carry, Run, make_program
 from memrl_jax.rollout import rollout
 from memrl_jax.train import TrainState
 from memrl_jax.types import Agent, Environment, ReplayMemory, Segment, State, TimeStep
@@ -27,16 +29,16 @@ class Begun(NamedTuple):
     """Training of some seeds that has warmed up and whose replay memories are full."""
 
     config: Config
-    program: experiment.Program
-    carry: experiment.Carry  # [S, ...]
+    program: memrl_jax.program.Program
+    carry: Carry  # [S, ...]
 
 
 def begin(config: Config, seeds: int) -> Begun:
     """Warm up on all devices, as `memrl train` does."""
-    program = experiment.make_program(config, experiment.Run(seeds=seeds))
+    program = make_program(config, Run(seeds=seeds))
     carry = program.init(parallel.pad(parallel.seed_keys(0, seeds), seeds))
 
-    def fill(carry: experiment.Carry) -> experiment.Carry:
+    def fill(carry: Carry) -> Carry:
         return carry._replace(train=filled(config, carry.train))
 
     return Begun(config, program, parallel.update_seeds(fill, seeds)(carry))
@@ -47,7 +49,7 @@ def training(begun: Begun) -> Program:
     config, program, carry = begun
     seeds = program.run.seeds
 
-    def steps(carry: experiment.Carry) -> int:
+    def steps(carry: Carry) -> int:
         return int(carry.sums["steps"][:seeds].sum())
 
     return compiled(("memrl", config.agent.capacity, seeds), program.chunk, carry, steps)

@@ -11,6 +11,7 @@ from benchmarks.timing import Program, compiled, loop
 from memrl_jax.config import Config
 
 REJAX, SB3 = "rejax", "stable-baselines3"
+FLASHBAX, CPPRB = "flashbax", "cpprb"
 
 
 def installed(library: str) -> bool:
@@ -86,8 +87,7 @@ def _rejax_algorithm(config: Config) -> Any:
 def stable_baselines3(config: Config, threads: int) -> Program:
     """Prepare Stable-Baselines3 with gymnasium's CartPole and a number of torch's threads.
 
-    It explores as in most of a run, for it skips the network where it acts at random. Unlike ours
-    it has no double Q-learning.
+    It explores as in most of a run, for it skips the network where it acts at random.
     """
     import torch
     from stable_baselines3 import DQN

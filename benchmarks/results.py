@@ -24,6 +24,7 @@ from memrl_jax.checks import known
 from memrl_jax.cli import use_every_core
 from memrl_jax.config import to_json
 from memrl_jax.folder import versions, write
+from memrl_jax.program import Run
 from memrl_jax.statistics import iqm
 
 EPISODES = 100  # per seed, in the evaluation that the figures come from
@@ -182,7 +183,7 @@ def train(result: Result, scratch: Path, console: Console) -> tuple[dict, dict]:
     series, returns = {}, {}
     for label, config in result.runs.items():
         console.print(f"{label}: {config.environment}, {result.seeds} seeds")
-        run = experiment.Run(out=str(scratch / label), seeds=result.seeds)
+        run = Run(out=str(scratch / label), seeds=result.seeds)
         with commands.progress_bar(console) as progress:
             done = experiment.start(config, run, console.print, progress)
         if not done.finished:

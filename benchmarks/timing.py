@@ -94,14 +94,20 @@ def fastest(timings: Sequence[Timing]) -> list[Timing]:
 
 
 def _iterations(program: Program, seconds: float) -> int:
-    """Return how many iterations take about `seconds`, found as `memrl train` finds its pace."""
+    """Return how many iterations take about `seconds`, or longer where few would be mostly waiting.
+
+    As `memrl train` does, because handing over seeds with large replay memories takes its time.
+    """
     program.advance(1)
+    fixed = _time(program, 0)
+    seconds = max(seconds, 10 * fixed)
     iterations = 1
     for _ in range(8):
         took = _time(program, iterations)
         if took > 0.7 * seconds:
             break
-        iterations = math.ceil(iterations * seconds / took)
+        each = max(took - fixed, 0.1 * took) / iterations
+        iterations = math.ceil((seconds - fixed) / each)
     return iterations
 
 

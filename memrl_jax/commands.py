@@ -22,6 +22,7 @@ from memrl_jax.agents import AGENTS
 from memrl_jax.config import Config, presets
 from memrl_jax.environments import ENVIRONMENTS
 from memrl_jax.memory import MEMORIES
+from memrl_jax.program import Run
 from memrl_jax.replay import REPLAYS
 from memrl_jax.statistics import Interval, bootstrap
 
@@ -41,7 +42,7 @@ class Train:
     """Train a preset, with any of its settings changed."""
 
     config: Config
-    run: experiment.Run
+    run: Run
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ def train(arguments: list[str]) -> int:
         path = parse(Resume, arguments, "memrl train").resume
         return watch(lambda say, report: experiment.resume(path, say, report))
     name = checks.known("preset", arguments[0], presets)
-    default = Train(presets[name], experiment.Run())
+    default = Train(presets[name], Run())
     given = parse(Train, arguments[1:], f"memrl train {name}", default)
     out = given.run.out or f"runs/{name}-{given.config.environment}"
     run = replace(given.run, out=out)

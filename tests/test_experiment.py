@@ -20,19 +20,11 @@ import pytest
 
 import memrl_jax
 from memrl_jax import checkpoint, experiment, history, parallel, tree
-from memrl_jax.experiment import Carry, Progress, Result, Run
+from memrl_jax.experiment import Progress, Result
 from memrl_jax.history import History
+from memrl_jax.program import Carry, Program, Run, check
+from tests.small import SMALL as CONFIG
 
-CONFIG = memrl_jax.presets["drqn"].replace(
-    environment="TMaze",
-    environments=2,
-    encoder=(8,),
-    memory_args={"features": 8},
-    total_steps=640,
-    agent=memrl_jax.presets["drqn"].agent.replace(
-        window=4, batch_size=4, capacity=160, learning_starts=80, target_period=5
-    ),
-)
 PER_STEP = CONFIG.environments * CONFIG.rollout_length
 WARMUP = CONFIG.agent.learning_starts
 RUN = Run(seeds=3, log_every=80, evaluate_every=160, evaluate_episodes=4, checkpoint_every=240)
@@ -55,11 +47,11 @@ def compile_once() -> Iterator[None]:
     original = experiment.make_program
 
     @cache
-    def made(config: memrl_jax.Config, seeds: int, episodes: int) -> experiment.Program:
+    def made(config: memrl_jax.Config, seeds: int, episodes: int) -> Program:
         return original(config, Run(seeds=seeds, evaluate_episodes=episodes))
 
-    def make_program(config: memrl_jax.Config, run: Run) -> experiment.Program:
-        experiment._check(run)
+    def make_program(config: memrl_jax.Config, run: Run) -> Program:
+        check(run)
         program = made(config, run.seeds, run.evaluate_episodes)
         padded = run.seeds + -run.seeds % parallel.mesh(run.seeds).size
         same = made(config, padded, run.evaluate_episodes)
@@ -73,7 +65,11 @@ def compile_once() -> Iterator[None]:
 @pytest.fixture
 def one_step_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give back control after every training step."""
-    monkeypatch.setattr(experiment, "PACE", 0.0)
+    keep_pace(monkeypatch, 1)
+
+
+def keep_pace(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
+    monkeypatch.setattr(experiment.Pace, "after", lambda pace, *_: pace._replace(steps=steps))
 
 
 @pytest.fixture(scope="module")
@@ -321,7 +317,7 @@ def test_killed_before_the_first_checkpoint(
         raise Killed
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(experiment.Program, "save", die)
+        patch.setattr(experiment.folder, "save", die)
         start(tmp_path / "run")
     assert checkpoints(tmp_path / "run") == []
     with pytest.raises(ValueError, match=r"^run: .* has no checkpoint$"):
@@ -444,11 +440,11 @@ def test_a_diverging_loss_ends_the_run(copy: Path) -> None:
         assert all(np.all(np.isfinite(x)) for x in jax.tree.leaves(params))
 
 
-@pytest.mark.parametrize("pace", [0.0, 1000.0])
+@pytest.mark.parametrize("steps", [1, 1000])
 def test_the_seed_and_step_of_a_nan_are_named(
-    copy: Path, monkeypatch: pytest.MonkeyPatch, pace: float
+    copy: Path, monkeypatch: pytest.MonkeyPatch, steps: int
 ) -> None:
-    monkeypatch.setattr(experiment, "PACE", pace)
+    keep_pace(monkeypatch, steps)
     rewind(copy, 480)
     path = copy / "checkpoints/000000000480.ckpt"
     carry = load(copy, 480)
