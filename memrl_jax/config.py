@@ -7,17 +7,18 @@ from dataclasses import fields, is_dataclass
 from typing import Any, get_type_hints
 
 import jax
+import jax.numpy as jnp
 from flax import struct
 from flax.core import FrozenDict
 
 from memrl_jax import checks
-from memrl_jax.agents import AGENTS, DQNConfig
-from memrl_jax.environments import ENVIRONMENTS
+from memrl_jax.agents import AGENTS, DQNConfig, R2D2Config
+from memrl_jax.environments import ENVIRONMENTS, frame_stack
 from memrl_jax.memory import MEMORIES
 from memrl_jax.networks import Encoder, QHead, recurrent
 from memrl_jax.replay import REPLAYS
 from memrl_jax.train import Metrics, Trainer, TrainState, make_trainer
-from memrl_jax.types import Agent, Discrete, Environment, Key, Network, ReplayMemory
+from memrl_jax.types import Agent, Array, Discrete, Environment, Key, Network, ReplayMemory
 
 # The config class of every agent, read from its constructor's signature.
 CONFIGS = {name: get_type_hints(agent)["config"] for name, agent in AGENTS.items()}
@@ -42,6 +43,8 @@ class Config(struct.PyTreeNode):
     """Show the previous action to the network."""
     previous_reward: bool = struct.field(pytree_node=False, default=False)
     """Show the previous reward to the network."""
+    frames: int = struct.field(pytree_node=False, default=1)
+    """Last observations that are seen at once; replay stores each a single time."""
     environments: int = struct.field(pytree_node=False, default=10)
     """Copies of the environment that are stepped together."""
     rollout_length: int = struct.field(pytree_node=False, default=1)
@@ -78,13 +81,35 @@ presets: dict[str, Config] = {
             max_gradient_norm=10.0,
         ),
     ),
+    # As published, but for sizes and rates that suit small tasks.
+    "r2d2": Config(
+        memory="lstm",
+        encoder=(64,),
+        head=(),
+        previous_action=True,
+        previous_reward=True,
+        rollout_length=20,
+        agent=R2D2Config(
+            window=60,
+            burn_in=20,
+            batch_size=32,
+            capacity=100_000,
+            learning_starts=5_000,
+            learning_rate=1e-3,
+            adam_epsilon=1e-8,  # as published, gradients of small networks would hardly move them
+            target_period=1,
+            target_rate=0.02,
+            max_gradient_norm=10.0,
+        ),
+    ),
 }
 
 
 def make_environment(config: Config) -> Environment:
     """Make one environment; raises ValueError for unknown names, options and values."""
     name = checks.known("environment", config.environment, ENVIRONMENTS)
-    return ENVIRONMENTS[name](**config.environment_args)
+    env = ENVIRONMENTS[name](**config.environment_args)
+    return env if checks.positive("frames", config.frames) == 1 else frame_stack(env, config.frames)
 
 
 def make_network(config: Config, env: Environment) -> Network:
@@ -120,17 +145,42 @@ def make_replay(config: Config) -> ReplayMemory:
         _per_rollout(config),
     )
     rows = segments * config.rollout_length
-    if checks.positive("window", options.window) >= rows:
+    length = checks.positive("window", options.window) + checks.at_least(
+        "burn_in", options.burn_in, 0
+    )
+    if length + config.frames > rows:
         raise ValueError(
-            f"window: {options.window} actions and the timestep after them do not fit in "
+            f"window: {options.window} actions, burn_in = {options.burn_in} more, frames = "
+            f"{config.frames} and the timestep after them do not fit in "
             f"capacity / environments = {rows}"
         )
-    return REPLAYS[checks.known("replay", options.replay, REPLAYS)](
+    if options.stored_state and config.rollout_length == 1:
+        raise ValueError(
+            "stored_state: True needs rollout_length above 1, "
+            "for the memory is stored where rollouts begin"
+        )
+    constructor = REPLAYS[checks.known("replay", options.replay, REPLAYS)]
+    return constructor(
         segments=segments,
         period=config.rollout_length,
-        length=options.window,
+        length=length,
         batch_size=options.batch_size,
+        stride=config.rollout_length if options.stored_state else 1,
+        frames=config.frames,
+        **_priorities(options),
     )
+
+
+def _priorities(options: DQNConfig) -> dict[str, Any]:
+    if options.replay != "prioritized":
+        return {}
+
+    def importance(updates: Array) -> Array:
+        fraction = jnp.minimum(updates / options.importance_steps, 1.0)
+        rise = options.importance_end - options.importance_start
+        return options.importance_start + fraction * rise
+
+    return {"exponent": options.priority_exponent, "importance": importance}
 
 
 def make_agent(config: Config, env: Environment) -> Agent:

@@ -46,3 +46,21 @@ def n_step_returns(
         g_next = r_t + discount_t * g  # one more reward in front of every return
         g = jnp.where(cut, v_t, jnp.roll(g_next, -1))
     return g_next
+
+
+def rescale(x: Array, epsilon: Array | float) -> Array:
+    """Squash values: h(x) = sign(x) (sqrt(|x| + 1) - 1) + epsilon x, element by element.
+
+    Pohlen et al. (2018), section 3.2; written without the difference, which loses small values.
+    """
+    return x / (jnp.sqrt(jnp.abs(x) + 1) + 1) + epsilon * x
+
+
+def unscale(x: Array, epsilon: Array | float) -> Array:
+    """Invert `rescale`. Pohlen et al. (2018), proposition A.2, solved for sqrt(|y| + 1) - 1.
+
+    As published, float32 loses three digits at epsilon = 1e-3, more near zero, and all at 0.
+    """
+    root = jnp.sqrt(1 + 4 * epsilon * (jnp.abs(x) + 1 + epsilon))
+    shifted = 2 * x / (root + 1 + 2 * epsilon)
+    return shifted * (2 + jnp.abs(shifted))

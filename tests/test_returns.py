@@ -10,13 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from memrl_jax.returns import lambda_returns, n_step_returns
+from memrl_jax.returns import lambda_returns, n_step_returns, rescale, unscale
 
 T, SEQUENCES = 12, 50
 
 # Computed once with rlax 0.1.9 in double precision, from inputs that are exact in float32: three
 # series [3, T], five lambdas of each [3, 5, T], five n.
 GOLDEN = dict(np.load(Path(__file__).parent / "data" / "returns.npz"))
+RESCALING = dict(np.load(Path(__file__).parent / "data" / "rescaling.npz"))
 
 batched_lambda_returns = jax.jit(jax.vmap(lambda_returns))
 
@@ -149,3 +150,22 @@ def test_no_rewards_are_no_return(n: int) -> None:
     r, discount, v, _ = (x[0] for x in sequences(7))
     with pytest.raises(ValueError, match=re.escape(f"n: {n} is below 1")):
         n_step_returns(r, discount, v, n)
+
+
+@pytest.mark.parametrize("epsilon", ["0.001", "0.01"])
+@pytest.mark.parametrize("f", [rescale, unscale])
+def test_rescaling_agrees_with_the_reference(f: Any, epsilon: str) -> None:
+    x, out = (RESCALING[f"{f.__name__}/{epsilon}/{part}"] for part in ("x", "out"))
+    np.testing.assert_allclose(f(jnp.asarray(x), float(epsilon)), out, rtol=1e-6)
+
+
+@pytest.mark.parametrize("epsilon", [0.0, 1e-3, 1e-2, 1.0])
+def test_unscale_inverts_rescale(epsilon: float) -> None:
+    """In single precision, also without the linear term, and near zero."""
+    size = np.logspace(-6, 4, 200, dtype=np.float32)
+    x = np.concatenate([-size, [0], size]).astype(np.float32)
+    there = jax.jit(rescale)(x, epsilon)
+    back = jax.jit(unscale)(there, epsilon)
+    np.testing.assert_allclose(back, x, rtol=1e-6)
+    slope = jax.vmap(jax.grad(rescale), (0, None))(x, epsilon)
+    assert np.all(np.isfinite(slope)) and np.all(slope > 0)

@@ -15,22 +15,11 @@ import memrl_jax
 from memrl_jax import config as configs
 from memrl_jax import parallel
 from memrl_jax.agents import DQNConfig, dqn
-from memrl_jax.agents.dqn import epsilon, epsilon_greedy, q_loss
 from memrl_jax.networks import QHead, recurrent
 from memrl_jax.replay import uniform
 from memrl_jax.train import make_trainer
-from memrl_jax.types import Continuous, Discrete, Environment, Network, Segment, TimeStep
-
-SMALL = memrl_jax.presets["drqn"].replace(
-    environment="TMaze",
-    environments=2,
-    encoder=(8,),
-    memory_args={"features": 8},
-    total_steps=640,
-    agent=memrl_jax.presets["drqn"].agent.replace(
-        window=4, batch_size=4, capacity=160, learning_starts=80, target_period=5
-    ),
-)
+from memrl_jax.types import Continuous, Discrete, Environment, TimeStep
+from tests.small import SMALL
 
 
 def with_learning_rate(config, rate):
@@ -207,53 +196,6 @@ class _Flat(nn.Module):
 
     def __call__(self, timestep):
         return timestep.observation
-
-
-def table_network() -> Network:
-    """Q values are the observation times a scale, so that they can be written down."""
-
-    def step(params, state, timestep):
-        return state, params * timestep.observation
-
-    return Network(lambda key, t: jnp.float32(1), lambda batch: (), step, step)
-
-
-@pytest.mark.parametrize("double", [False, True])
-@pytest.mark.parametrize("loss", ["squared", "huber"])
-def test_q_loss_by_hand(double, loss):
-    rng = np.random.default_rng(0)
-    L, N, A = 3, 5, 4
-    q = jnp.asarray(rng.normal(size=(L + 1, N, A)), jnp.float32)
-    action = jnp.asarray(rng.integers(A, size=(L, N)), jnp.int32)
-    reward = jnp.asarray(rng.normal(size=(L + 1, N)), jnp.float32)
-    last = jnp.asarray(rng.random((L + 1, N)) < 0.3)
-    discount = jnp.where(last & (rng.random((L + 1, N)) < 0.5), 0.0, 1.0)
-    timestep = TimeStep(q, jnp.zeros((L + 1, N), jnp.int32), reward, discount, last, last)
-    segment = Segment((), timestep, action, ())
-    weight = jnp.asarray(rng.random(N), jnp.float32)
-    settings = DQNConfig(window=3, double=double, loss=loss, discount=0.9)
-    # A negative scale makes the target network prefer the action that the online one likes least.
-    value, _ = q_loss(jnp.float32(1), jnp.float32(-1), table_network(), settings, segment, weight)
-    expected: Any = 0.0
-    for t in range(L):
-        for i in range(N):
-            best = np.argmax(q[t + 1, i]) if double else np.argmax(-q[t + 1, i])
-            target = reward[t + 1, i] + 0.9 * discount[t + 1, i] * -q[t + 1, i, best]
-            error = target - q[t, i, action[t, i]]
-            square = 0.5 * error**2
-            one = square if loss == "squared" or abs(error) < 1 else abs(error) - 0.5
-            expected += weight[i] * one * (not last[t, i]) / (L * N)
-    assert float(value) == pytest.approx(float(expected), rel=1e-5)
-
-
-def test_epsilon_falls_linearly_and_acts_at_random_that_often():
-    settings = DQNConfig(epsilon_start=0.8, epsilon_end=0.2, epsilon_steps=100.0)
-    assert [float(epsilon(settings, jnp.int32(n))) for n in (0, 50, 100, 1000)] == pytest.approx(
-        [0.8, 0.5, 0.2, 0.2]
-    )
-    action = epsilon_greedy(jax.random.key(0), jnp.full(40_000, 3, jnp.int32), 4, jnp.float32(0.4))
-    counts = np.bincount(action, minlength=4) / 40_000
-    np.testing.assert_allclose(counts, [0.1, 0.1, 0.1, 0.7], atol=0.01)
 
 
 def copies_in_loops(text: str, capacity: int) -> list[str]:

@@ -1,4 +1,7 @@
-"""Deep Q-networks, feed-forward or recurrent: a transition is a window of length 1."""
+"""Deep Q-networks, feed-forward or recurrent: a transition is a window of length 1.
+
+Every part of Rainbow's and R2D2's that is here can be switched on alone.
+"""
 
 from typing import Any, NamedTuple
 
@@ -8,9 +11,29 @@ import optax
 from flax import struct
 
 from memrl_jax import checks, tree
-from memrl_jax.returns import lambda_returns, n_step_returns
-from memrl_jax.types import Agent, Array, Key, Network, ReplayMemory, Segment, State, TimeStep
+from memrl_jax.returns import lambda_returns, n_step_returns, rescale, unscale
+from memrl_jax.types import (
+    Agent,
+    Array,
+    Key,
+    Network,
+    ReplayMemory,
+    Sample,
+    Segment,
+    State,
+    TimeStep,
+)
 
+FRACTIONS = (
+    "discount",
+    "target_rate",
+    "epsilon_start",
+    "epsilon_end",
+    "priority_exponent",
+    "priority_mix",
+    "importance_start",
+    "importance_end",
+)
 LOSSES = {"squared": optax.l2_loss, "huber": optax.huber_loss}
 
 
@@ -25,12 +48,29 @@ class DQNConfig(struct.PyTreeNode):
     """Windows in a batch."""
     window: int = struct.field(pytree_node=False, default=1)
     """Actions in a window: 1 learns from transitions, more from sequences."""
+    burn_in: int = struct.field(pytree_node=False, default=0)
+    """Actions before each window that only bring the memory up to date."""
+    stored_state: bool = struct.field(pytree_node=False, default=False)
+    """Begin where rollouts began, from the memory stored there; otherwise anywhere, from a fresh
+    memory."""
+    priority_exponent: float = 0.6
+    """Prioritized replay: draw in proportion to priority to this power; 0 is uniform."""
+    priority_mix: float = 0.9
+    """Prioritized replay: share of the largest error in a window's priority, beside the mean."""
+    importance_start: float = 0.4
+    """Prioritized replay: power of the weights that correct the bias it makes, at first."""
+    importance_end: float = 1.0
+    """Prioritized replay: this power in the end; 1 corrects all of it."""
+    importance_steps: float = 100_000.0
+    """Prioritized replay: updates over which it goes from the first to the last, linearly."""
     learning_starts: int = struct.field(pytree_node=False, default=10_000)
     """Timesteps to collect before the first update."""
     updates: int = struct.field(pytree_node=False, default=1)
     """Gradient steps after every rollout."""
     learning_rate: float = 2.5e-4
     """Step size of Adam."""
+    adam_epsilon: float = 1e-8
+    """Added to the denominator of Adam's steps."""
     max_gradient_norm: float | None = None
     """Clip gradients to this global norm; None does not clip."""
     discount: float = 0.99
@@ -46,6 +86,9 @@ class DQNConfig(struct.PyTreeNode):
     loss: str = struct.field(pytree_node=False, default="squared")
     """Loss of the temporal-difference error: squared, or huber for returns of about 1 (beyond that
     it fits a median: rare deaths are overruled and values can grow without bound)."""
+    rescaling: float | None = None
+    """Learn values on the scale h(x) = sign(x) (sqrt(|x| + 1) - 1) + epsilon x with this epsilon
+    (Pohlen et al. 2018); None does not rescale."""
     target_period: int = struct.field(pytree_node=False, default=500)
     """Updates between two moves of the target network."""
     target_rate: float = 1.0
@@ -56,6 +99,9 @@ class DQNConfig(struct.PyTreeNode):
     """Probability of a random action in the end."""
     epsilon_steps: float = 250_000.0
     """Timesteps over which it falls from the first to the last, linearly."""
+    epsilon_spread: float = 0.0
+    """Environment i of B explores with epsilon ** (1 + spread i / (B - 1)); 0 makes all alike
+    (Horgan et al. 2018 use 7, with an epsilon of 0.4)."""
 
 
 class Learner(NamedTuple):
@@ -79,7 +125,8 @@ def dqn(config: DQNConfig, network: Network, replay: ReplayMemory) -> Agent:
     """Q-learning from replayed windows.
 
     `network` maps timesteps to action values [B, A]. With a recurrent network and longer windows
-    this is DRQN with random updates. Raises ValueError for settings out of range.
+    this is DRQN with random updates; `replay` must give windows of burn_in + window actions.
+    Raises ValueError for settings out of range.
     Mnih et al. (2015), algorithm 1; Hausknecht & Stone (2015), section 5.
     """
     _check(config)
@@ -101,65 +148,98 @@ def dqn(config: DQNConfig, network: Network, replay: ReplayMemory) -> Agent:
         memory, q = network.step(state.learner.params, memory, timestep)
         action = jnp.argmax(q, axis=-1).astype(jnp.int32)
         if explore:
-            action = epsilon_greedy(key, action, q.shape[-1], epsilon(config, state.observed))
+            probability = epsilon(config, state.observed, action.shape[0])
+            action = epsilon_greedy(key, action, q.shape[-1], probability)
         return memory, action, ()
 
     def observe(state: DQNState, segment: Segment) -> DQNState:
         replay_state = replay.add(state.replay, segment)
         return state._replace(replay=replay_state, observed=state.observed + segment.action.size)
 
-    def update(learner: Learner, replay_state: State, key: Key) -> tuple[Learner, Any]:
-        sample = replay.sample(key, replay_state)
-        grad = jax.value_and_grad(q_loss, has_aux=True)
-        aux, gradient = grad(
-            learner.params, learner.target_params, network, config, sample.segment, sample.weight
-        )
+    def improve(learner: Learner, sample: Sample) -> tuple[Learner, Loss]:
+        grad = jax.grad(q_loss, has_aux=True)
+        gradient, loss = grad(learner.params, learner.target_params, network, config, sample)
         step, optimizer_state = optimizer.update(gradient, learner.optimizer, learner.params)
         params = optax.apply_updates(learner.params, step)
         updates = learner.updates + 1
         rate = jnp.where(updates % config.target_period == 0, config.target_rate, 0.0)
         target_params = optax.incremental_update(params, learner.target_params, rate)
-        return Learner(params, target_params, optimizer_state, updates), aux
+        return Learner(params, target_params, optimizer_state, updates), loss
 
     def learn(key: Key, state: DQNState, segment: Segment) -> tuple[DQNState, dict[str, Array]]:
-        def step(learner: Learner, key: Key) -> tuple[Learner, Any]:
-            return update(learner, state.replay, key)
+        def update(state: DQNState, key: Key) -> tuple[DQNState, Any]:
+            sample = replay.sample(key, state.replay)
+            learner, loss = improve(state.learner, sample)
+            replay_state = replay.update(state.replay, sample.index, loss.priority)
+            return state._replace(learner=learner, replay=replay_state), (loss.mean, loss.q)
 
-        keys = jax.random.split(key, config.updates)
-        learner, (loss, q) = jax.lax.scan(step, state.learner, keys)
+        state, (loss, q) = jax.lax.scan(update, state, jax.random.split(key, config.updates))
         metrics = {"loss_sum": loss.sum(), "q_sum": q.sum(), "updates": jnp.int32(config.updates)}
-        return state._replace(learner=learner), metrics
+        return state, metrics
 
     return Agent(init, network.initial_state, act, observe, learn, replay.warmup)
 
 
+class Loss(NamedTuple):
+    """What a batch of N windows amounts to."""
+
+    mean: Array  # [] weighted
+    q: Array  # [] mean of the action values
+    priority: Array  # [N] for the replay memory
+
+
 def q_loss(
-    params: Any,
-    target_params: Any,
-    network: Network,
-    config: DQNConfig,
-    segment: Segment,
-    weight: Array,
-) -> tuple[Array, Array]:
-    """Return the mean loss over N windows of L actions, and the mean of Q.
+    params: Any, target_params: Any, network: Network, config: DQNConfig, sample: Sample
+) -> tuple[Array, Loss]:
+    """Return the mean loss over N windows of L actions, to be differentiated, and its parts.
 
     The action taken at a `last` timestep is ignored by the environment and here.
     """
+    segment = sample.segment
+    frozen = jax.lax.stop_gradient(params)
+    memory, target_memory, segment = burn_in(frozen, target_params, network, config, segment)
     timestep = segment.timestep
     before, after = tree.at(timestep, slice(-1)), tree.at(timestep, slice(1, None))
 
-    memory, q = network.unroll(params, segment.memory, before)
+    memory, q = network.unroll(params, memory, before)
     # The final timestep only bootstraps, so nothing is differentiated there.
-    _, q_final = network.step(*jax.lax.stop_gradient((params, memory)), tree.at(timestep, -1))
+    _, q_final = network.step(frozen, jax.lax.stop_gradient(memory), tree.at(timestep, -1))
     q_online = jnp.concatenate([jax.lax.stop_gradient(q)[1:], q_final[None]])
-    target_memory, _ = network.step(target_params, segment.memory, tree.at(timestep, 0))
+    target_memory, _ = network.step(target_params, target_memory, tree.at(timestep, 0))
     _, q_target = network.unroll(target_params, target_memory, after)
 
     best = jnp.argmax(q_online if config.double else q_target, axis=-1)
     target = targets(config, after, _pick(q_target, best))
     error = jax.lax.stop_gradient(target) - _pick(q, segment.action)
-    loss = LOSSES[config.loss](error) * weight * ~before.last
-    return jnp.mean(loss), jnp.mean(q)
+    mean = jnp.mean(LOSSES[config.loss](error) * sample.weight * ~before.last)
+    return mean, Loss(mean, jnp.mean(q), priority(config, error, ~before.last))
+
+
+def burn_in(
+    params: Any, target_params: Any, network: Network, config: DQNConfig, segment: Segment
+) -> tuple[State, State, Segment]:
+    """Unroll both networks over the actions that are not learned from.
+
+    Returns their memories and the rest of the segment. Kapturowski et al. (2019), section 3.
+    """
+    if not config.burn_in:
+        return segment.memory, segment.memory, segment
+    prefix, rest = slice(config.burn_in), slice(config.burn_in, None)
+    timestep = tree.at(segment.timestep, prefix)
+    memory, _ = network.unroll(params, segment.memory, timestep)
+    target_memory, _ = network.unroll(target_params, segment.memory, timestep)
+    timestep, action, extras = tree.at((segment.timestep, segment.action, segment.extras), rest)
+    return memory, target_memory, Segment(memory, timestep, action, extras)
+
+
+def priority(config: DQNConfig, error: Array, valid: Array) -> Array:
+    """Mix the largest and the mean size of a window's errors [L, N], where valid: [N].
+
+    Kapturowski et al. (2019), section 2.3.
+    """
+    size = jnp.abs(error) * valid
+    mean = size.sum(axis=0) / jnp.maximum(valid.sum(axis=0), 1)
+    return config.priority_mix * size.max(axis=0) + (1 - config.priority_mix) * mean
 
 
 def targets(config: DQNConfig, after: TimeStep, value: Array) -> Array:
@@ -172,13 +252,17 @@ def targets(config: DQNConfig, after: TimeStep, value: Array) -> Array:
 
     discount = config.discount * after.discount
     over_batch = jax.vmap(returns, in_axes=1, out_axes=1)
-    return over_batch(after.reward, discount, value, after.last)
+    if config.rescaling is None:
+        return over_batch(after.reward, discount, value, after.last)
+    value = unscale(value, config.rescaling)
+    return rescale(over_batch(after.reward, discount, value, after.last), config.rescaling)
 
 
-def epsilon(config: DQNConfig, observed: Array) -> Array:
-    """Return the probability of a random action after `observed` timesteps."""
+def epsilon(config: DQNConfig, observed: Array, batch: int) -> Array:
+    """Return the probability [B] of a random action after `observed` timesteps."""
     fraction = jnp.clip(observed / config.epsilon_steps, 0.0, 1.0)
-    return config.epsilon_start + fraction * (config.epsilon_end - config.epsilon_start)
+    base = config.epsilon_start + fraction * (config.epsilon_end - config.epsilon_start)
+    return base ** (1 + config.epsilon_spread * jnp.linspace(0, 1, batch, dtype=jnp.float32))
 
 
 def epsilon_greedy(key: Key, greedy: Array, actions: int, probability: Array) -> Array:
@@ -192,7 +276,7 @@ def _pick(q: Array, action: Array) -> Array:
 
 
 def _optimizer(config: DQNConfig) -> optax.GradientTransformation:
-    adam = optax.adam(config.learning_rate)
+    adam = optax.adam(config.learning_rate, eps=config.adam_epsilon)
     if config.max_gradient_norm is None:
         return adam
     return optax.chain(optax.clip_by_global_norm(config.max_gradient_norm), adam)
@@ -203,11 +287,16 @@ def _check(config: DQNConfig) -> None:
         checks.positive(field, getattr(config, field))
     if config.n_step > config.window:
         raise ValueError(f"n_step: {config.n_step} rewards do not fit in window = {config.window}")
+    checks.at_least("burn_in", config.burn_in, 0)
     checks.known("loss", config.loss, LOSSES)
-    for field in ("discount", "target_rate", "epsilon_start", "epsilon_end"):
+    for field in FRACTIONS:
         checks.within(field, getattr(config, field), 0, 1)
-    checks.within("learning_rate", config.learning_rate, 0, float("inf"))
-    checks.within("epsilon_steps", config.epsilon_steps, 1, float("inf"))
+    for field in ("learning_rate", "adam_epsilon", "epsilon_spread"):
+        checks.within(field, getattr(config, field), 0, float("inf"))
+    for field in ("epsilon_steps", "importance_steps"):
+        checks.within(field, getattr(config, field), 1, float("inf"))
+    if config.rescaling is not None:
+        checks.within("rescaling", config.rescaling, 0, 1)
     if config.td_lambda is not None:
         checks.within("td_lambda", config.td_lambda, 0, 1)
         if config.n_step > 1:

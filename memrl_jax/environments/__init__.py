@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from memrl_jax.environments.base import batch, episodes, view
+from memrl_jax.environments.base import batch, episodes, frame_stack, view
 from memrl_jax.environments.gymnax import from_gymnax
 from memrl_jax.environments.tmaze import TMaze
 from memrl_jax.types import Environment
@@ -37,4 +37,4 @@ ENVIRONMENTS: dict[str, Callable[..., Environment]] = {
     "TMaze-active": partial(tmaze, active=True),
 }
 
-__all__ = ["ENVIRONMENTS", "TMaze", "batch", "episodes", "from_gymnax", "view"]
+__all__ = ["ENVIRONMENTS", "TMaze", "batch", "episodes", "frame_stack", "from_gymnax", "view"]

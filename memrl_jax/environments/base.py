@@ -1,12 +1,17 @@
 """Batches and views of environments, and what their episodes returned."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from memrl_jax.types import Array, Continuous, Environment, Key, TimeStep
+from memrl_jax import checks, frames, tree
+from memrl_jax.types import Array, Continuous, Discrete, Environment, Key, TimeStep
+
+SPACES = (Discrete, Continuous)
 
 
 def batch(env: Environment) -> Environment:
@@ -30,6 +35,46 @@ def view(env: Environment, observe: Callable[[Any], Any]) -> Environment:
     shapes = jax.eval_shape(reset, jax.random.key(0))[1].observation
     observations = jax.tree.map(lambda x: Continuous(x.shape, x.dtype, -jnp.inf, jnp.inf), shapes)
     return env._replace(reset=reset, step=step, observations=observations)
+
+
+def frame_stack(env: Environment, count: int) -> Environment:
+    """See the last `count` observations side by side along the last axis, the newest last.
+
+    At an episode's start all are the first one. Raises ValueError for observations without axes.
+    """
+    observations = jax.tree.map(
+        partial(_stacked, count), env.observations, is_leaf=lambda x: isinstance(x, SPACES)
+    )
+
+    def seen(timestep: TimeStep, before: Any) -> Any:
+        first = frames.repeat(timestep.observation, count)
+        stack = tree.where(timestep.start, first, frames.push(before, timestep.observation))
+        return stack, timestep._replace(observation=stack)
+
+    def reset(key: Key) -> tuple[Any, TimeStep]:
+        state, timestep = env.reset(key)
+        stack, timestep = seen(timestep, frames.repeat(timestep.observation, count))
+        return (state, stack), timestep
+
+    def step(key: Key, state: Any, action: Array) -> tuple[Any, TimeStep]:
+        inner, before = state
+        inner, timestep = env.step(key, inner, action)
+        stack, timestep = seen(timestep, before)
+        return (inner, stack), timestep
+
+    return env._replace(reset=reset, step=step, observations=observations)
+
+
+def _stacked(count: int, space: Discrete | Continuous) -> Continuous:
+    checks.positive("frames", count)
+    if isinstance(space, Discrete) or not space.shape:
+        raise ValueError(f"frames: {count} observations without axes ({space}) cannot be stacked")
+
+    def bound(x: Any) -> Any:
+        return x if np.ndim(x) == 0 else np.concatenate([np.asarray(x)] * count, axis=-1)
+
+    shape = (*space.shape[:-1], space.shape[-1] * count)
+    return Continuous(shape, space.dtype, bound(space.low), bound(space.high))
 
 
 class Running(NamedTuple):

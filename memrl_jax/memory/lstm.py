@@ -1,15 +1,31 @@
 """Long short-term memory."""
 
+from typing import Any
+
+import jax
 from flax import linen as nn
 
 from memrl_jax.checks import positive
-from memrl_jax.memory.base import from_cell
-from memrl_jax.types import NeuralMemory
+from memrl_jax.memory.base import from_cell, horizon_bias
+from memrl_jax.types import Array, Key, NeuralMemory
 
 
-def lstm(features: int = 64) -> NeuralMemory:
+def lstm(features: int = 64, horizon: int | None = None) -> NeuralMemory:
     """Long short-term memory: state two of [features], output [features].
 
+    `horizon`: begin with biases by which cells keep what they hold for up to so many steps (see
+    `horizon_bias`); by default gates begin half open, and forget within a few.
     Hochreiter & Schmidhuber (1997), with the forget gate of Gers et al. (2000).
     """
-    return from_cell(nn.OptimizedLSTMCell(positive("features", features)))
+    memory = from_cell(nn.OptimizedLSTMCell(positive("features", features)))
+    if horizon is None:
+        return memory
+
+    def init(key: Key, x: Array) -> Any:
+        cell_key, bias_key = jax.random.split(key)
+        params = memory.init(cell_key, x)["params"]
+        keep = horizon_bias(bias_key, features, horizon)
+        forget, take = params["hf"] | {"bias": keep}, params["hi"] | {"bias": -keep}
+        return {"params": params | {"hf": forget, "hi": take}}
+
+    return memory._replace(init=init)

@@ -2,9 +2,10 @@
 
 from collections.abc import Callable
 
+from memrl_jax.replay.prioritized import prioritized
 from memrl_jax.replay.uniform import uniform
 from memrl_jax.types import ReplayMemory
 
-REPLAYS: dict[str, Callable[..., ReplayMemory]] = {"uniform": uniform}
+REPLAYS: dict[str, Callable[..., ReplayMemory]] = {"uniform": uniform, "prioritized": prioritized}
 
-__all__ = ["REPLAYS", "uniform"]
+__all__ = ["REPLAYS", "prioritized", "uniform"]

@@ -4,7 +4,8 @@ A segment of T actions writes its first T timesteps; its last one is the first o
 that follows and is written then. The action at t stands in the timestep at t + 1, so it needs no
 place of its own. All fields of a timestep are packed into one record of 32-bit words: one array
 is written and gathered from, which XLA updates in place inside loops (several arrays of
-capacity size were copied whole in every iteration).
+capacity size were copied whole in every iteration). Of an observation that is a stack of frames
+only the newest is kept; the others stand in the rows before.
 """
 
 import math
@@ -15,6 +16,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from memrl_jax import frames as stacks
 from memrl_jax.checks import divides, positive
 from memrl_jax.types import Array, Sample, Segment, State, TimeStep
 
@@ -42,6 +44,7 @@ class Windows(NamedTuple):
     period: int
     length: int
     stride: int
+    frames: int
 
     @property
     def rows(self) -> int:
@@ -56,19 +59,27 @@ class Windows(NamedTuple):
     @property
     def warmup(self) -> int:
         """Segments to add before a window fits."""
-        return math.ceil((self.length + 1) / self.period)
+        return math.ceil((self.first + self.length + 1) / self.period)
+
+    @property
+    def first(self) -> int:
+        """Rows from the oldest one to the first start that has all its frames."""
+        return math.ceil((self.frames - 1) / self.stride) * self.stride
 
 
-def windows(segments: int, period: int, length: int, stride: int) -> Windows:
+def windows(segments: int, period: int, length: int, stride: int, frames: int) -> Windows:
     """Check the sizes of a ring; raises ValueError for windows it could never hold."""
-    for field, value in (("segments", segments), ("period", period), ("length", length)):
+    sizes = {"segments": segments, "period": period, "length": length, "frames": frames}
+    for field, value in sizes.items():
         positive(field, value)
     if positive("stride", stride) > 1:
         divides("period", period, "stride", stride)
-    shape = Windows(segments, period, length, stride)
-    if length + 1 > shape.rows:
+    shape = Windows(segments, period, length, stride, frames)
+    needed = shape.first + length + 1
+    if needed > shape.rows:
+        before = f" and {shape.first} before them for frames = {frames}" if frames > 1 else ""
         raise ValueError(
-            f"length: a window of {length} actions has {length + 1} timesteps, "
+            f"length: a window of {length} actions has {length + 1} timesteps{before}, "
             f"but the ring holds segments x period = {segments} x {period} = {shape.rows}"
         )
     return shape
@@ -76,7 +87,7 @@ def windows(segments: int, period: int, length: int, stride: int) -> Windows:
 
 def init(shape: Windows, example: Segment) -> Ring:
     """Make an empty ring for segments like `example`, which has no time axis."""
-    row = Row(example.timestep, example.extras)
+    row = _row(shape, example.timestep, example.extras)
     fields = jax.tree.map(lambda x: jnp.zeros((0, *x.shape[1:]), x.dtype), row)
     words = pack(jax.tree.map(lambda x: jnp.zeros(x.shape[1:], x.dtype), row)).size
     batch = example.timestep.reward.shape[0]
@@ -98,7 +109,7 @@ def add(shape: Windows, ring: Ring, segment: Segment) -> Ring:
         )
     slot = ring.added % shape.segments
     timestep = jax.tree.map(lambda x: x[:-1], segment.timestep)
-    row = Row(timestep, segment.extras)
+    row = _row(shape, timestep, segment.extras)
     jax.tree_util.tree_map_with_path(
         partial(_check, shape.period, ring.record.shape[1]), row, ring.fields
     )
@@ -109,6 +120,15 @@ def add(shape: Windows, ring: Ring, segment: Segment) -> Ring:
     if shape.stored:
         memory = jax.tree.map(lambda xs, x: xs.at[slot].set(x), ring.memory, segment.memory)
     return ring._replace(record=record, memory=memory, added=ring.added + 1)
+
+
+def _row(shape: Windows, timestep: TimeStep, extras: Any) -> Row:
+    for x in jax.tree.leaves(timestep.observation):
+        part = x.shape[timestep.reward.ndim :]
+        if shape.frames > 1 and (not part or part[-1] % shape.frames):
+            raise ValueError(f"frames: {[*part]} is no stack of {shape.frames} along its last axis")
+    newest = stacks.newest(timestep.observation, shape.frames)
+    return Row(timestep._replace(observation=newest), extras)
 
 
 def _check(period: int, batch: int, path: Any, x: Array, like: Array) -> None:
@@ -122,17 +142,45 @@ def _check(period: int, batch: int, path: Any, x: Array, like: Array) -> None:
 
 
 def starts(shape: Windows, ring: Ring) -> tuple[Array, Array]:
-    """Return the oldest row and how many windows begin at it and every `stride` rows after it."""
-    rows = jnp.minimum(ring.added, shape.segments) * shape.period
+    """Return the first row at which a whole window begins, and how many do, `stride` rows apart."""
+    oldest, held = _held(shape, ring)
+    count = (held - shape.first - shape.length - 1) // shape.stride + 1
+    return (oldest + shape.first) % shape.rows, jnp.maximum(0, count)
+
+
+def changed(shape: Windows, ring: Ring) -> tuple[Array, Array]:
+    """Return the rows of all starts that the last `add` may have changed, and which are whole now.
+
+    It took the windows that began in what it overwrote, or that had frames there, and completed
+    those that lacked its rows.
+    """
+    oldest, held = _held(shape, ring)
+    head = oldest + held
+    taken = jnp.arange(-shape.period, shape.first, shape.stride)
+    back = (shape.length + shape.period) // shape.stride * shape.stride
+    completed = jnp.arange(-back, shape.period - back, shape.stride)
+    row = (head + jnp.concatenate([taken, completed])) % shape.rows
+    age = (row - oldest) % shape.rows
+    return row, (age >= shape.first) & (age + shape.length < held)
+
+
+def _held(shape: Windows, ring: Ring) -> tuple[Array, Array]:
+    """Return the oldest row and how many are held."""
+    held = jnp.minimum(ring.added, shape.segments) * shape.period
     oldest = jnp.where(ring.added < shape.segments, 0, ring.added % shape.segments * shape.period)
-    return oldest, jnp.maximum(0, (rows - shape.length - 1) // shape.stride + 1)
+    return oldest, held
 
 
 def gather(shape: Windows, ring: Ring, start: Array, environment: Array) -> Segment:
     """Cut the windows that begin at rows `start` [N] of `environment` [N]."""
-    rows = (start + jnp.arange(shape.length + 1)[:, None]) % shape.rows
-    record = ring.record.at[rows, environment].get(mode="promise_in_bounds")
+    before = shape.frames - 1
+    row = (start + jnp.arange(-before, shape.length + 1)[:, None]) % shape.rows
+    record = ring.record.at[row, environment].get(mode="promise_in_bounds")
     timestep, extras = jax.vmap(jax.vmap(unpack(ring.fields)))(record)
+    if shape.frames > 1:
+        stack = stacks.stack(timestep.observation, timestep.start, shape.frames)
+        timestep = timestep._replace(observation=stack)
+        timestep, extras = jax.tree.map(lambda x: x[before:], (timestep, extras))
     if shape.stored:
         place = (start // shape.period, environment)
         memory = jax.tree.map(lambda x: x.at[place].get(mode="promise_in_bounds"), ring.memory)
@@ -191,9 +239,9 @@ def _as(piece: Array, shape: tuple[int, ...], dtype: Any) -> Array:
 
 def sample(shape: Windows, ring: Ring, batch_size: int, key: Array) -> Sample:
     """Draw windows uniformly, with replacement, from all that are whole."""
-    oldest, count = starts(shape, ring)
+    first, count = starts(shape, ring)
     environments = ring.record.shape[1]
     index = jax.random.randint(key, (batch_size,), 0, count * environments)
-    start = (oldest + index // environments * shape.stride) % shape.rows
+    start = (first + index // environments * shape.stride) % shape.rows
     segment = gather(shape, ring, start, index % environments)
     return Sample(segment, index, jnp.ones(batch_size, jnp.float32))

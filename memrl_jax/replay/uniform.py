@@ -8,20 +8,23 @@ from memrl_jax.types import Array, ReplayMemory, State
 
 
 def uniform(
-    segments: int, period: int, length: int, batch_size: int, stride: int = 1
+    segments: int, period: int, length: int, batch_size: int, stride: int = 1, frames: int = 1
 ) -> ReplayMemory:
     """Keep the last `segments` segments of `period` actions and draw windows of `length` actions.
 
     A window is as likely as any other, never crosses the write head, and may cross episodes.
     `stride = 1`: windows begin anywhere, from a fresh memory (their first `start` is true).
     `stride = period` (above 1): they begin where segments began, from the memory stored there.
+    `frames > 1`: every leaf of the observations is a stack of so many frames along its last axis,
+    the newest last (`environments.frame_stack` makes them). One frame per timestep is stored, and
+    a window comes with its stacks, so it begins where all their frames are still held.
     Before `warmup` segments were added no window is whole, and what is drawn is partly or all
     zeros. Raises ValueError for sizes below 1, a stride that does not divide the period, and
     windows longer than the ring.
     Lin (1992); for sequences Hausknecht & Stone (2015).
     """
     positive("batch_size", batch_size)
-    shape = ring.windows(segments, period, length, stride)
+    shape = ring.windows(segments, period, length, stride, frames)
 
     def update(state: State, index: Array, priority: Array) -> State:
         return state

@@ -1,0 +1,265 @@
+"""The parts of DQN and R2D2, each alone, against numbers worked out in another way."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import memrl_jax
+from memrl_jax import tree
+from memrl_jax.agents import DQNConfig, R2D2Config
+from memrl_jax.agents.dqn import burn_in, epsilon, epsilon_greedy, priority, q_loss, targets
+from memrl_jax.config import make_environment, make_network, make_replay
+from memrl_jax.environments import batch
+from memrl_jax.rollout import initial, rollout
+from memrl_jax.types import Network, Sample, Segment, TimeStep
+from tests.small import SMALL
+
+# Computed once with rlax 0.1.9 in double precision: three series [3, T = 12], of 4 actions.
+GOLDEN = dict(np.load(Path(__file__).parent / "data" / "q_learning.npz"))
+
+
+def table_network() -> Network:
+    """Q values are the observation times a scale, so that they can be written down."""
+
+    def step(params, state, timestep):
+        return state, params * timestep.observation
+
+    return Network(lambda key, t: jnp.float32(1), lambda batch: (), step, step)
+
+
+def sequence(q: Any, reward: Any, discount: Any, last: Any) -> TimeStep:
+    """Make timesteps [T + 1, N] whose observations are action values."""
+    action = jnp.zeros(q.shape[:2], jnp.int32)
+    return TimeStep(jnp.asarray(q), action, jnp.asarray(reward), jnp.asarray(discount), last, last)
+
+
+@pytest.mark.parametrize("double", [False, True])
+@pytest.mark.parametrize("loss", ["squared", "huber"])
+def test_q_loss_by_hand(double, loss):
+    rng = np.random.default_rng(0)
+    L, N, A = 3, 5, 4
+    q = jnp.asarray(rng.normal(size=(L + 1, N, A)), jnp.float32)
+    action = jnp.asarray(rng.integers(A, size=(L, N)), jnp.int32)
+    reward = jnp.asarray(rng.normal(size=(L + 1, N)), jnp.float32)
+    last = jnp.asarray(rng.random((L + 1, N)) < 0.3)
+    discount = jnp.where(last & (rng.random((L + 1, N)) < 0.5), 0.0, 1.0)
+    segment = Segment((), sequence(q, reward, discount, last), action, ())
+    weight = jnp.asarray(rng.random(N), jnp.float32)
+    settings = DQNConfig(window=3, double=double, loss=loss, discount=0.9, priority_mix=0.75)
+    # A negative scale makes the target network prefer the action that the online one likes least.
+    sample = Sample(segment, None, weight)
+    value, parts = q_loss(jnp.float32(1), jnp.float32(-1), table_network(), settings, sample)
+    expected: Any = 0.0
+    errors = np.zeros((L, N))
+    for t in range(L):
+        for i in range(N):
+            best = np.argmax(q[t + 1, i]) if double else np.argmax(-q[t + 1, i])
+            target = reward[t + 1, i] + 0.9 * discount[t + 1, i] * -q[t + 1, i, best]
+            error = target - q[t, i, action[t, i]]
+            square = 0.5 * error**2
+            one = square if loss == "squared" or abs(error) < 1 else abs(error) - 0.5
+            expected += weight[i] * one * (not last[t, i]) / (L * N)
+            errors[t, i] = np.nan if last[t, i] else abs(error)
+    assert float(value) == float(parts.mean) == pytest.approx(float(expected), rel=1e-5)
+    mixed = 0.75 * np.nanmax(errors, axis=0) + 0.25 * np.nanmean(errors, axis=0)
+    np.testing.assert_allclose(parts.priority, mixed, rtol=1e-5)
+
+
+def test_a_window_without_anything_to_learn_has_no_priority():
+    settings = DQNConfig()
+    none = priority(settings, jnp.full((1, 3), 7.0), jnp.array([[True, False, True]]))
+    np.testing.assert_allclose(none, [7, 0, 7], rtol=1e-6)
+
+
+@pytest.mark.parametrize("series", range(3))
+def test_double_q_agrees_with_the_reference(series):
+    """T transitions, each a window of its own: online values choose, the target's count."""
+    x = {name: GOLDEN[f"double_q/{name}"][series] for name in ("q", "a", "r", "discount")}
+    chosen, valued = (GOLDEN[f"double_q/{name}"][series] for name in ("selector", "value"))
+    # What a network sees at the second timestep are two tables: its own and the other's.
+    before = np.concatenate([x["q"], x["q"]], axis=-1)
+    after = np.concatenate([chosen, valued], axis=-1)
+    N = len(x["a"])
+    timestep = sequence(
+        np.stack([before, after]),
+        np.stack([np.zeros(N), x["r"]]).astype(np.float32),
+        np.stack([np.ones(N), x["discount"]]).astype(np.float32),
+        jnp.zeros((2, N), bool),
+    )
+    sample = Sample(Segment((), timestep, jnp.asarray(x["a"])[None], ()), None, jnp.ones(N))
+
+    def step(params, state, timestep):
+        table = timestep.observation.reshape(*timestep.reward.shape, 2, 4)
+        return state, table[..., params, :]
+
+    network = Network(lambda key, t: 0, lambda batch: (), step, step)
+    settings = DQNConfig(discount=1.0)
+    _, parts = q_loss(0, 1, network, settings, sample)
+    np.testing.assert_allclose(parts.priority, np.abs(GOLDEN["double_q/out"][series]), rtol=1e-5)
+
+
+@pytest.mark.parametrize("n", [1, 3, 5])
+@pytest.mark.parametrize("kind", ["id", "sh"])
+def test_rescaled_n_step_targets_agree_with_the_reference(kind, n):
+    name = f"transformed_n_step_q/{kind}_n{n}"
+    r, discount, value, q = (GOLDEN[f"{name}/{k}"].T for k in ("r", "discount", "value", "q"))
+    rescaling = {"id": None, "sh": 1e-3}[kind]
+    settings = DQNConfig(window=12, n_step=n, discount=1.0, rescaling=rescaling)
+    shape = r.shape
+    after = TimeStep((), jnp.zeros(shape, jnp.int32), r, discount, *[jnp.zeros(shape, bool)] * 2)
+    error = targets(settings, after, jnp.asarray(value)) - q
+    np.testing.assert_allclose(error, GOLDEN[f"{name}/out"].T, rtol=1e-4, atol=1e-5)
+
+
+def acted(config: memrl_jax.Config, rollouts: int) -> tuple[Any, ...]:
+    """Act without learning; return what a replay memory holds and all the action values seen."""
+    env = batch(make_environment(config))
+    network, replay = make_network(config, make_environment(config)), make_replay(config)
+    count = config.environments
+    actor = initial(env, network.initial_state(count), jax.random.key(0), count)
+    params = network.init(jax.random.key(1), actor.timestep)
+
+    def policy(key, memory, timestep):
+        memory, q = network.step(params, memory, timestep)
+        greedy = jnp.argmax(q, axis=-1).astype(jnp.int32)
+        return memory, epsilon_greedy(key, greedy, q.shape[-1], jnp.float32(0.9)), q
+
+    @jax.jit
+    def run(actor, key):
+        def step(carry, key):
+            actor, state = carry
+            actor, segment = rollout(env, policy, actor, key, config.rollout_length)
+            return (actor, replay.add(state, segment)), segment.timestep.start
+
+        zeros = jnp.zeros((count, 4), jnp.float32)
+        empty = Segment(actor.memory, actor.timestep, jnp.zeros(count, jnp.int32), zeros)
+        keys = jax.random.split(key, rollouts)
+        return jax.lax.scan(step, (actor, replay.init(empty)), keys)
+
+    (_, state), started = run(actor, jax.random.key(2))
+    return network, params, replay, state, started
+
+
+RECURRENT = SMALL.replace(environment_args={"corridor": 3}, previous_action=True)
+
+
+@pytest.mark.parametrize("memory", ["none", "gru", "lstm"])
+@pytest.mark.parametrize("replay", ["uniform", "prioritized"])
+def test_the_learner_unrolls_what_the_actor_computed(memory, replay):
+    """From the stored memory, across the ends of episodes, long after the ring has wrapped."""
+    options = {} if memory == "none" else {"features": 8}
+    agent = RECURRENT.agent.replace(
+        replay=replay, window=7, burn_in=5, stored_state=True, batch_size=64
+    )
+    config = RECURRENT.replace(memory=memory, memory_args=options, agent=agent)
+    network, params, memory_of, state, started = acted(config, rollouts=50)
+    sample = memory_of.sample(jax.random.key(3), state)
+    segment = sample.segment
+    assert started.sum() > 20 and bool(segment.timestep.start[1:-1].any())
+    _, q = network.unroll(params, segment.memory, tree.at(segment.timestep, slice(-1)))
+    np.testing.assert_allclose(q, segment.extras, rtol=1e-5, atol=1e-6)
+    if memory != "none":  # and it matters where one starts
+        zero = jax.tree.map(jnp.zeros_like, segment.memory)
+        _, other = network.unroll(params, zero, tree.at(segment.timestep, slice(-1)))
+        assert float(jnp.abs(other - segment.extras).max()) > 1e-3
+
+
+def test_burn_in_brings_memories_up_to_date_and_teaches_nothing():
+    agent = RECURRENT.agent.replace(window=7, burn_in=5, stored_state=True, n_step=3)
+    network, params, replay, state, _ = acted(RECURRENT.replace(agent=agent), rollouts=30)
+    target_params = jax.tree.map(lambda x: 1.1 * x, params)
+    sample = replay.sample(jax.random.key(3), state)
+    memory, target_memory, rest = burn_in(params, target_params, network, agent, sample.segment)
+    assert rest.action.shape[0] == 7 and rest.timestep.reward.shape[0] == 8
+    by_hand = sample.segment.memory, sample.segment.memory
+    for t in range(5):
+        seen = tree.at(sample.segment.timestep, t)
+        nets = (params, target_params)
+        by_hand = tuple(network.step(p, m, seen)[0] for p, m in zip(nets, by_hand, strict=True))
+    for ours, theirs in zip((memory, target_memory), by_hand, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+
+    # Both networks alike, so that one memory does for both.
+    later = sample._replace(segment=rest)
+    settings = agent.replace(burn_in=0)
+    gradient = jax.grad(lambda p: q_loss(p, params, network, agent, sample)[0])(params)
+    alone = jax.grad(lambda p: q_loss(p, params, network, settings, later)[0])(params)
+    for a, b in zip(jax.tree.leaves(gradient), jax.tree.leaves(alone), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_epsilon_falls_linearly_and_acts_at_random_that_often():
+    settings = DQNConfig(epsilon_start=0.8, epsilon_end=0.2, epsilon_steps=100.0)
+    falling = [epsilon(settings, jnp.int32(n), 2) for n in (0, 50, 100, 1000)]
+    np.testing.assert_allclose(falling, np.repeat([[0.8], [0.5], [0.2], [0.2]], 2, axis=1))
+    action = epsilon_greedy(jax.random.key(0), jnp.full(40_000, 3, jnp.int32), 4, jnp.float32(0.4))
+    counts = np.bincount(action, minlength=4) / 40_000
+    np.testing.assert_allclose(counts, [0.1, 0.1, 0.1, 0.7], atol=0.01)
+
+
+def test_every_actor_explores_with_an_epsilon_of_its_own():
+    settings = R2D2Config()
+    spread = epsilon(settings, jnp.int32(0), 8)
+    np.testing.assert_allclose(spread, [0.4 ** (1 + 7 * i / 7) for i in range(8)], rtol=1e-5)
+    np.testing.assert_allclose(epsilon(settings, jnp.int32(0), 1), [0.4], rtol=1e-6)
+
+
+SWITCHES = [
+    {},
+    {"replay": "uniform"},
+    {"stored_state": False},
+    {"burn_in": 0},
+    {"stored_state": False, "burn_in": 0},
+    {"n_step": 1},
+    {"td_lambda": 0.8, "n_step": 1},
+    {"double": False},
+    {"dueling": False},
+    {"rescaling": None},
+    {"epsilon_spread": 0.0},
+    {"updates": 3},
+]
+
+
+@pytest.mark.parametrize("switch", SWITCHES, ids=str)
+def test_every_part_of_r2d2_can_be_switched_off_alone(switch):
+    agent = memrl_jax.presets["r2d2"].agent.replace(
+        window=4, burn_in=4, batch_size=4, capacity=160, learning_starts=80, n_step=2
+    )
+    config = SMALL.replace(agent=agent.replace(**switch), total_steps=160)
+    state, metrics = jax.jit(memrl_jax.make_train(config))(jax.random.key(0))
+    assert np.all(np.isfinite(metrics["loss_sum"])) and metrics["loss_sum"].shape == (10,)
+    learner = state.agent.learner
+    assert int(learner.updates) == 10 * config.agent.updates
+    moved = [
+        not np.array_equal(x, y)
+        for x, y in zip(
+            jax.tree.leaves(learner.params), jax.tree.leaves(learner.target_params), strict=True
+        )
+    ]
+    assert all(moved)
+
+
+def test_r2d2_has_the_published_settings():
+    published = dict(
+        window=80, burn_in=40, n_step=5, batch_size=64, discount=0.997, learning_rate=1e-4,
+        adam_epsilon=1e-3, target_period=2_500, priority_exponent=0.9, importance_start=0.6,
+        priority_mix=0.9, rescaling=1e-3, double=True, dueling=True, stored_state=True,
+    )  # fmt: skip
+    assert {name: getattr(R2D2Config(), name) for name in published} == published
+
+
+def test_priorities_reach_the_replay_memory():
+    """What was drawn has its error's priority, and everything else the largest."""
+    agent = SMALL.agent.replace(replay="prioritized", batch_size=8, priority_exponent=1.0)
+    config = SMALL.replace(agent=agent)
+    trainer, _ = memrl_jax.config.make(config)
+    state = jax.jit(trainer.step)(jax.jit(trainer.init)(jax.random.key(0)))[0]
+    weights = np.concatenate([x.reshape(-1) for x in state.agent.replay.weights[:1]])
+    drawn = weights[(weights > 0) & (np.abs(weights - 1) > 1e-5)]
+    assert 0 < len(drawn) <= 8
+    assert int(state.agent.replay.updates) == 1
+    assert float(state.agent.replay.largest) >= 1
