@@ -75,6 +75,48 @@ def tmaze() -> Result:
     return Result("T-Maze, corridor of 8", runs, claims, {"chance": 0.5})
 
 
+def tmaze_50() -> Result:
+    r2d2 = memrl_jax.presets["r2d2"].replace(
+        environment="TMaze",
+        environment_args={"corridor": 50},
+        memory_args={"horizon": 100},
+        total_steps=150_000,
+        previous_action=False,
+        previous_reward=False,
+    )
+    # Long enough to hold an episode from the cue to the choice wherever it begins.
+    agent = r2d2.agent.replace(window=100, updates=4, learning_rate=5e-4, decay_updates=2_900.0)
+    r2d2 = r2d2.replace(agent=agent)
+
+    def claims(returns: Returns) -> list[Claim]:
+        success = np.mean(returns["R2D2"] > 0, axis=1)
+        figure = f"{success.min():.3f} in the worst"
+        return [Claim("R2D2: success >= 0.95 in every seed", figure, success.min() >= 0.95)]
+
+    return Result("T-Maze, corridor of 50", {"R2D2": r2d2}, claims, {"chance": 0.5}, seeds=5)
+
+
+def memory_chain_30() -> Result:
+    r2d2 = memrl_jax.presets["r2d2"].replace(
+        environment="MemoryChain-bsuite",
+        environment_args={"memory_length": 30},
+        memory_args={"horizon": 60},
+        total_steps=150_000,
+        previous_action=False,
+        previous_reward=False,
+    )
+    r2d2 = r2d2.replace(
+        agent=r2d2.agent.replace(updates=4, learning_rate=5e-4, decay_updates=2_900.0)
+    )
+
+    def claims(returns: Returns) -> list[Claim]:
+        worst = returns["R2D2"].mean(axis=1).min()
+        figure = f"{worst:.2f} in the worst"
+        return [Claim("R2D2: return >= 0.95 of 1 in every seed", figure, worst >= 0.95)]
+
+    return Result("MemoryChain, length 30", {"R2D2": r2d2}, claims, {"chance": 0.0}, seeds=5)
+
+
 def cartpole() -> Result:
     def claims(returns: Returns) -> list[Claim]:
         score = float(iqm(returns["DQN"].mean(axis=1)))
@@ -138,6 +180,8 @@ RESULTS: dict[str, Callable[[], Result]] = {
     "cartpole": cartpole,
     "cartpole-positions": cartpole_positions,
     "memory-chain": memory_chain,
+    "tmaze-50": tmaze_50,
+    "memory-chain-30": memory_chain_30,
 }
 
 
@@ -146,7 +190,7 @@ class Options:
     """Train, evaluate and judge one of the results of this project."""
 
     name: tyro.conf.Positional[str]
-    """Which: tmaze, cartpole, cartpole-positions or memory-chain."""
+    """Which: tmaze, cartpole, cartpole-positions, memory-chain, tmaze-50 or memory-chain-30."""
     out: str = ""
     """Folder to write to; by default benchmarks/results/NAME."""
     quick: bool = False

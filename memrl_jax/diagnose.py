@@ -20,11 +20,10 @@ def delta_q(
     Both are unrolled over the same `timestep` [L, N], whose `start` must tell the truth:
     from `memory` [N, ...], as replay gives it, and from `truth` [N, ...], what these `params` have
     there when they see the episode from its start. After `burn_in` timesteps the distance between
-    the action values is taken, over the largest true value of the window.
+    the action values is taken, over the largest true value that follows.
     Kapturowski et al. (2019), section 3.1.
     """
     _, q = network.unroll(params, memory, timestep)
     _, q_true = network.unroll(params, truth, timestep)
-    distance = jnp.linalg.norm(q - q_true, axis=-1)
-    scale = jnp.max(jnp.abs(q_true), axis=(0, -1))
-    return (distance / scale)[burn_in:]
+    q, q_true = q[burn_in:], q_true[burn_in:]
+    return jnp.linalg.norm(q - q_true, axis=-1) / jnp.max(jnp.abs(q_true), axis=(0, -1))

@@ -245,3 +245,25 @@ def test_vmapped_initialization_batches_no_factorization(name: str) -> None:
     assert factorized and set(factorized) == {"4,4"}
     single = memory.init(keys[1], jnp.ones(2))
     jax.tree.map(np.testing.assert_array_equal, jax.tree.map(lambda x: x[1], init(keys)), single)
+
+
+@pytest.mark.parametrize("name", ["gru", "lstm"])
+def test_a_horizon_sets_for_how_long_units_keep(name: str) -> None:
+    """With nothing to see, a unit of bias log u loses a part 1 / (1 + u) of its state a step."""
+    memory = MEMORIES[name](features=512, horizon=100)
+    params = jax.jit(memory.init)(jax.random.key(0), jnp.zeros(3))
+    gates = params["params"]
+    bias = gates["iz" if name == "gru" else "hf"]["bias"]
+    steps = np.exp(bias)
+    assert 1 <= steps.min() < 3 and 96 < steps.max() <= 99
+    assert abs(np.mean(steps) - 50) < 5
+    if name == "lstm":
+        np.testing.assert_array_equal(gates["hi"]["bias"], -bias)
+    plain = MEMORIES[name](features=512).init(jax.random.key(0), jnp.zeros(3))
+    assert jax.tree.map(jnp.shape, plain) == jax.tree.map(jnp.shape, params)
+
+
+@pytest.mark.parametrize("name", ["gru", "lstm"])
+def test_a_horizon_has_to_be_one(name: str) -> None:
+    with pytest.raises(ValueError, match="^horizon: 2 is below 3$"):
+        MEMORIES[name](horizon=2)

@@ -23,12 +23,13 @@ def short(monkeypatch):
 
 def test_examples_run(short):
     blocks = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
-    assert len(blocks) == 3
+    assert len(blocks) == 4
     names: dict = {"key": jax.random.key(1)}
     try:
         for block in blocks:
             exec(block, names)
         assert names["metrics"]["loss_sum"].shape == (3, 8, 5)
+        assert names["sample"].segment.action.shape == (40, 32)
         _, metrics = jax.jit(names["train"])(names["key"])
         assert metrics["updates"].sum() == 5
     finally:

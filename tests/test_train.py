@@ -205,18 +205,23 @@ def copies_in_loops(text: str, capacity: int) -> list[str]:
     return re.findall(rf"= \w+\[(?:\d+,)*{capacity}(?:,\d+)*\]\S* copy\(.*", inside)
 
 
-@pytest.mark.parametrize("length", [1, 4])
-def test_no_copy_of_the_replay_inside_the_loop(length):
+@pytest.mark.parametrize("replay, length", [("uniform", 1), ("uniform", 4), ("prioritized", 4)])
+def test_no_copy_of_the_replay_inside_the_loop(replay, length):
     capacity = 7919 * 4
     config = memrl_jax.presets["dqn"].replace(
         environment="TMaze", environments=1, rollout_length=length, total_steps=4_000
     )
-    config = config.replace(agent=config.agent.replace(capacity=capacity, learning_starts=400))
+    agent = config.agent.replace(replay=replay, capacity=capacity, learning_starts=400, updates=2)
+    config = config.replace(agent=agent)
     compiled = jax.jit(memrl_jax.make_train(config)).lower(jax.random.key(0)).compile()
     text = str(compiled.as_text())
     assert f"[{capacity}," in text
     assert "dynamic-update-slice" in text
     assert copies_in_loops(text, capacity) == []
+    if replay == "prioritized":  # nor of the leaves of the tree, in blocks of 16
+        blocks = -(-capacity // 16)
+        assert f"[{blocks},16]" in text
+        assert copies_in_loops(text, blocks) == []
 
 
 def test_the_copy_test_can_fail():
@@ -235,3 +240,25 @@ def test_the_copy_test_can_fail():
 def test_configs_survive_json():
     for config in (*memrl_jax.presets.values(), SMALL):
         assert configs.from_json(configs.to_json(config)) == config
+
+
+def test_frames_are_seen_together_and_stored_apart():
+    """The network sees stacks; the ring holds single frames, and learning goes on from it."""
+    agent = SMALL.agent.replace(window=1, replay="prioritized")
+    config = SMALL.replace(memory="none", memory_args={}, frames=3, agent=agent)
+    state, metrics = jax.jit(memrl_jax.make_train(config))(jax.random.key(0))
+    assert state.actor.timestep.observation.shape == (2, 6)
+    assert state.agent.replay.ring.fields.timestep.observation.shape == (0, 2)
+    kernel = state.agent.learner.params["encoder"]["params"]["MLP_0"]["Dense_0"]["kernel"]
+    assert kernel.shape[0] == 6 + 4 + 1  # three frames of 2, previous action and reward
+    assert np.all(np.isfinite(metrics["loss_sum"]))
+
+
+def test_the_step_size_falls_to_zero():
+    agent = SMALL.agent.replace(decay_updates=20.0)
+    train = memrl_jax.make_train(SMALL.replace(agent=agent, total_steps=80 + 8 * 30))
+    state, _ = jax.jit(train)(jax.random.key(0))
+    trainer, _ = configs.make(SMALL.replace(agent=agent))
+    later, _ = jax.jit(trainer.step)(state)
+    assert state.agent.learner.updates == 30
+    chex.assert_trees_all_equal(later.agent.learner.params, state.agent.learner.params)

@@ -69,6 +69,8 @@ class DQNConfig(struct.PyTreeNode):
     """Gradient steps after every rollout."""
     learning_rate: float = 2.5e-4
     """Step size of Adam."""
+    decay_updates: float | None = None
+    """Updates over which the step size falls to zero, linearly; None keeps it as it is."""
     adam_epsilon: float = 1e-8
     """Added to the denominator of Adam's steps."""
     max_gradient_norm: float | None = None
@@ -276,7 +278,11 @@ def _pick(q: Array, action: Array) -> Array:
 
 
 def _optimizer(config: DQNConfig) -> optax.GradientTransformation:
-    adam = optax.adam(config.learning_rate, eps=config.adam_epsilon)
+    def decaying(updates: Array) -> Array:
+        return config.learning_rate * jnp.maximum(0.0, 1 - updates / config.decay_updates)
+
+    rate = config.learning_rate if config.decay_updates is None else decaying
+    adam = optax.adam(rate, eps=config.adam_epsilon)
     if config.max_gradient_norm is None:
         return adam
     return optax.chain(optax.clip_by_global_norm(config.max_gradient_norm), adam)
@@ -295,6 +301,8 @@ def _check(config: DQNConfig) -> None:
         checks.within(field, getattr(config, field), 0, float("inf"))
     for field in ("epsilon_steps", "importance_steps"):
         checks.within(field, getattr(config, field), 1, float("inf"))
+    if config.decay_updates is not None:
+        checks.within("decay_updates", config.decay_updates, 1, float("inf"))
     if config.rescaling is not None:
         checks.within("rescaling", config.rescaling, 0, 1)
     if config.td_lambda is not None:

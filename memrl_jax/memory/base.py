@@ -8,7 +8,6 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from memrl_jax import tree
-from memrl_jax.checks import at_least
 from memrl_jax.types import Array, Key, NeuralMemory, State
 
 
@@ -49,7 +48,6 @@ def horizon_bias(key: Key, features: int, horizon: int) -> Array:
     """Draw biases of the gates that keep, [features]: log u, with u uniform from 1 to horizon - 1.
 
     A gate of bias log u forgets by 1 / (1 + u) a step, so units keep for different times.
-    Raises ValueError for a horizon below 3. Tallec & Ollivier (2018), equation 16.
+    Tallec & Ollivier (2018), equation 16.
     """
-    at_least("horizon", horizon, 3)
     return jnp.log(jax.random.uniform(key, (features,), jnp.float32, 1.0, horizon - 1.0))
