@@ -80,12 +80,12 @@ def tmaze_50() -> Result:
         environment="TMaze",
         environment_args={"corridor": 50},
         memory_args={"horizon": 100},
-        total_steps=150_000,
+        total_steps=200_000,
         previous_action=False,
         previous_reward=False,
     )
     # Long enough to hold an episode from the cue to the choice wherever it begins.
-    agent = r2d2.agent.replace(window=100, updates=4, learning_rate=5e-4, decay_updates=2_900.0)
+    agent = r2d2.agent.replace(window=100, updates=4, decay_updates=3_900.0)
     r2d2 = r2d2.replace(agent=agent)
 
     def claims(returns: Returns) -> list[Claim]:
