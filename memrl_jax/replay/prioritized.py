@@ -40,7 +40,8 @@ def prioritized(
     A new window has the largest priority so far (at first 1); `update` gives those drawn theirs,
     which must not be negative. A sample's weights are (windows x probability) ** -importance,
     divided by the largest of them. Both exponents may be functions of the number of updates so
-    far. Sampling is stratified, and costs O(batch_size radix log_radix(windows)).
+    far. Update before the next `add`: an index names a place, where another window may be by then.
+    Sampling is stratified, and costs O(batch_size radix log_radix(windows)).
     Raises ValueError like `uniform`, and for exponents outside [0, 1] and a radix below 2.
     Schaul et al. (2016), algorithm 1, proportional variant.
     """

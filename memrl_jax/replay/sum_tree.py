@@ -54,23 +54,19 @@ def find(tree: SumTree, position: Array) -> Array:
 
     A leaf of weight zero covers nothing and is never found, unless all are zero.
     """
+    radix = tree[0].shape[1]
+    # A small matrix product is several times faster than a cumulative sum.
+    before = jnp.triu(jnp.ones((radix, radix), jnp.float32), 1)
     index = jnp.zeros(position.shape, jnp.int32)
     for level in reversed(tree):
         block = level.at[index].get(mode="promise_in_bounds")
-        end = jnp.cumsum(block, axis=1)
-        place = jnp.sum(end <= position[:, None], axis=1, dtype=jnp.int32)
-        # Rounding may put a position just behind the last weight.
-        place = jnp.minimum(place, _last_positive(block))
-        begin = jnp.take_along_axis(end - block, place[:, None], axis=1)[:, 0]
-        # Rounding may also put it just before its block, and a zero could be first there.
-        position = jnp.maximum(position - begin, 0.0)
-        index = index * level.shape[1] + place
+        begin = jnp.dot(block, before, precision="highest")
+        # The last one to begin: however sums are rounded, it has weight.
+        here = (begin <= position[:, None]) & (block > 0)
+        place = jnp.max(jnp.where(here, jnp.arange(radix, dtype=jnp.int32), 0), axis=1)
+        position = position - jnp.take_along_axis(begin, place[:, None], axis=1)[:, 0]
+        index = index * radix + place
     return index
-
-
-def _last_positive(block: Array) -> Array:
-    radix = block.shape[1]
-    return jnp.max(jnp.where(block > 0, jnp.arange(radix, dtype=jnp.int32), 0), axis=1)
 
 
 def stratified(key: Array, tree: SumTree, count: int) -> Array:
