@@ -1,4 +1,4 @@
-"""Our DQN: whole training as `memrl train` runs it, and the pieces of an iteration alone."""
+"""Our agents: whole training as `memrl train` runs it, and the pieces of an iteration alone."""
 
 from functools import partial
 from typing import Any, NamedTuple
@@ -38,6 +38,9 @@ def begin(config: Config, seeds: int) -> Begun:
     program = make_program(config, Run(seeds=seeds))
     carry = program.init(parallel.pad(parallel.seed_keys(0, seeds), seeds))
 
+    if config.agent.learning_starts >= config.agent.capacity:
+        return Begun(config, program, carry)
+
     def fill(carry: Carry) -> Carry:
         return carry._replace(train=filled(config, carry.train))
 
@@ -56,7 +59,7 @@ def training(begun: Begun) -> Program:
 
 
 def filled(config: Config, train: TrainState) -> TrainState:
-    """Repeat what warm-up collected until the replay memory is full.
+    """Repeat what warm-up collected until a uniform replay memory is full.
 
     Windows then come from all of it, without the time it takes to act that often.
     """
@@ -70,14 +73,19 @@ def filled(config: Config, train: TrainState) -> TrainState:
 
 
 def pieces(begun: Begun) -> list[Program]:
-    """Prepare act, add, sample, update, and learn, which is sample and update; for one seed."""
+    """Prepare act, add, sample, update, and learn, which is all after `add`; for one seed.
+
+    With prioritized replay, new priorities are a piece of their own.
+    """
     config = begun.config
     train = tree.at(begun.carry.train, 0)
     env = make_environment(config)
     agent, replay = make_agent(config, env), make_replay(config)
     sample = jax.jit(replay.sample)(train.key, train.agent.replay)
     # An agent whose replay memory holds one sample and always returns it.
-    given = replay._replace(sample=lambda key, state: state)
+    given = replay._replace(
+        sample=lambda key, state: state, update=lambda state, index, priority: state
+    )
     learner = AGENTS[agent_name(config)](config.agent, make_network(config, env), given)
     act, acting = _act(batch(env), agent, train, config.rollout_length)
     segment = acting[-1]
@@ -88,6 +96,10 @@ def pieces(begun: Begun) -> list[Program]:
         "update": _learn(learner, train.agent._replace(replay=sample), segment),
         "learn": _learn(agent, train.agent, segment),
     }
+    if config.agent.replay == "prioritized":
+        priority = jnp.linspace(0, 1, config.agent.batch_size, dtype=jnp.float32)
+        given_priority = (train.agent.replay, sample.index, priority)
+        loops["prioritize"] = (partial(_prioritize, replay), given_priority)
     return [
         # They share arrays so far, and each is about to donate its own.
         compiled((name, config.agent.capacity, 1), loop(step), jax.tree.map(jnp.copy, carry))
@@ -122,6 +134,12 @@ def _sample(replay: ReplayMemory, carry: Any) -> Any:
     key, state, _ = carry
     key, sample_key = jax.random.split(key)
     return key, state, replay.sample(sample_key, state)
+
+
+def _prioritize(replay: ReplayMemory, carry: Any) -> Any:
+    state, index, priority = carry
+    priority = (priority + 0.618) % 1
+    return replay.update(state, index, priority), index, priority
 
 
 def _learn(agent: Agent, state: State, segment: Segment) -> tuple[Any, Any]:

@@ -1,4 +1,4 @@
-"""The tables and the JSON file of `benchmarks.train`."""
+"""The tables and the JSON files of the benchmarks."""
 
 import datetime
 import json
@@ -12,27 +12,35 @@ from rich.console import Group
 from rich.table import Table
 
 from benchmarks import peers
-from benchmarks.targets import Outcome, outcomes
+from benchmarks.targets import Outcome, Target, outcomes
 from benchmarks.timing import Timing, ratio
 from memrl_jax import folder
 
-PIECES = ("act", "add", "sample", "update")  # together an iteration
-LABELS = {"learn": "sample + update in one", "memrl": "whole iteration"}
+PIECES = ("act", "add", "sample", "update", "prioritize")  # together an iteration
+LABELS = {
+    "prioritize": "new priorities",
+    "learn": "all after add in one",
+    "memrl": "whole iteration",
+}
+PEERS = (peers.REJAX, peers.SB3, "torch")
 
 
-def machine() -> dict[str, Any]:
-    """Describe what the figures depend on."""
+def machine(libraries: Sequence[str] = PEERS) -> dict[str, Any]:
+    """Describe what the figures depend on; `libraries` are those beside ours."""
     date = datetime.datetime.now().astimezone().isoformat(timespec="minutes")
-    libraries = {name: peers.version(name) for name in (peers.REJAX, peers.SB3, "torch")}
-    return {"cores": len(os.sched_getaffinity(0)), "date": date, **folder.versions(), **libraries}
+    versions = {name: peers.version(name) for name in libraries}
+    return {"cores": len(os.sched_getaffinity(0)), "date": date, **folder.versions(), **versions}
 
 
-def tables(name: str, timings: Sequence[Timing]) -> Group:
-    """Tabulate a setting: speed of training, pieces of an iteration, targets."""
-    return Group("", f"[bold]{name}[/]", _speeds(timings), _split(timings), _targets(timings))
+def tables(
+    name: str, timings: Sequence[Timing], parts: Sequence[Table], targets: Sequence[Target]
+) -> Group:
+    """Put a setting's tables under its name, and what became of its targets below."""
+    judged = [_targets(timings, targets)] if targets else []
+    return Group("", f"[bold]{name}[/]", *parts, *judged)
 
 
-def figures(timings: Sequence[Timing]) -> dict[str, Any]:
+def figures(timings: Sequence[Timing], targets: Sequence[Target]) -> dict[str, Any]:
     """Return everything that was measured in a setting, as JSON types."""
     return {
         "timings": [
@@ -43,7 +51,7 @@ def figures(timings: Sequence[Timing]) -> dict[str, Any]:
         ],
         "targets": [
             {"name": o.target.name, "bound": o.target.bound, "ratio": o.ratio, "reached": o.reached}
-            for o in outcomes(timings)
+            for o in outcomes(timings, targets)
         ],
     }
 
@@ -54,7 +62,7 @@ def save(path: Path, results: Mapping[str, Any]) -> None:
     folder.write(path, json.dumps(results, indent=2))
 
 
-def _speeds(timings: Sequence[Timing]) -> Table:
+def speeds(timings: Sequence[Timing]) -> Table:
     """Compare steps/s: rows are capacities and seeds, columns libraries."""
     cases = {t[:3]: t for t in timings}
     rivals = [name for name in (peers.REJAX, peers.SB3) if any(t.name == name for t in timings)]
@@ -82,25 +90,54 @@ def _faster(ours: Timing, theirs: Timing) -> str:
     return f"{ratio(ours.steps_per_second, theirs.steps_per_second):.1f}x"
 
 
-def _split(timings: Sequence[Timing]) -> Table:
+def split(timings: Sequence[Timing]) -> Table:
     """Split an iteration of one seed: times, and shares of the sum of all pieces."""
     cases = {t[:3]: t for t in timings}
+    names = [name for name in PIECES if any(t.name == name for t in timings)]
     capacities = [t.capacity for t in timings if t.name == PIECES[0]]
     table = _table("us/iteration, 1 seed", *(f"{c:,} rows" for c in capacities))
-    sums = [np.sum([cases[p, c, 1].microseconds for p in PIECES], axis=0) for c in capacities]
-    for name in (*PIECES, "learn", "memrl"):
+    sums = [np.sum([cases[p, c, 1].microseconds for p in names], axis=0) for c in capacities]
+    for name in (*names, "learn", "memrl"):
         times = [cases[name, c, 1].microseconds for c in capacities]
         cells = [
             f"{np.median(us):,.1f} {ratio(us, total):5.0%}"
             for us, total in zip(times, sums, strict=True)
         ]
-        table.add_row(LABELS.get(name, name), *cells, end_section=name == PIECES[-1])
+        table.add_row(LABELS.get(name, name), *cells, end_section=name == names[-1])
     return table
 
 
-def _targets(timings: Sequence[Timing]) -> Table:
+def beside(timings: Sequence[Timing], ours: str) -> Table:
+    """Compare times per iteration with those of `ours`: a column for every name."""
+    cases = {t[:3]: t for t in timings}
+    others = [name for name in dict.fromkeys(t.name for t in timings) if name != ours]
+    table = _table("us/iteration", "seeds", ours, *(f"{name}\n(/ {ours})" for name in others))
+    for base in (t for t in timings if t.name == ours):
+        cells = [f"{np.median(base.microseconds):,.1f}"]
+        for name in others:
+            other = cases.get((name, base.capacity, base.seeds))
+            cells.append(_times(base, other) if other else "-")
+        table.add_row(f"{base.capacity:,} rows", str(base.seeds), *cells)
+    return table
+
+
+def _times(ours: Timing, other: Timing) -> str:
+    slower = ratio(other.microseconds, ours.microseconds)
+    return f"{np.median(other.microseconds):,.1f} ({slower:.2f}x)"
+
+
+def matrix(corner: str, cells: Mapping[str, Mapping[str, float]]) -> Table:
+    """Tabulate numbers by row and column; what is missing is a dash."""
+    columns = list(dict.fromkeys(name for row in cells.values() for name in row))
+    table = _table(corner, *columns)
+    for name, row in cells.items():
+        table.add_row(name, *(f"{row[c]:,.1f}" if c in row else "-" for c in columns))
+    return table
+
+
+def _targets(timings: Sequence[Timing], targets: Sequence[Target]) -> Table:
     table = _table("target", "bound", "measured", "")
-    for outcome in outcomes(timings):
+    for outcome in outcomes(timings, targets):
         table.add_row(*_judged(outcome))
     return table
 

@@ -6,24 +6,20 @@ Everything is timed in turns within one run, and ratios are medians over the tur
 mean little on a machine that is busy with other things. Figures go to benchmarks/results/.
 """
 
-import argparse
 import os
-import sys
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
-from rich.console import Console
+from rich.table import Table
 
-from benchmarks import memrl, peers, report
-from benchmarks.targets import LARGE, MIDDLE, SMALL
+from benchmarks import command, memrl, peers, report
+from benchmarks.command import Say
+from benchmarks.targets import LARGE, MIDDLE, SMALL, TRAINING
 from benchmarks.timing import Program, Timing, fastest, interleave
 from memrl_jax import cli
 from memrl_jax.agents import DQNConfig
 from memrl_jax.config import Config
-
-RESULTS = Path(__file__).parent / "results"
-Say = Callable[[str], None]
 
 
 class Setting(NamedTuple):
@@ -111,22 +107,18 @@ def peer_programs(plan: Plan, setting: Setting, say: Say) -> list[Program]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="a few short cases, in a minute")
-    quick = parser.parse_args().quick
+    quick = command.quick(__doc__.partition("\n")[0])
     cli.use_every_core()
     plan = QUICK if quick else FULL
-    console = Console(width=None if sys.stdout.isatty() else 140)
-    results = {"machine": report.machine(), "settings": {}}
-    console.print(", ".join(f"{k} {v}" for k, v in results["machine"].items()), markup=False)
-    for setting in plan.settings:
-        with console.status(setting.name) as status:
-            timings = measure(plan, setting, status.update)
-        console.print(report.tables(setting.name, timings))
-        results["settings"][setting.name] = report.figures(timings)
-    path = RESULTS / ("train-quick.json" if quick else "train.json")
-    report.save(path, results)
-    console.print(f"figures: {path}")
+    settings = [
+        command.Setting(setting.name, partial(measure, plan, setting), tables, TRAINING)
+        for setting in plan.settings
+    ]
+    command.run("train-quick" if quick else "train", report.machine(), settings)
+
+
+def tables(timings: Sequence[Timing]) -> list[Table]:
+    return [report.speeds(timings), report.split(timings)]
 
 
 if __name__ == "__main__":

@@ -4,7 +4,8 @@ import jax
 import numpy as np
 import pytest
 
-from benchmarks import memrl, report, targets
+from benchmarks import buffers, memrl, replay, report, targets
+from benchmarks.buffers import Case
 from benchmarks.timing import Program, Timing, fastest, interleave, ratio
 from memrl_jax.agents import DQNConfig
 from memrl_jax.config import Config
@@ -80,25 +81,64 @@ def test_fastest_variant_counts():
 @pytest.mark.parametrize(("iteration", "reached"), [(114.0, True), (116.0, False)])
 def test_targets_are_judged(iteration, reached):
     timings = [timing("memrl", iteration), timing("act", 20.0), timing("learn", 80.0)]
-    outcome = targets.outcomes(timings)[0]
+    outcome = targets.outcomes(timings, targets.TRAINING)[0]
     assert outcome.ratio == pytest.approx(iteration / 100)
     assert outcome.reached is reached
 
 
 def test_targets_that_were_not_timed_are_not_judged():
-    assert all(outcome.reached is None for outcome in targets.outcomes([]))
+    every = (*targets.TRAINING, *targets.UNIFORM, *targets.PRIORITIZED, *targets.ITERATION)
+    assert all(outcome.reached is None for outcome in targets.outcomes([], every))
 
 
 def test_faster_counts_environment_steps():
     timings = [timing("memrl", 10.0, steps=8.0), timing("rejax", 20.0, steps=10.0)]
-    by_name = {o.target.name: o for o in targets.outcomes(timings)}
+    by_name = {o.target.name: o for o in targets.outcomes(timings, targets.TRAINING)}
     assert by_name["steps/s of memrl / rejax, 10,000 rows"].ratio == pytest.approx(1.6)
+
+
+def test_the_worst_case_counts_against_a_peer():
+    timings = [timing("memrl", 10.0, rows) for rows in (targets.SMALL, targets.LARGE)]
+    timings += [timing("flashbax", 30.0), timing("flashbax", 15.0, targets.LARGE)]
+    outcome = targets.outcomes(timings, targets.PRIORITIZED)[0]
+    assert (outcome.ratio, outcome.reached) == (pytest.approx(1.5), False)
+
+
+def test_an_iteration_is_held_against_its_update():
+    timings = [timing("memrl", 11.0), timing("learn", 10.0), timing("update", 8.0)]
+    outcomes = targets.outcomes(timings, targets.ITERATION)
+    assert [o.reached for o in outcomes] == [True, False]
 
 
 def test_report_holds_every_figure(tmp_path):
     timings = [timing(name, 10.0) for name in (*report.PIECES, "learn", "memrl", "rejax")]
-    figures = report.figures(timings)
+    figures = report.figures(timings, targets.TRAINING)
     report.save(tmp_path / "new" / "train.json", figures)
     assert json.loads((tmp_path / "new" / "train.json").read_text()) == figures
     assert figures["timings"][-1]["steps_per_second"] == pytest.approx(1e6)
-    assert report.tables("setting", timings)
+    parts = [report.speeds(timings), report.split(timings), report.beside(timings, "memrl")]
+    assert report.tables("setting", timings, parts, targets.TRAINING)
+
+
+@pytest.mark.usefixtures("fast_compilation")
+@pytest.mark.parametrize("kind", ["uniform", "prioritized"])
+@pytest.mark.parametrize("seeds", [1, 2])
+@pytest.mark.parametrize("windows", [{}, {"period": 2, "length": 3, "stride": 2}])
+def test_a_memory_alone_is_timed(kind, seeds, windows):
+    case = Case(kind, rows=120, batch_size=4, **windows)
+    program = buffers.program("memrl", case, buffers.memrl(case), seeds)
+    (timed,) = interleave([program], seconds=0.001, turns=2)
+    assert (timed.name, timed.capacity, timed.seeds) == ("memrl", 120, seeds)
+    assert np.all(timed.microseconds > 0)
+
+
+def test_bytes_per_row_are_those_of_the_fields():
+    # Observation 16, action, reward, discount 4 each, two flags in a word; a leaf of the tree 4.
+    counted = replay.bytes_per_row(10_000)["memrl"]
+    assert counted["uniform"] == pytest.approx(32, abs=0.01)
+    assert 36 < counted["prioritized"] < 38
+
+
+def test_every_setting_can_be_named():
+    names = [setting.name for setting in replay.settings(replay.FULL)]
+    assert len(names) == len(set(names)) == 9

@@ -218,10 +218,11 @@ def test_no_copy_of_the_replay_inside_the_loop(replay, length):
     assert f"[{capacity}," in text
     assert "dynamic-update-slice" in text
     assert copies_in_loops(text, capacity) == []
-    if replay == "prioritized":  # nor of the leaves of the tree, in blocks of 16
-        blocks = -(-capacity // 16)
-        assert f"[{blocks},16]" in text
+    if replay == "prioritized":  # nor of the leaves of the tree, in blocks of 8
+        blocks = -(-capacity // 8)
+        assert f"[{blocks},8]" in text
         assert copies_in_loops(text, blocks) == []
+        assert copies_in_loops(text, blocks * 8) == []
 
 
 def test_the_copy_test_can_fail():

@@ -32,7 +32,7 @@ def prioritized(
     stride: int = 1,
     exponent: Schedule = 0.6,
     importance: Schedule = 0.4,
-    radix: int = 16,
+    radix: int = 8,
     frames: int = 1,
 ) -> ReplayMemory:
     """Draw windows in proportion to `priority ** exponent`, from the ring that `uniform` keeps.

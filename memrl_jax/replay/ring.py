@@ -174,8 +174,13 @@ def _held(shape: Windows, ring: Ring) -> tuple[Array, Array]:
 def gather(shape: Windows, ring: Ring, start: Array, environment: Array) -> Segment:
     """Cut the windows that begin at rows `start` [N] of `environment` [N]."""
     before = shape.frames - 1
-    row = (start + jnp.arange(-before, shape.length + 1)[:, None]) % shape.rows
-    record = ring.record.at[row, environment].get(mode="promise_in_bounds")
+    row = (start - before) % shape.rows + jnp.arange(before + shape.length + 1)[:, None]
+    # No window is longer than the ring, so it comes round at most once: cheaper than a remainder.
+    row = jnp.where(row < shape.rows, row, row - shape.rows)
+    _, environments, words = ring.record.shape
+    place = row * environments + environment
+    record = ring.record.reshape(-1, words).at[place]
+    record = record.get(mode="promise_in_bounds", wrap_negative_indices=False)
     timestep, extras = jax.vmap(jax.vmap(unpack(ring.fields)))(record)
     if shape.frames > 1:
         stack = stacks.stack(timestep.observation, timestep.start, shape.frames)

@@ -4,6 +4,7 @@ Entry i of a level is the sum of block i of the level below; the leaves are the 
 computed anew from its block whenever something in it changes, not moved by the difference. So
 rounding never adds up, and the same leaf may be written twice at once. Reading and writing N
 leaves costs O(N radix log_radix(count)): wide blocks make few, wide steps, as accelerators like.
+The sums of the highest level's blocks are not kept: all draws share them, so there may be many.
 """
 
 import jax
@@ -11,6 +12,7 @@ import jax.numpy as jnp
 
 from memrl_jax.types import Array
 
+ROOT = 64  # blocks that the highest level may have
 SumTree = tuple[Array, ...]  # levels from the leaves up, each [blocks, radix] float32
 
 
@@ -18,7 +20,7 @@ def init(count: int, radix: int) -> SumTree:
     """Make a tree of `count` leaves, all zero."""
     blocks = -(-count // radix)
     levels = [jnp.zeros((blocks, radix), jnp.float32)]
-    while blocks > 1:
+    while blocks > ROOT:
         blocks = -(-blocks // radix)
         levels.append(jnp.zeros((blocks, radix), jnp.float32))
     return tuple(levels)
@@ -26,22 +28,25 @@ def init(count: int, radix: int) -> SumTree:
 
 def read(tree: SumTree, index: Array) -> Array:
     """Return the leaves at `index` [N]."""
-    leaves = tree[0]
-    radix = leaves.shape[1]
-    return leaves.at[index // radix, index % radix].get(mode="promise_in_bounds")
+    leaves = tree[0].reshape(-1).at[index]
+    return leaves.get(mode="promise_in_bounds", wrap_negative_indices=False)
 
 
 def write(tree: SumTree, index: Array, weight: Array) -> SumTree:
     """Set the leaves at `index` [N], and all sums above them."""
     levels = []
-    radix = tree[0].shape[1]
     for level in tree:
-        block, place = index // radix, index % radix
-        level = level.at[block, place].set(weight, mode="promise_in_bounds")
+        entries = level.reshape(-1).at[index]
+        entries = entries.set(weight, mode="promise_in_bounds", wrap_negative_indices=False)
+        level = entries.reshape(level.shape)
         levels.append(level)
-        index = block
-        weight = level.at[block].get(mode="promise_in_bounds").sum(axis=1)
+        index = index // level.shape[1]
+        weight = _blocks(level, index).sum(axis=1)
     return tuple(levels)
+
+
+def _blocks(level: Array, index: Array) -> Array:
+    return level.at[index].get(mode="promise_in_bounds", wrap_negative_indices=False)
 
 
 def total(tree: SumTree) -> Array:
@@ -54,19 +59,23 @@ def find(tree: SumTree, position: Array) -> Array:
 
     A leaf of weight zero covers nothing and is never found, unless all are zero.
     """
-    radix = tree[0].shape[1]
-    # A small matrix product is several times faster than a cumulative sum.
-    before = jnp.triu(jnp.ones((radix, radix), jnp.float32), 1)
-    index = jnp.zeros(position.shape, jnp.int32)
+    index, position = _choose(tree[-1].sum(axis=1)[None], position)
     for level in reversed(tree):
-        block = level.at[index].get(mode="promise_in_bounds")
-        begin = jnp.dot(block, before, precision="highest")
-        # The last one to begin: however sums are rounded, it has weight.
-        here = (begin <= position[:, None]) & (block > 0)
-        place = jnp.max(jnp.where(here, jnp.arange(radix, dtype=jnp.int32), 0), axis=1)
-        position = position - jnp.take_along_axis(begin, place[:, None], axis=1)[:, 0]
-        index = index * radix + place
+        place, position = _choose(_blocks(level, index), position)
+        index = index * level.shape[1] + place
     return index
+
+
+def _choose(weight: Array, position: Array) -> tuple[Array, Array]:
+    """Return which entry of each block [N or 1, entries] covers `position` [N], and where in it."""
+    entries = weight.shape[1]
+    # A small matrix product is several times faster than a cumulative sum.
+    before = jnp.triu(jnp.ones((entries, entries), jnp.float32), 1)
+    begin = jnp.dot(weight, before, precision="highest")
+    # The last one to begin: however sums are rounded, it has weight.
+    here = (begin <= position[:, None]) & (weight > 0)
+    place = jnp.max(jnp.where(here, jnp.arange(entries, dtype=jnp.int32), 0), axis=1)
+    return place, position - jnp.take_along_axis(begin, place[:, None], axis=1)[:, 0]
 
 
 def stratified(key: Array, tree: SumTree, count: int) -> Array:

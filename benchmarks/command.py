@@ -1,0 +1,61 @@
+"""What the benchmarks' commands have in common: settings one after another, tables, a JSON file."""
+
+import argparse
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import report
+from benchmarks.targets import Target
+from benchmarks.timing import Timing
+
+RESULTS = Path(__file__).parent / "results"
+Say = Callable[[str], None]
+
+
+class Setting(NamedTuple):
+    """What is timed together, how it is tabulated, and what it should reach."""
+
+    name: str
+    measure: Callable[[Say], Sequence[Timing]]
+    tables: Callable[[Sequence[Timing]], Sequence[Table]]
+    targets: Sequence[Target] = ()
+
+
+def quick(description: str) -> bool:
+    """Read the command line: whether only a few short cases are wanted."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--quick", action="store_true", help="a few short cases, in a minute")
+    return bool(parser.parse_args().quick)
+
+
+def run(
+    name: str,
+    machine: Mapping[str, Any],
+    settings: Sequence[Setting],
+    more: Callable[[], tuple[Table, dict[str, Any]]] | None = None,
+) -> None:
+    """Measure and print one setting after another, and write everything to `name`.json.
+
+    `more` gives a table of something that is not timed, and its figures.
+    """
+    console = Console(width=None if sys.stdout.isatty() else 140)
+    results: dict[str, Any] = {"machine": machine, "settings": {}}
+    console.print(", ".join(f"{k} {v}" for k, v in machine.items()), markup=False)
+    for setting in settings:
+        with console.status(setting.name) as status:
+            timings = setting.measure(status.update)
+        parts = setting.tables(timings)
+        console.print(report.tables(setting.name, timings, parts, setting.targets))
+        results["settings"][setting.name] = report.figures(timings, setting.targets)
+    if more:
+        table, figures = more()
+        console.print("", table)
+        results |= figures
+    path = RESULTS / f"{name}.json"
+    report.save(path, results)
+    console.print(f"figures: {path}")
