@@ -26,6 +26,11 @@ def at(xs: Any, index: Any) -> Any:
     return jax.tree.map(lambda x: x[index], xs)
 
 
+def take(x: Array, index: Any) -> Array:
+    """Index the first axes of one array by integers that are known to lie inside; not checked."""
+    return x.at[index].get(mode="promise_in_bounds", wrap_negative_indices=False)
+
+
 def append(xs: Any, x: Any) -> Any:
     """Add `x` [...] as the last element of `xs` [T, ...]: [T + 1, ...]."""
     return jax.tree.map(lambda xs, x: jnp.concatenate([xs, x[None]]), xs, x)

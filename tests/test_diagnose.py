@@ -29,7 +29,7 @@ def test_delta_q_by_hand():
     start = jnp.zeros((T, 2), bool).at[2, 1].set(True)
     timestep = TimeStep(jnp.ones((T, 2)), zeros.astype(jnp.int32), zeros, zeros + 1, start, start)
     truth, memory = jnp.array([2.0, 2.0]), jnp.array([0.0, 5.0])
-    # True values 3 4 5 6 and 3 4 1 2; replayed they are 2 less, and 3 more until the episode starts.
+    # True values 3 4 5 6 and 3 4 1 2; replayed, 2 less, and 3 more until the episode starts.
     off = np.sqrt(2) * np.array([[2 / 6] * 4, [3 / 4, 3 / 4, 0, 0]]).T
     network = summing_network()
     np.testing.assert_allclose(delta_q(network, 1.0, timestep, memory, truth), off, rtol=1e-6)

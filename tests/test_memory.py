@@ -265,5 +265,5 @@ def test_a_horizon_sets_for_how_long_units_keep(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["gru", "lstm"])
 def test_a_horizon_has_to_be_one(name: str) -> None:
-    with pytest.raises(ValueError, match="^horizon: 2 is below 3$"):
+    with pytest.raises(ValueError, match=r"^horizon: 2 is below 3$"):
         MEMORIES[name](horizon=2)

@@ -278,10 +278,9 @@ def _pick(q: Array, action: Array) -> Array:
 
 
 def _optimizer(config: DQNConfig) -> optax.GradientTransformation:
-    def decaying(updates: Array) -> Array:
-        return config.learning_rate * jnp.maximum(0.0, 1 - updates / config.decay_updates)
-
-    rate = config.learning_rate if config.decay_updates is None else decaying
+    first, span = config.learning_rate, config.decay_updates
+    # Not optax.linear_schedule, which looks at `span`: it may be traced.
+    rate = first if span is None else lambda count: first * jnp.maximum(0.0, 1 - count / span)
     adam = optax.adam(rate, eps=config.adam_epsilon)
     if config.max_gradient_norm is None:
         return adam

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from memrl_jax import frames as stacks
+from memrl_jax import tree
 from memrl_jax.checks import divides, positive
 from memrl_jax.types import Array, Sample, Segment, State, TimeStep
 
@@ -178,9 +179,7 @@ def gather(shape: Windows, ring: Ring, start: Array, environment: Array) -> Segm
     # No window is longer than the ring, so it comes round at most once: cheaper than a remainder.
     row = jnp.where(row < shape.rows, row, row - shape.rows)
     _, environments, words = ring.record.shape
-    place = row * environments + environment
-    record = ring.record.reshape(-1, words).at[place]
-    record = record.get(mode="promise_in_bounds", wrap_negative_indices=False)
+    record = tree.take(ring.record.reshape(-1, words), row * environments + environment)
     timestep, extras = jax.vmap(jax.vmap(unpack(ring.fields)))(record)
     if shape.frames > 1:
         stack = stacks.stack(timestep.observation, timestep.start, shape.frames)
@@ -188,7 +187,7 @@ def gather(shape: Windows, ring: Ring, start: Array, environment: Array) -> Segm
         timestep, extras = jax.tree.map(lambda x: x[before:], (timestep, extras))
     if shape.stored:
         place = (start // shape.period, environment)
-        memory = jax.tree.map(lambda x: x.at[place].get(mode="promise_in_bounds"), ring.memory)
+        memory = jax.tree.map(lambda x: tree.take(x, place), ring.memory)
     else:
         n = start.shape
         memory = jax.tree.map(lambda x: jnp.zeros((*n, *x.shape[2:]), x.dtype), ring.memory)

@@ -10,6 +10,7 @@ The sums of the highest level's blocks are not kept: all draws share them, so th
 import jax
 import jax.numpy as jnp
 
+from memrl_jax.tree import take
 from memrl_jax.types import Array
 
 ROOT = 64  # blocks that the highest level may have
@@ -28,8 +29,7 @@ def init(count: int, radix: int) -> SumTree:
 
 def read(tree: SumTree, index: Array) -> Array:
     """Return the leaves at `index` [N]."""
-    leaves = tree[0].reshape(-1).at[index]
-    return leaves.get(mode="promise_in_bounds", wrap_negative_indices=False)
+    return take(tree[0].reshape(-1), index)
 
 
 def write(tree: SumTree, index: Array, weight: Array) -> SumTree:
@@ -37,16 +37,13 @@ def write(tree: SumTree, index: Array, weight: Array) -> SumTree:
     levels = []
     for level in tree:
         entries = level.reshape(-1).at[index]
-        entries = entries.set(weight, mode="promise_in_bounds", wrap_negative_indices=False)
-        level = entries.reshape(level.shape)
+        level = entries.set(weight, mode="promise_in_bounds", wrap_negative_indices=False).reshape(
+            level.shape
+        )
         levels.append(level)
         index = index // level.shape[1]
-        weight = _blocks(level, index).sum(axis=1)
+        weight = take(level, index).sum(axis=1)
     return tuple(levels)
-
-
-def _blocks(level: Array, index: Array) -> Array:
-    return level.at[index].get(mode="promise_in_bounds", wrap_negative_indices=False)
 
 
 def total(tree: SumTree) -> Array:
@@ -61,7 +58,7 @@ def find(tree: SumTree, position: Array) -> Array:
     """
     index, position = _choose(tree[-1].sum(axis=1)[None], position)
     for level in reversed(tree):
-        place, position = _choose(_blocks(level, index), position)
+        place, position = _choose(take(level, index), position)
         index = index * level.shape[1] + place
     return index
 
