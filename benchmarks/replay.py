@@ -48,8 +48,8 @@ FULL = Plan(
     radix_rows=(MIDDLE, LARGE),
     sequences=True,
     r2d2=True,
-    seconds=0.5,
-    turns=7,
+    seconds=0.3,
+    turns=5,
 )
 QUICK = FULL._replace(
     batch_sizes=(32,), cases=((SMALL, 1), (MIDDLE, 1)), radix_rows=(), sequences=False, r2d2=False
