@@ -109,7 +109,9 @@ def main() -> None:
     quick = parser.parse_args().quick
     lengths, seeds = ((4, 6, 8), 5) if quick else (range(4, 15, 2), 10)
     console, figures = Console(), {}
-    table = Table("n", "transitions", "uniform", "prioritized", "uniform / prioritized")
+    table = Table()
+    for column in ("n", "transitions", "uniform", "prioritized", "uniform / prioritized"):
+        table.add_column(column, justify="right")
     for n in lengths:
         needed = {
             "uniform": updates_needed(n, "uniform", seeds),
