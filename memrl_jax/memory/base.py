@@ -1,6 +1,6 @@
 """How memories are made: from a step function, or from any flax recurrent cell."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from memrl_jax import tree
+from memrl_jax.checks import at_least
 from memrl_jax.types import Array, Key, NeuralMemory, State
 
 
@@ -44,10 +45,25 @@ def from_cell(cell: nn.RNNCellBase) -> NeuralMemory:
     return from_step(init, initial_state, step)
 
 
-def horizon_bias(key: Key, features: int, horizon: int) -> Array:
-    """Draw biases of the gates that keep, [features]: log u, with u uniform from 1 to horizon - 1.
+def with_horizon(
+    memory: NeuralMemory, features: int, horizon: int | None, gates: Mapping[str, int]
+) -> NeuralMemory:
+    """Begin with gates that keep what a unit holds for up to `horizon` steps; None changes nothing.
 
-    A gate of bias log u forgets by 1 / (1 + u) a step, so units keep for different times.
+    `gates` names the layers of a flax cell whose bias becomes +log u or -log u, with one u
+    [features] drawn uniformly from 1 to horizon - 1: such a gate forgets by 1 / (1 + u) a step, so
+    units keep for different times. Raises ValueError for a horizon below 3.
     Tallec & Ollivier (2018), equation 16.
     """
-    return jnp.log(jax.random.uniform(key, (features,), jnp.float32, 1.0, horizon - 1.0))
+    if horizon is None:
+        return memory
+    last = at_least("horizon", horizon, 3) - 1.0
+
+    def init(key: Key, x: Array) -> Any:
+        cell_key, bias_key = jax.random.split(key)
+        params = memory.init(cell_key, x)["params"]
+        keep = jnp.log(jax.random.uniform(bias_key, (features,), jnp.float32, 1.0, last))
+        biased = {name: params[name] | {"bias": sign * keep} for name, sign in gates.items()}
+        return {"params": params | biased}
+
+    return memory._replace(init=init)
