@@ -1,13 +1,59 @@
 """Neural memories: what an agent carries from step to step."""
 
+import inspect
 from collections.abc import Callable
 
-from memrl_jax.memory.base import from_cell, from_step
+from memrl_jax import checks
+from memrl_jax.memory.base import from_cell, from_monoid, from_step
+from memrl_jax.memory.deltanet import deltanet
+from memrl_jax.memory.ffm import ffm
+from memrl_jax.memory.frame_stack import frame_stack
 from memrl_jax.memory.gru import gru
+from memrl_jax.memory.gtrxl import gtrxl
+from memrl_jax.memory.linear_attention import linear_attention
+from memrl_jax.memory.lru import lru
 from memrl_jax.memory.lstm import lstm
+from memrl_jax.memory.memory_trace import memory_trace
+from memrl_jax.memory.mingru import mingru
+from memrl_jax.memory.mlstm import mlstm
 from memrl_jax.memory.none import none
+from memrl_jax.memory.s5 import s5
+from memrl_jax.memory.shm import shm
+from memrl_jax.memory.stack import stack
 from memrl_jax.types import NeuralMemory
 
-MEMORIES: dict[str, Callable[..., NeuralMemory]] = {"none": none, "gru": gru, "lstm": lstm}
 
-__all__ = ["MEMORIES", "from_cell", "from_step", "gru", "lstm", "none"]
+def _stack(
+    layer: str = "lru", count: int = 2, features: int = 64, feedforward: int = 0
+) -> NeuralMemory:
+    """Put `count` memories called `layer`, with their own defaults but for `features`, in a stack.
+
+    Raises ValueError for an unknown `layer`.
+    """
+    constructor = MEMORIES[checks.known("layer", layer, MEMORIES)]
+    sized = "features" in inspect.signature(constructor).parameters
+    options = {"features": features} if sized else {}
+    layers = [constructor(**options) for _ in range(checks.positive("count", count))]
+    return stack(layers, features, feedforward)
+
+
+MEMORIES: dict[str, Callable[..., NeuralMemory]] = {
+    "none": none,
+    "frame_stack": frame_stack,
+    "memory_trace": memory_trace,
+    "gru": gru,
+    "lstm": lstm,
+    "mingru": mingru,
+    "mlstm": mlstm,
+    "lru": lru,
+    "s5": s5,
+    "ffm": ffm,
+    "shm": shm,
+    "linear_attention": linear_attention,
+    "deltanet": deltanet,
+    "gtrxl": gtrxl,
+    "stack": _stack,
+}
+
+__all__ = ["MEMORIES", "from_cell", "from_monoid", "from_step", "stack"]
+__all__ += [name for name in MEMORIES if name != "stack"]

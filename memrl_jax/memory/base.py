@@ -1,4 +1,4 @@
-"""How memories are made: from a step function, or from any flax recurrent cell."""
+"""How memories are made: from a step function, from any flax recurrent cell, or from a monoid."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -8,7 +8,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from memrl_jax import tree
-from memrl_jax.checks import at_least
+from memrl_jax.checks import at_least, known
+from memrl_jax.memory import monoid as monoids
+from memrl_jax.memory.monoid import Monoid, Scan
 from memrl_jax.types import Array, Key, NeuralMemory, State
 
 
@@ -43,6 +45,42 @@ def from_cell(cell: nn.RNNCellBase) -> NeuralMemory:
         return cell.apply(params, state, x)
 
     return from_step(init, initial_state, step)
+
+
+def from_monoid(
+    monoid: Monoid, cell: nn.Module, initial_state: Callable[[], State], scan: Scan = "auto"
+) -> NeuralMemory:
+    """Make a memory of updates that combine: `unroll` is one loop on a CPU, a tree elsewhere.
+
+    `cell` is a linen module with two methods, written for any leading axes so that they see a
+    whole sequence at once: `lift(x) -> update` and `read(reading, x) -> y`, where the reading is
+    the state after the update or what the monoid's `query` takes from it. `scan` chooses how a
+    sequence is unrolled: "sequential", "associative", or "auto", by JAX's default platform.
+    Raises ValueError for another `scan`.
+    Martin & Cundy (2018), section 2; Blelloch (1990), section 1.4.
+    """
+    known("scan", scan, monoids.SCANS)
+
+    def init(key: Key, x: Array) -> Any:
+        def once(cell: Any, x: Array) -> Array:
+            return cell.read(monoid.query(initial_state(), cell.lift(x)), x)
+
+        return cell.init(key, x, method=once)
+
+    def step(params: Any, state: State, x: Array, start: Array) -> tuple[State, Array]:
+        update = cell.apply(params, x, method="lift")
+        state = monoid.apply(tree.where(start, initial_state(), state), update)
+        return state, _read(params, monoid.query(state, update), x)
+
+    def unroll(params: Any, state: State, xs: Array, starts: Array) -> tuple[State, Array]:
+        updates = cell.apply(params, xs, method="lift")
+        state, readings = monoids.scan(monoid, scan, initial_state(), state, updates, starts)
+        return state, _read(params, readings, xs)
+
+    def _read(params: Any, reading: Any, x: Array) -> Any:
+        return cell.apply(params, reading, x, method="read")
+
+    return NeuralMemory(init, initial_state, step, unroll)
 
 
 def with_horizon(

@@ -1,0 +1,117 @@
+"""Delta rule memory: what a key held is replaced, not added to."""
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from memrl_jax.checks import divides, positive
+from memrl_jax.memory.base import from_monoid
+from memrl_jax.memory.layers import Heads
+from memrl_jax.memory.monoid import Monoid, Scan
+from memrl_jax.types import Array, Key, NeuralMemory
+
+
+class Update(NamedTuple):
+    """What one input does."""
+
+    keep: Array  # [heads] what remains of the state
+    rate: Array  # [heads] how far the key's value moves to the new one
+    key: Array  # [heads, d] of length one
+    value: Array  # [heads, d]
+    query: Array  # [heads, d] of length one
+
+
+def _apply(state: Array, update: Update) -> Array:
+    state = update.keep[..., None, None] * state
+    change = update.rate[..., None] * (update.value - _lookup(state, update.key))
+    return state + change[..., None] * update.key[..., None, :]
+
+
+def _lookup(state: Array, key: Array) -> Array:
+    return jnp.sum(state * key[..., None, :], axis=-1)
+
+
+def _expand(update: Update) -> tuple[Array, Array]:
+    rate, keep = update.rate[..., None, None], update.keep[..., None, None]
+    projection = update.key[..., None] * update.key[..., None, :]
+    eye = jnp.eye(update.key.shape[-1], dtype=projection.dtype)
+    return keep * (eye - rate * projection), rate * update.value[..., None] * update.key[
+        ..., None, :
+    ]
+
+
+def _identity(pair: tuple[Array, Array]) -> tuple[Array, Array]:
+    decay, addend = pair
+    eye = jnp.eye(decay.shape[-1], dtype=decay.dtype)
+    return jnp.broadcast_to(eye, decay.shape), jnp.zeros_like(addend)
+
+
+# S <- keep S (I - rate k k') + rate v k'
+DELTA = Monoid(
+    identity=_identity,
+    combine=lambda first, then: (first[0] @ then[0], first[1] @ then[0] + then[1]),
+    apply=_apply,
+    expand=_expand,
+    query=lambda state, update: _lookup(state, update.query),
+)
+
+
+class _Cell(nn.Module):
+    features: int
+    heads: int
+    gated: bool
+
+    def setup(self) -> None:
+        self.key, self.value, self.query = (Heads(self.features, self.heads) for _ in range(3))
+        self.rate = nn.Dense(self.heads, use_bias=False)
+        if self.gated:
+            self.step = nn.Dense(self.heads, bias_init=_steps)
+            self.decay = self.param("decay", _decays, (self.heads,), jnp.float32)
+        self.norm = nn.RMSNorm(epsilon=1e-5)
+        self.out = nn.Dense(self.features, use_bias=False)
+
+    def lift(self, x: Array) -> Update:
+        rate = nn.sigmoid(self.rate(x))
+        keep = jnp.ones_like(rate)
+        if self.gated:
+            keep = jnp.exp(-jnp.exp(self.decay) * nn.softplus(self.step(x)))
+        key, query = _unit(nn.silu(self.key(x))), _unit(nn.silu(self.query(x)))
+        return Update(keep, rate, key, nn.silu(self.value(x)), query)
+
+    def read(self, reading: Array, x: Array) -> Array:
+        return self.out(self.norm(reading).reshape(*x.shape[:-1], -1))
+
+
+def _unit(x: Array) -> Array:
+    """Scale to length one; the small number keeps zero and its gradient finite."""
+    return x * jax.lax.rsqrt(jnp.sum(x * x, axis=-1, keepdims=True) + 1e-6)
+
+
+def _decays(key: Key, shape: tuple[int, ...], dtype: Any) -> Array:
+    return jnp.log(jax.random.uniform(key, shape, dtype, 1.0, 16.0))
+
+
+def _steps(key: Key, shape: tuple[int, ...], dtype: Any) -> Array:
+    """Draw steps log-uniformly from 0.001 to 0.1 and return what softplus makes them from."""
+    low, high = math.log(1e-3), math.log(1e-1)
+    return jnp.log(jnp.expm1(jnp.exp(jax.random.uniform(key, shape, dtype, low, high))))
+
+
+def deltanet(
+    features: int = 64, heads: int = 4, gated: bool = False, scan: Scan = "auto"
+) -> NeuralMemory:
+    """DeltaNet: state [heads, d, d] with d = features / heads, output [features].
+
+    Writing moves what the state holds for a key toward the new value, instead of adding to it;
+    `gated`: all of it also fades, as fast as the input says. Without the papers' short
+    convolutions of the input. `scan`: how sequences are unrolled (see `from_monoid`). Raises
+    ValueError if `heads` does not divide `features`.
+    Schlag et al. (2021), equation 24; Yang et al. (2024), equation 1; gated: Yang et al. (2025),
+    equation 10.
+    """
+    d = divides("features", positive("features", features), "heads", positive("heads", heads))
+    cell = _Cell(features, heads, gated)
+    return from_monoid(DELTA, cell, lambda: jnp.zeros((heads, d, d), jnp.float32), scan)

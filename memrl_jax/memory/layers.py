@@ -1,0 +1,62 @@
+"""Layers that several memories share."""
+
+import jax.numpy as jnp
+from flax import linen as nn
+
+from memrl_jax.types import Array
+
+
+class Heads(nn.Module):
+    """A linear map that is split among heads: [..., D] to [..., heads, features / heads]."""
+
+    features: int
+    heads: int
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """Return the heads' parts."""
+        x = nn.Dense(self.features, use_bias=False)(x)
+        return x.reshape(*x.shape[:-1], self.heads, -1)
+
+
+class Skip(nn.Module):
+    """The input, past the memory: scaled by element where it is as wide as the output, else mapped.
+
+    The scale is the `D` of state space models.
+    """
+
+    features: int
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """Return [..., features]."""
+        if x.shape[-1] != self.features:
+            return nn.Dense(self.features, use_bias=False)(x)
+        return self.param("scale", nn.initializers.normal(1.0), (self.features,)) * x
+
+
+class Project(nn.Module):
+    """A dense layer [T, D] -> [T, features]; rows that are not finite become NaN.
+
+    They reach neither the other rows nor, through 0 * NaN, the gradients of the parameters.
+    """
+
+    features: int
+
+    @nn.compact
+    def __call__(self, xs: Array) -> Array:
+        """Return a linear map of every row."""
+        finite = all_finite(xs)
+        ys = nn.Dense(self.features, name="dense")(jnp.where(finite, xs, 0))
+        return jnp.where(finite, ys, jnp.nan)
+
+
+def all_finite(xs: Array) -> Array:
+    """Tell of every row [..., D] whether the sum of its squares is finite: [..., 1]."""
+    return jnp.isfinite(jnp.sum(xs * xs, axis=-1, keepdims=True))
+
+
+def newest(held: Array, episode: Array, count: int) -> Array:
+    """Return the last `count` rows of `held` [M, D], zeros where not of the last row's episode."""
+    last = len(held) - count
+    return jnp.where(episode[last:, None] == episode[-1], held[last:], 0)

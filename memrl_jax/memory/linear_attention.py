@@ -1,0 +1,81 @@
+"""Linear attention."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from memrl_jax.checks import divides, positive
+from memrl_jax.memory.base import from_monoid
+from memrl_jax.memory.layers import Heads
+from memrl_jax.memory.monoid import Monoid, Scan
+from memrl_jax.types import Array, NeuralMemory
+
+
+class State(NamedTuple):
+    """All that was written, summed."""
+
+    values: Array  # [heads, d, d] sum of values times keys
+    keys: Array  # [heads, d] sum of keys
+
+
+class Update(NamedTuple):
+    """What one input does."""
+
+    key: Array  # [heads, d]
+    value: Array
+    query: Array
+
+
+def _addend(update: Update) -> State:
+    return State(update.value[..., None] * update.key[..., None, :], update.key)
+
+
+def _add(first: State, then: State) -> State:
+    return jax.tree.map(jnp.add, first, then)
+
+
+def _attend(state: State, update: Update) -> Array:
+    total = jnp.sum(state.keys * update.query, axis=-1, keepdims=True)
+    return jnp.sum(state.values * update.query[..., None, :], axis=-1) / (total + 1e-6)
+
+
+# Nothing decays.
+SUM = Monoid(
+    identity=lambda pair: jax.tree.map(jnp.zeros_like, pair),
+    combine=lambda first, then: ((), _add(first[1], then[1])),
+    apply=lambda state, update: _add(state, _addend(update)),
+    expand=lambda update: ((), _addend(update)),
+    query=_attend,
+)
+
+
+class _Cell(nn.Module):
+    features: int
+    heads: int
+
+    def setup(self) -> None:
+        self.key, self.value, self.query = (Heads(self.features, self.heads) for _ in range(3))
+        self.out = nn.Dense(self.features)
+
+    def lift(self, x: Array) -> Update:
+        return Update(1 + nn.elu(self.key(x)), self.value(x), 1 + nn.elu(self.query(x)))
+
+    def read(self, reading: Array, x: Array) -> Array:
+        return self.out(reading.reshape(*x.shape[:-1], -1))
+
+
+def linear_attention(features: int = 64, heads: int = 4, scan: Scan = "auto") -> NeuralMemory:
+    """Linear attention over all of an episode: output [features].
+
+    State [heads, d, d] and [heads, d] with d = features / heads. `scan`: how sequences are unrolled
+    (see `from_monoid`). Raises ValueError if `heads` does not divide `features`.
+    Katharopoulos et al. (2020), equations 16 to 20.
+    """
+    d = divides("features", positive("features", features), "heads", positive("heads", heads))
+
+    def initial_state() -> State:
+        return State(jnp.zeros((heads, d, d), jnp.float32), jnp.zeros((heads, d), jnp.float32))
+
+    return from_monoid(SUM, _Cell(features, heads), initial_state, scan)

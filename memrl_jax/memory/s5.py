@@ -1,0 +1,111 @@
+"""Simplified structured state space layer."""
+
+import math
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from memrl_jax.checks import divides, positive
+from memrl_jax.memory.base import from_monoid
+from memrl_jax.memory.layers import Skip
+from memrl_jax.memory.monoid import COMPLEX, Complex, Scan
+from memrl_jax.types import Array, Key, NeuralMemory
+
+
+def _hippo(size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return half of the eigenvalues [size] and eigenvectors [2 size, size] of HiPPO-LegS.
+
+    Of its normal part, that is, whose eigenvalues are conjugate pairs: those above the real axis.
+    Smith et al. (2023), appendix B.1.1.
+    """
+    root = np.sqrt(np.arange(2 * size) + 0.5)
+    skew = np.tril(np.outer(root, root), -1)
+    # A skew-symmetric matrix times -i is Hermitian, for which factorization is exact and ordered.
+    frequencies, vectors = np.linalg.eigh(-1j * (skew.T - skew))
+    return -0.5 + 1j * frequencies[size:], vectors[:, size:]
+
+
+class _Cell(nn.Module):
+    features: int
+    hidden: int
+    blocks: int
+    step_min: float
+    step_max: float
+
+    def setup(self) -> None:
+        eigenvalues, vectors = _hippo(self.hidden // self.blocks)
+        eigenvalues = np.tile(eigenvalues, self.blocks)
+        self.real = self.param("real", lambda _: jnp.asarray(eigenvalues.real, jnp.float32))
+        self.imag = self.param("imag", lambda _: jnp.asarray(eigenvalues.imag, jnp.float32))
+        low, high = math.log(self.step_min), math.log(self.step_max)
+        self.log_step = self.param(
+            "log_step", lambda key: jax.random.uniform(key, (self.hidden,), jnp.float32, low, high)
+        )
+        # Real and imaginary parts side by side.
+        into, out = partial(_into, vectors, self.blocks), partial(_out, vectors, self.blocks)
+        self.b = nn.Dense(2 * self.hidden, use_bias=False, kernel_init=into)
+        self.c = nn.Dense(self.features, use_bias=False, kernel_init=out)
+        self.d = Skip(self.features)
+
+    def lift(self, x: Array) -> Any:
+        step = jnp.exp(self.log_step)
+        modulus, phase = jnp.exp(step * self.real), step * self.imag
+        decay = Complex(modulus * jnp.cos(phase), modulus * jnp.sin(phase))
+        # (decay - 1) / eigenvalue, the integral of the decay over one step.
+        squared = self.real**2 + self.imag**2
+        inverse = Complex(self.real / squared, -self.imag / squared)
+        hold = Complex(decay.real - 1, decay.imag) * inverse
+        addend = hold * Complex(*jnp.split(self.b(x), 2, axis=-1))
+        shape = addend.real.shape
+        return jax.tree.map(lambda part: jnp.broadcast_to(part, shape), decay), addend
+
+    def read(self, state: Complex, x: Array) -> Array:
+        # Twice the real part: the other halves of the conjugate pairs are not computed.
+        return 2 * self.c(jnp.concatenate([state.real, -state.imag], axis=-1)) + self.d(x)
+
+
+def _into(vectors: np.ndarray, blocks: int, key: Key, shape: Any, dtype: Any) -> Array:
+    """Draw B as the paper does, in the basis of the eigenvectors: [D, 2 hidden]."""
+    full = len(vectors)
+    drawn = nn.initializers.lecun_normal()(key, (shape[0], blocks * full), dtype)
+    blocked = drawn.reshape(shape[0], blocks, full)
+    parts = [blocked @ jnp.asarray(v, dtype) for v in (vectors.real, -vectors.imag)]
+    return jnp.concatenate([part.reshape(shape[0], -1) for part in parts], axis=-1)
+
+
+def _out(vectors: np.ndarray, blocks: int, key: Key, shape: Any, dtype: Any) -> Array:
+    """Draw C as the paper does, in the basis of the eigenvectors: [2 hidden, features]."""
+    full = len(vectors)
+    drawn = nn.initializers.lecun_normal()(key, (blocks * full, shape[1]), dtype)
+    blocked = drawn.reshape(blocks, full, shape[1])
+    parts = [jnp.asarray(v.T, dtype) @ blocked for v in (vectors.real, vectors.imag)]
+    return jnp.concatenate([part.reshape(-1, shape[1]) for part in parts])
+
+
+def s5(
+    features: int = 64,
+    hidden: int | None = None,
+    blocks: int = 1,
+    step_min: float = 0.001,
+    step_max: float = 0.1,
+    scan: Scan = "auto",
+) -> NeuralMemory:
+    """S5 layer: state two of [hidden], by default half the `features`; output [features].
+
+    A diagonal linear system of conjugate pairs, held constant between inputs (zero-order hold). It
+    begins as `blocks` copies of HiPPO-LegS, with step sizes drawn log-uniformly between `step_min`
+    and `step_max`: 1 / step is about how many inputs a unit remembers. `scan`: how sequences are
+    unrolled (see `from_monoid`). Raises ValueError if `blocks` does not divide `hidden` and for
+    steps that are not 0 < step_min <= step_max.
+    Smith et al. (2023), equations 2, 5 and 6, appendix B.
+    """
+    if not 0 < step_min <= step_max:
+        raise ValueError(f"step_min: {step_min} is not between 0 and step_max = {step_max}")
+    size = max(positive("features", features) // 2, 1) if hidden is None else hidden
+    divides("hidden", positive("hidden", size), "blocks", positive("blocks", blocks))
+    cell = _Cell(features, size, blocks, step_min, step_max)
+    return from_monoid(COMPLEX, cell, lambda: Complex.zeros(size), scan)

@@ -1,0 +1,82 @@
+"""Memories on top of each other."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from memrl_jax.checks import at_least, positive
+from memrl_jax.types import Array, Key, NeuralMemory, State
+
+
+class _Merge(nn.Module):
+    """What a layer says, gated, on its way back to the residual stream."""
+
+    features: int
+
+    @nn.compact
+    def __call__(self, y: Array) -> Array:
+        y = nn.gelu(y)
+        return nn.Dense(self.features)(y) * nn.sigmoid(nn.Dense(self.features)(y))
+
+
+class _FeedForward(nn.Module):
+    width: int
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        return nn.Dense(x.shape[-1])(nn.gelu(nn.Dense(self.width)(nn.LayerNorm()(x))))
+
+
+def stack(layers: Sequence[NeuralMemory], features: int = 64, feedforward: int = 0) -> NeuralMemory:
+    """Put memories on top of each other, around a residual stream: output [features].
+
+    The input is mapped to the stream. Every layer reads the stream, normalized; what it says is
+    gated and added. With `feedforward` above 0, what a network with one hidden layer of that width
+    makes of the stream is added, too. The state is a tuple of the layers' states. Raises ValueError
+    without layers.
+    Norms before layers: Xiong et al. (2020); the gate: Smith et al. (2023), appendix G.1.
+    """
+    positive("len(layers)", len(layers))
+    into = nn.Dense(positive("features", features))
+    norm = nn.LayerNorm()
+    merge = _Merge(features)
+    after = _FeedForward(at_least("feedforward", feedforward, 0))
+
+    def init(key: Key, x: Array) -> Any:
+        key, into_key = jax.random.split(key)
+        into_params = into.init(into_key, x)
+        x = jnp.asarray(into.apply(into_params, x))
+        keys = jax.random.split(key, len(layers))
+        of_layers = [_layer(*pair, x) for pair in zip(layers, keys, strict=True)]
+        return {"into": into_params, "layers": of_layers}
+
+    def _layer(layer: NeuralMemory, key: Key, x: Array) -> Any:
+        norm_key, key, merge_key, after_key = jax.random.split(key, 4)
+        params = {"norm": norm.init(norm_key, x), "memory": layer.init(key, x)}
+        start = jnp.zeros((), bool)
+        _, y = layer.step(params["memory"], layer.initial_state(), x, start)
+        params["merge"] = merge.init(merge_key, y)
+        return params | ({"feedforward": after.init(after_key, x)} if feedforward else {})
+
+    def initial_state() -> State:
+        return tuple(layer.initial_state() for layer in layers)
+
+    def through(runs: Sequence[Callable[..., Any]]) -> Callable[..., Any]:
+        def run(params: Any, states: State, x: Any, start: Array) -> tuple[State, Array]:
+            x = into.apply(params["into"], x)
+            after_states = []
+            for layer, p, state in zip(runs, params["layers"], states, strict=True):
+                state, y = layer(p["memory"], state, norm.apply(p["norm"], x), start)
+                after_states.append(state)
+                x = x + merge.apply(p["merge"], y)
+                if feedforward:
+                    x = x + after.apply(p["feedforward"], x)
+            return tuple(after_states), x
+
+        return run
+
+    steps, unrolls = [layer.step for layer in layers], [layer.unroll for layer in layers]
+    return NeuralMemory(init, initial_state, through(steps), through(unrolls))
