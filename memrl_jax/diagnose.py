@@ -1,10 +1,123 @@
-"""What goes wrong in memories: diagnostics of trained and of training agents."""
+"""What goes wrong in memories: diagnostics of trained and of training agents.
 
+They take plain functions, so a bare memory, a supervised model and an agent's network will all do.
+Tables over time and lag are [T, K]: row t is an output, column k what came k steps before it, and
+NaN stands where k > t. `plot.recall`, `plot.erasure` and `plot.extrapolation` draw them.
+"""
+
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
-from memrl_jax.types import Array, Network, State, TimeStep
+from memrl_jax import parallel, tree
+from memrl_jax.types import Array, Key, Network, State, TimeStep
+
+
+def recall(unroll: Callable[[Any], Array], xs: Any) -> Array:
+    """Return how strongly each output depends on each earlier input, [T, K = T].
+
+    Entry [t, k] is the Frobenius norm of d output[t] / d input[t - k], exact, and 0 across a reset.
+    `unroll` maps inputs, a pytree of floats [T, ...], to outputs [T, ...]: of a bare memory
+
+        lambda xs: memory.unroll(params, memory.initial_state(), xs, starts)[1]
+
+    and of an agent's network, with timesteps [T, B] and norms that run over the batch,
+
+        lambda xs: network.unroll(params, state, timestep._replace(observation=xs))[1]
+
+    Costs T passes backwards, one after another, each for all parts of an output at once. Raises
+    ValueError for inputs that are not floats and for outputs of another length.
+    """
+    for x in jax.tree.leaves(xs):
+        if not jnp.issubdtype(x.dtype, jnp.floating):
+            raise ValueError(f"xs: {x.dtype} is not a float type, so it has no gradient")
+    outputs, pull = jax.vjp(unroll, xs)
+    steps, size = _steps(xs), outputs[0].size
+    if len(outputs) != steps:
+        raise ValueError(f"unroll: {len(outputs)} outputs are not one for each of {steps} inputs")
+
+    def by_input(t: Array) -> Array:
+        parts = jnp.zeros((size, steps, size), outputs.dtype).at[:, t].set(jnp.eye(size))
+        (gradients,) = jax.vmap(pull)(parts.reshape(size, *outputs.shape))
+        squares = [jnp.square(g).reshape(size, steps, -1) for g in jax.tree.leaves(gradients)]
+        return jnp.sqrt(sum(x.sum(axis=(0, 2)) for x in squares))
+
+    return _by_lag(jax.lax.map(by_input, jnp.arange(steps)))
+
+
+def erasure(step: Callable[[State, Any], tuple[State, Array]], initial: State, xs: Any) -> Array:
+    """Return how far each output moves if the memory is erased some steps before it, [T, K = T].
+
+    Entry [t, k] is the distance between output[t] as it is and as it would be if `initial` had
+    replaced the memory just before step t - k; k = 0 leaves it the present input only. `step`
+    maps a state and one of `xs`, a pytree [T, ...], to the next state and an output: of a bare
+    memory
+
+        lambda state, x: memory.step(params, state, *x)
+
+    with xs = (inputs, starts); of an agent's network `partial(network.step, params)`, with
+    timesteps [T, B] and distances that run over the batch. Both sequences begin from `initial`.
+    Holds T memories at a time.
+    """
+    times = jnp.arange(_steps(xs))
+    _, intact = jax.lax.scan(step, initial, xs)
+
+    def erased_before(erased: Array) -> Array:
+        def forgetful(state: State, now: Any) -> tuple[State, Array]:
+            t, x, output = now
+            state, other = step(tree.where(t == erased, initial, state), x)
+            return state, jnp.linalg.norm(jnp.ravel(other - output))
+
+        return jax.lax.scan(forgetful, initial, (times, xs, intact))[1]
+
+    return _by_lag(jax.vmap(erased_before)(times).T)
+
+
+def horizon(table: Array, fraction: float = 0.01) -> Array:
+    """Return how many steps back a table [T, K] of `recall` or `erasure` reaches, float32 [].
+
+    It is the largest lag at which the mean over t is at least `fraction` of its largest value over
+    lags. Resets count: what an episode cannot reach is 0. K - 1 means that the table is too short
+    to tell. NaN if all is 0, or something NaN. Raises ValueError for a `fraction` outside (0, 1].
+    """
+    if not 0 < fraction <= 1:
+        raise ValueError(f"fraction: {fraction} is not inside (0, 1]")
+    steps, lags = table.shape
+    lag = jnp.arange(lags)
+    exists = lag <= jnp.arange(steps)[:, None]
+    mean = jnp.where(exists, table, 0).sum(axis=0) / (steps - lag)
+    reached = jnp.where(mean >= fraction * mean.max(), lag, 0).max()
+    return jnp.where(mean.max() > 0, reached.astype(jnp.float32), jnp.nan)
+
+
+def extrapolation(
+    play: Callable[[int, Key, State], Array], lengths: Sequence[int], keys: Key, states: State
+) -> Array:
+    """Return the success of every seed at every length of a task, [S, lengths].
+
+    `play` maps a length, a key of `keys` [S] and a state of `states` [S, ...] to a number. For
+    trained agents of a config it is
+
+        def play(corridor, key, state):
+            options = {**config.environment_args, "corridor": corridor}
+            trainer, _ = make(config.replace(environment_args=options))
+            return trainer.evaluate(key, state, 100).total.mean()
+
+    with the `make` of `memrl_jax.config`. Compiles once per length.
+    """
+    seeds = len(keys)
+    players = parallel.pad((keys, states), seeds)
+
+    def success(index: int, length: int) -> Array:
+        def one(player: tuple[Key, State]) -> Array:
+            key, state = player
+            return play(length, jax.random.fold_in(key, index), state)
+
+        return parallel.over_seeds(one, seeds)(players)[:seeds]
+
+    return jnp.stack([success(*pair) for pair in enumerate(lengths)], axis=1)
 
 
 def delta_q(
@@ -27,3 +140,14 @@ def delta_q(
     _, q_true = network.unroll(params, truth, timestep)
     q, q_true = q[burn_in:], q_true[burn_in:]
     return jnp.linalg.norm(q - q_true, axis=-1) / jnp.max(jnp.abs(q_true), axis=(0, -1))
+
+
+def _steps(xs: Any) -> int:
+    return len(jax.tree.leaves(xs)[0])
+
+
+def _by_lag(table: Array) -> Array:
+    """Turn [t, i], of an output and an earlier step, into [t, k = t - i]."""
+    t = jnp.arange(len(table))[:, None]
+    k = t.T
+    return jnp.where(k <= t, table[t, t - k], jnp.nan)

@@ -12,6 +12,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from memrl_jax import plot
+from memrl_jax.plot.episode import rgb
 from memrl_jax.statistics import bootstrap
 
 nan = float("nan")
@@ -188,11 +189,11 @@ def test_images_become_a_strip_of_frames(steps, shown):
     ],
 )
 def test_colours_of_a_pixel(pixel, expected):
-    np.testing.assert_allclose(plot._rgb(pixel[None, None, None])[0, 0, 0], expected, atol=1e-6)
+    np.testing.assert_allclose(rgb(pixel[None, None, None])[0, 0, 0], expected, atol=1e-6)
 
 
 def test_channels_that_are_no_colours_get_one_each():
-    colours = plot._rgb(np.eye(6, dtype=bool)[None, None])[0, 0]
+    colours = rgb(np.eye(6, dtype=bool)[None, None])[0, 0]
     assert len(np.unique(colours, axis=0)) == 6
 
 
@@ -214,6 +215,89 @@ def test_episode_names_the_wrong_array(change, message):
         plot.episode(**arrays)
 
 
+def a_table(steps=12, decay=0.5):
+    t, k = np.indices((steps, steps))
+    return np.where(k <= t, decay**k, nan)
+
+
+@pytest.mark.parametrize("draw", [plot.recall, plot.erasure])
+def test_tables_over_lags_show_their_values_mean_and_horizon(draw, tmp_path):
+    path = tmp_path / "lags.png"
+    panels: list[Any] = draw(a_table(), path, horizon=6.0, title="A title").axes
+    left, right = panels
+    shown = np.maximum(a_table().T, 1e-4)  # four decades below 1
+    np.testing.assert_array_equal(np.ma.filled(left.collections[0].get_array(), nan), shown)
+    mean, mark = right.get_lines()
+    np.testing.assert_allclose(mean.get_xdata(), 0.5 ** np.arange(12))
+    np.testing.assert_array_equal(mean.get_ydata(), np.arange(12))
+    assert list(mark.get_ydata()) == list(left.get_lines()[0].get_ydata()) == [6, 6]
+    assert right.get_title() == "horizon 6 steps"
+    assert left.get_xlabel() == "step t of the output"
+    assert left.get_ylabel().startswith("lag k of the")
+    assert left.get_ylim() == right.get_ylim() == (11.5, -0.5)
+    assert left.child_axes[0].get_ylim() == pytest.approx((1e-4, 1.0))
+    assert png_size(path) == (1200, 750)
+
+
+def test_a_table_of_zeros_has_no_horizon():
+    panels: list[Any] = plot.erasure(a_table(decay=0) * 0, horizon=nan).axes
+    assert panels[1].get_title() == "no horizon"
+    assert plot.recall(a_table(), horizon=11).axes[1].get_title() == "horizon at least 11 steps"
+    assert plot.recall(a_table()).axes[1].get_title() == ""
+
+
+@pytest.mark.parametrize(
+    ("table", "horizon", "message"),
+    [
+        (normal(3), None, r"gradient: shape \(3,\) is not \[T, K\] with K <= T"),
+        (normal(3, 4), None, r"gradient: shape \(3, 4\) is not"),
+        ([[1, nan], [1, nan]], None, "gradient: nan at t = 1, k = 1 is not a finite size"),
+        ([[-1, nan], [1, 1]], None, r"gradient: -1\.0 at t = 0, k = 0"),
+        ([[np.inf]], None, "gradient: inf at t = 0, k = 0"),
+        (a_table(), 12, r"horizon: 12 is not in \[0, 12\)"),
+    ],
+)
+def test_tables_over_lags_name_what_is_wrong(table, horizon, message):
+    with pytest.raises(ValueError, match=message):
+        plot.recall(table, horizon=horizon)
+
+
+def test_extrapolation_draws_the_iqm_the_trained_lengths_and_chance(tmp_path):
+    lengths, values = np.array([5, 10, 50, 100, 101]), np.random.default_rng(0).random((6, 5))
+    path = tmp_path / "extrapolation.png"
+    (axes,) = plot.extrapolation(
+        lengths, {"GRU": values}, path, trained=(5, 50), chance=0.5, xlabel="corridor (steps)"
+    ).axes
+    line, chance = axes.get_lines()
+    np.testing.assert_array_equal(line.get_xdata(), lengths)
+    np.testing.assert_array_equal(line.get_ydata(), bootstrap(values).estimate)
+    np.testing.assert_array_equal(chance.get_ydata(), [0.5, 0.5])
+    assert legend(axes) == ["trained lengths", "GRU (6 seeds)"]
+    assert texts(axes) == ["chance", "IQM and 95 % interval"]
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("corridor (steps)", "success")
+    shade: Any = axes.patches[0]
+    assert 4 < shade.get_x() < 5
+    assert 50 < shade.get_x() + shade.get_width() < 60
+    # 101 has no room beside 100.
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["5", "10", "50", "100"]
+    assert png_size(path) == (1200, 750)
+
+
+@pytest.mark.parametrize(
+    ("lengths", "values", "trained", "message"),
+    [
+        ([5, 5], normal(2, 2), (5, 5), r"lengths: \[5, 5\] do not ascend from above 0"),
+        ([0, 5], normal(2, 2), (5, 5), r"lengths: \[0, 5\] do not ascend"),
+        ([1, 5], normal(2, 2), (5, 1), "trained: 5 to 1 do not ascend from above 0"),
+        ([1, 5], normal(2, 3), (1, 5), r"'a': lengths \(2,\), values \(2, 3\) are not"),
+        ([1, 5], [[1, nan]], (1, 5), "1 of 2 values are NaN or infinite"),
+    ],
+)
+def test_extrapolation_names_what_is_wrong(lengths, values, trained, message):
+    with pytest.raises(ValueError, match=message):
+        plot.extrapolation(lengths, {"a": values}, trained=trained)
+
+
 def test_colours_are_distinct_and_dark_enough_on_white():
     luminance = [np.dot(to_rgb(color), (0.2126, 0.7152, 0.0722)) for color in plot.COLORS]
     assert len(set(plot.COLORS)) == 7
@@ -232,11 +316,13 @@ def settings():  # read below RcParams, which would choose a backend when asked 
 before = settings()
 plot.curves({"a": ([0, 1], np.eye(2))}, sys.argv[1] + "/curves.png", reference={"b": 0.5})
 plot.episode(np.eye(3), [0, 1, 0], [0, 0, 1], sys.argv[1] + "/episode.png", q=np.eye(3))
+plot.recall(np.eye(3), sys.argv[1] + "/recall.png", horizon=1)
+plot.extrapolation([1, 2], {"a": np.eye(2)}, sys.argv[1] + "/lengths.png", trained=(1, 1))
 assert settings() == before
 assert "matplotlib.pyplot" not in sys.modules
 """
-    root = Path(plot.__file__).parents[1]
+    root = Path(plot.__file__).parents[2]
     command = [sys.executable, "-c", program, str(tmp_path)]
     result = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=120)
     assert result.returncode == 0, result.stderr
-    assert len(list(tmp_path.iterdir())) == 2
+    assert len(list(tmp_path.iterdir())) == 4

@@ -1,0 +1,86 @@
+"""What all pictures share: colours, the figure, its file and the pieces of its axes.
+
+Figures are made without pyplot, so no backend, display or global state is touched.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Array = NDArray[Any]
+
+# Okabe & Ito (2008), told apart with any colour vision; their yellow is too pale on white.
+BLUE, VERMILLION, GREEN = "#0072B2", "#D55E00", "#009E73"
+COLORS = (BLUE, VERMILLION, GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#333333")
+STYLES = [(color, dashes) for dashes in ("-", "-.", ":") for color in COLORS]
+GREY = "#666666"
+WIDTH, DPI = 8.0, 150  # inches, pixels per inch
+
+
+def blank(height: float, title: str | None) -> Figure:
+    """Return a figure without axes."""
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    layout = ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.06)
+    figure = Figure(figsize=(WIDTH, height), dpi=DPI, layout=layout, facecolor="white")
+    if title is not None:
+        figure.suptitle(title, fontsize=13, fontweight="bold")
+    return figure
+
+
+def finished(figure: Figure, path: str | os.PathLike[str] | None) -> Figure:
+    """Write the figure to a .png, all of it or nothing, unless `path` is None."""
+    if path is None:
+        return figure
+    if Path(path).suffix != ".png":
+        raise ValueError(f"path: {str(path)!r} does not end in .png")
+    temporary = Path(path).with_name(f".{Path(path).name}.{os.getpid()}")
+    try:
+        figure.savefig(temporary, format="png", dpi=DPI)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return figure
+
+
+def integers(axis: Any, most: int) -> None:
+    """Put at most so many ticks on an axis, at whole numbers."""
+    from matplotlib.ticker import EngFormatter, MaxNLocator
+
+    axis.set_major_formatter(EngFormatter(sep=""))  # 200k
+    axis.set_major_locator(MaxNLocator(most, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
+
+
+def note(axes: Axes, text: str, at: Any, offset: Any, coordinates: Any, align: Any) -> None:
+    """Write small grey text, also outside the axes."""
+    style: dict[str, Any] = {"ha": align, "va": "center", "fontsize": 9, "color": GREY}
+    axes.annotate(text, at, offset, coordinates, "offset points", annotation_clip=False, **style)
+
+
+def cells(axes: Axes, values: Array, label: str, **colors: Any) -> Any:
+    """Draw values [T, rows] as cells, time to the right and row 0 on top."""
+    steps, rows = values.shape
+    gap = 0.5 if steps <= 80 and rows <= 40 else 0
+    x, y = np.arange(steps + 1) - 0.5, np.arange(rows + 1) - 0.5
+    mesh = axes.pcolormesh(x, y, values.T, edgecolors="white", linewidth=gap, **colors)
+    integers(axes.yaxis, 7)
+    axes.set(ylabel=label, ylim=(rows - 0.5, -0.5))
+    axes.spines[:].set_color("#BBBBBB")
+    return mesh
+
+
+def scale(mesh: Any, **options: Any) -> None:
+    """Add the colours of a mesh, to the right of it."""
+    beside = mesh.axes.inset_axes((1.01, 0, 0.012, 1))
+    mesh.figure.colorbar(mesh, cax=beside, **options).outline.set_visible(False)
+    beside.tick_params(labelsize=8)

@@ -1,0 +1,142 @@
+"""Curves over seeds: along training, and over the length of a task."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from memrl_jax.plot.base import GREY, STYLES, Array, blank, finished, integers, note
+from memrl_jax.statistics import bootstrap, carry_forward
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Lines = Mapping[str, tuple[Array, Array]]  # label -> x [P], y [seeds, P]
+
+
+def curves(
+    series: Mapping[str, tuple[ArrayLike, ArrayLike]],
+    path: str | os.PathLike[str] | None = None,
+    *,
+    xlabel: str = "environment steps",
+    ylabel: str = "return",
+    title: str | None = None,
+    level: float = 0.95,
+    reference: Mapping[str, float] | None = None,
+) -> Figure:
+    """Draw the IQM over seeds and its bootstrap interval along training, a line per label.
+
+    A series is (steps [points], values [seeds, points]). NaN marks a point where a seed had
+    no finished episode: its previous value is carried forward, and the line starts where
+    every seed has one. `reference` maps labels to heights of dashed lines. Writes a PNG of
+    1200 x 750 pixels to `path`, all of it or nothing. Raises ValueError on shapes that do not
+    agree, a seed without a value, an infinite value and a `path` that is not a .png.
+    """
+    lines = {label: _started(label, *pair) for label, pair in series.items()}
+    figure = blank(5.0, title)
+    axes = figure.add_subplot()
+    _lines(axes, lines, level, reference or {})
+    _decorate(axes, xlabel, ylabel)
+    integers(axes.xaxis, 10)
+    return finished(figure, path)
+
+
+def extrapolation(
+    lengths: ArrayLike,
+    success: Mapping[str, ArrayLike],
+    path: str | os.PathLike[str] | None = None,
+    *,
+    trained: tuple[float, float],
+    chance: float | None = None,
+    xlabel: str = "length of the task",
+    ylabel: str = "success",
+    title: str | None = None,
+    level: float = 0.95,
+) -> Figure:
+    """Draw the IQM over seeds and its interval against the length of a task, a line per label.
+
+    `lengths` [points] ascend on a logarithmic scale; values of `success` are [seeds, points], as
+    `diagnose.extrapolation` gives them. Lengths between the two of `trained`, inclusive, are
+    shaded; a dashed line stands at `chance`. Writes a PNG of 1200 x 750 pixels to `path`, all of
+    it or nothing. Raises ValueError on shapes that do not agree, lengths that do not ascend from
+    above 0, a NaN or infinite value and a `path` that is not a .png.
+    """
+    x = np.asarray(lengths)
+    if x.ndim != 1 or x.size == 0 or x[0] <= 0 or np.any(np.diff(x) <= 0):
+        raise ValueError(f"lengths: {x.tolist()} do not ascend from above 0")
+    first, last = trained
+    if not 0 < first <= last:
+        raise ValueError(f"trained: {first} to {last} do not ascend from above 0")
+    lines = {label: (x, _values(label, "lengths", x, y)) for label, y in success.items()}
+    figure = blank(5.0, title)
+    axes = figure.add_subplot(xscale="log")
+    # A little wider than told, for one length has no width.
+    axes.axvspan(first / 1.06, last * 1.06, color="#E4E4E4", linewidth=0, label="trained lengths")
+    _lines(axes, lines, level, {} if chance is None else {"chance": chance})
+    _decorate(axes, xlabel, ylabel)
+    _measured(axes, x)
+    return finished(figure, path)
+
+
+def _lines(axes: Axes, lines: Lines, level: float, reference: Mapping[str, float]) -> None:
+    if not 1 <= len(lines) <= len(STYLES):
+        raise ValueError(f"series: {len(lines)} labels are not 1 to {len(STYLES)}")
+    for (label, (x, y)), style in zip(lines.items(), STYLES, strict=False):
+        _curve(axes, label, x, y, level, style)
+    for label, height in reference.items():
+        axes.axhline(height, color=GREY, linewidth=1.2, linestyle="--", zorder=1.9)
+        note(axes, label, (1, height), (5, 0), axes.get_yaxis_transform(), "left")
+    note(axes, f"IQM and {100 * level:g} % interval", (1, 0), (0, -27), axes.transAxes, "right")
+
+
+def _values(label: str, field: str, x: Array, values: ArrayLike) -> Array:
+    y = np.asarray(values, np.float64)
+    if y.ndim != 2 or y.size == 0 or x.shape != y.shape[1:]:
+        raise ValueError(f"{label!r}: {field} {x.shape}, values {y.shape} are not [P], [seeds, P]")
+    return y
+
+
+def _started(label: str, steps: ArrayLike, values: ArrayLike) -> tuple[Array, Array]:
+    """Carry values over NaNs and drop the points before all seeds have one."""
+    x = np.asarray(steps)
+    y = carry_forward(_values(label, "steps", x, values))
+    start = np.count_nonzero(np.isnan(y).any(axis=0))
+    if start == len(x):
+        raise ValueError(f"{label!r}: seed {np.isnan(y[:, -1]).argmax()} is NaN throughout")
+    return x[start:], y[:, start:]
+
+
+def _curve(axes: Axes, label: str, x: Array, y: Array, level: float, style: Any) -> None:
+    color, dashes = style
+    middle, low, high = bootstrap(y, level=level)
+    name = f"{label} ({len(y)} seed{'s' if len(y) > 1 else ''})"
+    marker = "." if len(x) <= 30 else ""  # few points: show where they were measured
+    axes.fill_between(x, low, high, color=color, alpha=0.18, linewidth=0)
+    axes.plot(x, middle, color=color, linestyle=dashes, linewidth=1.8, marker=marker, label=name)
+
+
+def _decorate(axes: Axes, xlabel: str, ylabel: str) -> None:
+    axes.set(xlabel=xlabel, ylabel=ylabel)
+    axes.margins(x=0.01)
+    axes.grid(color="#DDDDDD", linewidth=0.7)
+    axes.spines[["top", "right"]].set_visible(False)
+    longest = max(map(len, axes.get_legend_handles_labels()[1]))
+    columns = max(1, 85 // (longest + 8))  # above the axes fit rows of some 85 letters
+    place: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0, 1.01)}
+    axes.legend(**place, ncols=columns, handlelength=3, frameon=False)
+
+
+def _measured(axes: Axes, lengths: Array) -> None:
+    """Mark the lengths themselves on a logarithmic axis, as many as have room for a label."""
+    apart = 0.06 * np.log(lengths[-1] / lengths[0])
+    shown = [lengths[0]]
+    for length in lengths[1:]:
+        if np.log(length / shown[-1]) > apart:
+            shown.append(length)
+    axes.set_xticks(shown, [f"{length:g}" for length in shown])
+    axes.set_xticks([], minor=True)

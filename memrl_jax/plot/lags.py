@@ -1,0 +1,120 @@
+"""What a memory holds, over time and over how long it has held it."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from memrl_jax.plot.base import BLUE, VERMILLION, Array, blank, cells, finished, integers, scale
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+DECADES = 4  # shown below the largest value; what is smaller has the darkest colour
+
+
+def recall(
+    gradient: ArrayLike,
+    path: str | os.PathLike[str] | None = None,
+    *,
+    horizon: float | None = None,
+    title: str | None = None,
+) -> Figure:
+    """Draw the gradient of each output in each earlier input, [T, K], and its mean over t.
+
+    `gradient` and `horizon` are those of `diagnose.recall` and `diagnose.horizon`; a line marks
+    the horizon. Colours are logarithmic over four decades. Writes a PNG of 1200 x 750 pixels to
+    `path`, all of it or nothing. Raises ValueError for a table that is not [T, K] with K <= T, for
+    a value that is NaN, infinite or negative where k <= t, for a horizon that is none of the lags
+    (NaN is no horizon) and for a `path` that is not a .png.
+    """
+    lags = "lag k of the input (steps)"
+    size = "norm of d output[t] / d input[t - k]"
+    return _lags("gradient", np.asarray(gradient), path, lags, size, horizon, title)
+
+
+def erasure(
+    distance: ArrayLike,
+    path: str | os.PathLike[str] | None = None,
+    *,
+    horizon: float | None = None,
+    title: str | None = None,
+) -> Figure:
+    """Draw how far each output moves when the memory is erased k steps before it, [T, K].
+
+    `distance` and `horizon` are those of `diagnose.erasure` and `diagnose.horizon`. Otherwise as
+    `recall`.
+    """
+    lags = "lag k of the erasure (steps)"
+    size = "distance of output[t] from the intact one"
+    return _lags("distance", np.asarray(distance), path, lags, size, horizon, title)
+
+
+def _lags(
+    field: str,
+    table: Array,
+    path: str | os.PathLike[str] | None,
+    lags: str,
+    size: str,
+    horizon: float | None,
+    title: str | None,
+) -> Figure:
+    table = _checked(field, table)
+    figure = blank(5.0, title)
+    left, right = figure.subplots(1, 2, sharey=True, width_ratios=[3, 1])
+    _map(left, table, lags, size)
+    _mean(right, table)
+    if horizon is not None:
+        _mark([left, right], table.shape[1], float(horizon))
+    return finished(figure, path)
+
+
+def _checked(field: str, table: Array) -> Array:
+    """Return the table with NaN where k > t and nowhere else."""
+    if table.ndim != 2 or not 1 <= table.shape[1] <= len(table):
+        raise ValueError(f"{field}: shape {table.shape} is not [T, K] with K <= T")
+    t, k = np.indices(table.shape)
+    wrong = (k <= t) & ~((table >= 0) & (table < np.inf))
+    if wrong.any():
+        t, k = np.argwhere(wrong)[0]
+        raise ValueError(f"{field}: {table[t, k]} at t = {t}, k = {k} is not a finite size")
+    return np.where(k <= t, table, np.nan)
+
+
+def _map(axes: Axes, table: Array, lags: str, size: str) -> None:
+    from matplotlib.colors import LogNorm
+
+    top = np.nanmax(table) or 1.0
+    floor = top / 10**DECADES
+    colors = {"cmap": "viridis", "norm": LogNorm(floor, top)}
+    scale(cells(axes, np.maximum(table, floor), lags, **colors), extend="min")
+    integers(axes.xaxis, 8)
+    axes.set(xlabel="step t of the output")
+    axes.set_title(size, loc="left", fontsize=10)
+
+
+def _mean(axes: Axes, table: Array) -> None:
+    mean = np.nanmean(table, axis=0)
+    top = mean.max() or 1.0
+    axes.set(xscale="log", xlim=(top / 10**DECADES, 2 * top), xlabel="mean over t")
+    axes.plot(mean, np.arange(len(mean)), color=BLUE, linewidth=1.8)
+    axes.grid(color="#DDDDDD", linewidth=0.7)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _mark(panels: list[Axes], lags: int, horizon: float) -> None:
+    """Draw the horizon through the panels and write it beside the last one."""
+    if np.isnan(horizon):
+        text = "no horizon"
+    elif 0 <= horizon < lags:
+        text = f"horizon {'at least ' if horizon == lags - 1 else ''}{horizon:g} steps"
+    else:
+        raise ValueError(f"horizon: {horizon:g} is not in [0, {lags})")
+    style: dict[str, Any] = {"color": VERMILLION, "linewidth": 1.4, "linestyle": "--"}
+    for axes in panels:
+        axes.axhline(horizon, **style)
+    panels[-1].set_title(text, fontsize=10, color=VERMILLION)
