@@ -12,6 +12,7 @@ from memrl_jax.config import Config
 
 REJAX, SB3 = "rejax", "stable-baselines3"
 FLASHBAX, CPPRB = "flashbax", "cpprb"
+MEMAX = "memax"
 
 
 def installed(library: str) -> bool:

@@ -24,6 +24,7 @@ from memrl_jax.checks import known
 from memrl_jax.cli import use_every_core
 from memrl_jax.config import to_json
 from memrl_jax.folder import versions, write
+from memrl_jax.memory import MEMORIES
 from memrl_jax.program import Run
 from memrl_jax.statistics import iqm
 
@@ -175,6 +176,34 @@ def memory_chain() -> Result:
     return Result("MemoryChain, length 10", runs, claims, {"chance": 0.0})
 
 
+def memories() -> Result:
+    drqn = memrl_jax.presets["drqn"].replace(
+        environment="MemoryChain-bsuite",
+        environment_args={"memory_length": 5},
+        total_steps=40_000,
+        previous_action=False,
+        previous_reward=False,
+    )
+    # The cue is 5 steps back when it is asked for; what is stacked has to reach it.
+    args = {"frame_stack": {"features": 16, "frames": 6}}
+    runs = {name: drqn.replace(memory=name, memory_args=args.get(name, {})) for name in MEMORIES}
+
+    def claims(returns: Returns) -> list[Claim]:
+        worst = {label: x.mean(axis=1).min() for label, x in returns.items()}
+        guess = returns["none"].mean()
+        return [
+            Claim(
+                f"{name}: return >= 0.95 of 1 in every seed",
+                f"{worst[name]:.2f}",
+                worst[name] >= 0.95,
+            )
+            for name in worst
+            if name != "none"
+        ] + [Claim("none: return 0 +- 0.2 (chance)", f"{guess:.2f}", abs(guess) <= 0.2)]
+
+    return Result("MemoryChain, length 5: every memory", runs, claims, {"chance": 0.0}, seeds=5)
+
+
 RESULTS: dict[str, Callable[[], Result]] = {
     "tmaze": tmaze,
     "cartpole": cartpole,
@@ -182,6 +211,7 @@ RESULTS: dict[str, Callable[[], Result]] = {
     "memory-chain": memory_chain,
     "tmaze-50": tmaze_50,
     "memory-chain-30": memory_chain_30,
+    "memories": memories,
 }
 
 
@@ -190,7 +220,8 @@ class Options:
     """Train, evaluate and judge one of the results of this project."""
 
     name: tyro.conf.Positional[str]
-    """Which: tmaze, cartpole, cartpole-positions, memory-chain, tmaze-50 or memory-chain-30."""
+    """Which: tmaze, cartpole, cartpole-positions, memory-chain, tmaze-50, memory-chain-30 or
+    memories."""
     out: str = ""
     """Folder to write to; by default benchmarks/results/NAME."""
     quick: bool = False

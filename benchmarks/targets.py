@@ -1,4 +1,4 @@
-"""The ratios that training and replay memories should reach."""
+"""The ratios that training, replay and neural memories should reach."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
@@ -94,6 +94,35 @@ PRIORITIZED = (
 ITERATION = (
     Target("time of an iteration / learn alone", True, 1.2, against_alone("learn")),
     Target("time of an iteration / update alone", True, 1.2, against_alone("update")),
+)
+
+
+def memory_faster(ours: str, theirs: str) -> Callable[[Timings], float]:
+    """Return how many times faster one memory is than another, forward and backward."""
+
+    def measure(t: Timings) -> float:
+        length = next(iter(t))[1]
+        slower = t[f"{theirs} | both", length, 1].microseconds
+        return ratio(slower, t[f"{ours} | both", length, 1].microseconds)
+
+    return measure
+
+
+def _memory_target(ours: str, theirs: str, bound: float) -> Target:
+    return Target(f"speed of {ours} / {theirs}", False, bound, memory_faster(ours, theirs))
+
+
+MEMORY = (
+    _memory_target("gru", "flax GRU", 1.0),
+    _memory_target("lstm", "flax LSTM", 1.0),
+    _memory_target("mingru, sequential", "mingru, associative", 1.3),
+    _memory_target("lru, sequential", "lru, associative", 1.3),
+    _memory_target("mingru, sequential", "flax GRU", 1.6),
+    _memory_target("lru, sequential", "flax GRU", 1.4),
+)
+ACCELERATED = (  # of 1,024 inputs
+    _memory_target("mingru, associative", "flax GRU", 5.0),
+    _memory_target("lru, associative", "flax GRU", 5.0),
 )
 
 

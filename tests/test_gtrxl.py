@@ -38,7 +38,7 @@ def drawn(memory: NeuralMemory) -> Any:
 @cache
 def compiled(name: str) -> Compiled:
     args: Any = {"gtrxl": (F, LAYERS, HEADS, WINDOW), "frame_stack": (F, FRAMES)}
-    memory: NeuralMemory = {"gtrxl": gtrxl, "frame_stack": frame_stack}[name](*args[name])
+    memory = (gtrxl if name == "gtrxl" else frame_stack)(*args[name])
     params = drawn(memory)
 
     def chosen(params: Any, state: Any, xs: Any, starts: Any, which: Any) -> Any:

@@ -130,6 +130,10 @@ def normal(*shape: int) -> Any:
     return np.random.default_rng(sum(shape)).normal(size=(TRIPLES, 3, *shape)).astype(np.float32)
 
 
+def ones(*shape: int) -> Any:
+    return np.ones(shape, np.float32)
+
+
 def unit(x: Any) -> Any:
     return x / np.linalg.norm(x, axis=-1, keepdims=True)
 
@@ -141,21 +145,21 @@ def share(x: Any) -> Any:
 TRIPLES = 100
 # Of every monoid, updates [TRIPLES, 3, ...] and a state.
 MONOIDS: dict[str, Any] = {
-    "diagonal": (DIAGONAL, (normal(4), normal(5)[..., :4]), np.ones(4, np.float32)),
+    "diagonal": (DIAGONAL, (normal(4), normal(5)[..., :4]), ones(4)),
     "complex": (
         COMPLEX,
         (Complex(normal(4), normal(5)[..., :4]), Complex(normal(6)[..., :4], normal(7)[..., :4])),
-        Complex(np.ones(4, np.float32), np.zeros(4, np.float32)),
+        Complex(ones(4), 0 * ones(4)),
     ),
     "hadamard": (
         HADAMARD,
         HadamardUpdate(*(normal(3 + i)[..., :3] for i in range(5))),
-        np.ones((3, 3), np.float32),
+        ones(3, 3),
     ),
     "sum": (
         SUM,
         SumUpdate(normal(2, 3), normal(2, 4)[..., :3], normal(2, 5)[..., :3]),
-        Sums(np.ones((2, 3, 3), np.float32), np.ones((2, 3), np.float32)),
+        Sums(ones(2, 3, 3), ones(2, 3)),
     ),
     "delta": (
         DELTA,
@@ -166,7 +170,7 @@ MONOIDS: dict[str, Any] = {
             normal(2, 4)[..., :3],
             unit(normal(2, 5)[..., :3]),
         ),
-        np.ones((2, 3, 3), np.float32),
+        ones(2, 3, 3),
     ),
     "stabilized": (
         STABILIZED,
@@ -177,7 +181,7 @@ MONOIDS: dict[str, Any] = {
             normal(2, 4)[..., :3],
             normal(2, 5)[..., :3],
         ),
-        Stabilized(*(np.ones(shape, np.float32) for shape in ((2,), (2, 3, 3), (2, 3)))),
+        Stabilized(ones(2), ones(2, 3, 3), ones(2, 3)),
     ),
 }
 every_monoid = pytest.mark.parametrize("name", MONOIDS)

@@ -66,7 +66,7 @@ def _share(x: Array) -> Array:
     return x / (1e-5 + jnp.sum(x, axis=-1, keepdims=True))
 
 
-def shm(features: int = 64, hidden: int = 16, scan: Scan = "auto") -> NeuralMemory:
+def shm(features: int = 64, hidden: int = 32, scan: Scan = "auto") -> NeuralMemory:
     """Stable Hadamard memory: state [hidden, hidden], output [features].
 
     Each cell of a matrix is multiplied by a factor between 0 and 2 that the input chooses, then the

@@ -1,0 +1,183 @@
+"""Neural memories alone: time, compile time and bytes of state, beside flax's cells and memax.
+
+    python -m benchmarks.memory [--quick]
+
+B sequences of T inputs of D features, with resets: forward alone, and with the gradient of
+parameters and inputs. All programs of one length are timed in turns, and ratios are medians over
+the turns; even so they mean little on a machine that is busy with other things. Figures go to
+benchmarks/results/.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from rich.table import Table
+
+from benchmarks import command, peers, report
+from benchmarks.command import Say, Setting
+from benchmarks.peers import MEMAX
+from benchmarks.targets import ACCELERATED, MEMORY
+from benchmarks.timing import Program, Timing, compiled, interleave, loop
+from memrl_jax import tree
+from memrl_jax.memory import MEMORIES, deltanet
+from memrl_jax.types import Array, NeuralMemory
+
+B, D = 32, 128
+# Those that both ways to scan are timed of; the others are scanned as suits the platform.
+BOTH = ("mingru", "lru")
+
+
+class Plan(NamedTuple):
+    """What to time, and for how long."""
+
+    lengths: tuple[int, ...]
+    names: tuple[str, ...]  # of our memories
+    seconds: float  # a turn of a program
+    turns: int
+
+
+FULL = Plan((64, 256, 1024), (*MEMORIES, "deltanet, gated"), seconds=0.2, turns=5)
+QUICK = Plan((64,), ("gru", "lru"), seconds=0.1, turns=3)
+
+
+class Model(NamedTuple):
+    """A memory to time: `run(params, xs [T, B, D], starts [T, B]) -> ys [T, B, ...]`."""
+
+    name: str
+    params: Any
+    run: Callable[[Any, Array, Array], Array]
+    nbytes: int  # of the state of one sequence
+
+
+def ours(name: str) -> list[Model]:
+    """Make one of our memories; of some, once for every way to scan."""
+    if name in BOTH:
+        scans = ("sequential", "associative")
+        return [_ours(f"{name}, {scan}", MEMORIES[name](D, scan=scan)) for scan in scans]
+    if name == "deltanet, gated":
+        return [_ours(name, deltanet(D, gated=True))]
+    return [_ours(name, MEMORIES[name](**({} if name == "none" else {"features": D})))]
+
+
+def _ours(name: str, memory: NeuralMemory) -> Model:
+    params = jax.jit(memory.init)(jax.random.key(0), jnp.zeros(D, jnp.float32))
+    state = memory.initial_state()
+
+    def run(params: Any, xs: Array, starts: Array) -> Array:
+        return jax.vmap(memory.unroll, (None, None, 1, 1), (0, 1))(params, state, xs, starts)[1]
+
+    return Model(name, params, run, tree.nbytes(state))
+
+
+def flax(name: str) -> Model:
+    """Make a cell of flax, unrolled by flax; it knows no resets."""
+    cell = {"flax GRU": nn.GRUCell, "flax LSTM": nn.OptimizedLSTMCell}[name](D)
+    rnn = nn.RNN(cell, time_major=True)
+    params = jax.jit(rnn.init)(jax.random.key(0), jnp.zeros((2, B, D), jnp.float32))
+    carry = cell.initialize_carry(jax.random.key(0), (D,))
+
+    def run(params: Any, xs: Array, starts: Array) -> Array:
+        return rnn.apply(params, xs)
+
+    return Model(name, params, run, tree.nbytes(carry))
+
+
+def memax(name: str) -> Model:
+    """Make a model of memax, vmapped over sequences as its trainer does."""
+    import equinox as eqx
+    from memax.equinox.semigroups import delta, fart, ffm, gdn, lru
+    from memax.equinox.set_actions import gru, lstm
+
+    key = jax.random.key(0)
+    models = {
+        "GRU": lambda: gru.GRU(recurrent_size=D, key=key),
+        "LSTM": lambda: lstm.LSTM(recurrent_size=D, key=key),
+        "LRU": lambda: lru.LRU(recurrent_size=D, hidden_size=D, key=key),
+        "FFM": lambda: ffm.FFM(hidden_size=D, trace_size=32, context_size=4, key=key),
+        "linear attention": lambda: fart.FART(hidden_size=D, recurrent_size=32, key=key),
+        "DeltaNet": lambda: delta.DeltaNet(hidden_size=D, recurrent_size=32, key=key),
+        "DeltaNet, gated": lambda: gdn.GDN(hidden_size=D, recurrent_size=32, key=key),
+    }
+    model = models[name]()
+    params, static = eqx.partition(model, eqx.is_inexact_array)
+    state = model.initialize_carry()
+
+    def run(params: Any, xs: Array, starts: Array) -> Array:
+        model = eqx.combine(params, static)
+        return jax.vmap(lambda xs, starts: model(state, (xs, starts))[1], 1, 1)(xs, starts)
+
+    return Model(f"{MEMAX} {name}", params, run, tree.nbytes(eqx.filter(state, eqx.is_array)))
+
+
+def models(plan: Plan) -> list[Model]:
+    """Make all that is timed together."""
+    found = [model for name in plan.names for model in ours(name)]
+    found += [flax("flax GRU"), flax("flax LSTM")]
+    if peers.installed(MEMAX):
+        theirs = ("GRU", "LSTM", "LRU", "FFM", "linear attention", "DeltaNet", "DeltaNet, gated")
+        found += [memax(name) for name in theirs]
+    return found
+
+
+def programs(model: Model, length: int) -> list[Program]:
+    """Prepare a model's forward pass, and its forward and backward pass, on `length` inputs."""
+    xs_key, starts_key = jax.random.split(jax.random.key(1))
+    xs = jax.random.normal(xs_key, (length, B, D), jnp.float32)
+    starts = jax.random.bernoulli(starts_key, 1 / 100, (length, B))
+
+    def loss(params: Any, xs: Array) -> Array:
+        return jnp.mean(model.run(params, xs, starts) ** 2)
+
+    # What is computed goes on into the next iteration, so that nothing of it can be left out.
+    def forward(carry: Any) -> Any:
+        params, xs = carry
+        return params, xs + 1e-9 * loss(params, xs)
+
+    def backward(carry: Any) -> Any:
+        gradient = jax.grad(loss, (0, 1))(*carry)
+        return jax.tree.map(lambda x, g: x - 1e-9 * g, carry, gradient)
+
+    passes = {"forward": forward, "both": backward}
+    return [
+        compiled(
+            (f"{model.name} | {name}", length, 1),
+            loop(f),
+            jax.tree.map(jnp.copy, (model.params, xs)),
+        )
+        for name, f in passes.items()
+    ]
+
+
+def setting(plan: Plan, length: int, made: Sequence[Model]) -> Setting:
+    """Time all models on sequences of one length."""
+
+    def measure(say: Say) -> list[Timing]:
+        found = []
+        for model in made:
+            say(f"compiling {model.name}, T = {length}")
+            found += programs(model, length)
+        say(f"timing {len(found)} programs, {plan.turns} turns")
+        return interleave(found, plan.seconds, plan.turns)
+
+    def tables(timings: Sequence[Timing]) -> list[Table]:
+        nbytes = {model.name: model.nbytes for model in made}
+        return [report.memories(timings, nbytes, "flax GRU")]
+
+    targets = MEMORY if jax.default_backend() == "cpu" else ACCELERATED if length == 1024 else ()
+    return Setting(f"T = {length}, B = {B}, D = {D}", measure, tables, targets)
+
+
+def main() -> None:
+    quick = command.quick(__doc__.partition("\n")[0])
+    plan = QUICK if quick else FULL
+    made = models(plan)
+    machine = report.machine((MEMAX,)) | {"device": jax.devices()[0].device_kind}
+    settings = [setting(plan, length, made) for length in plan.lengths]
+    command.run("memory-quick" if quick else "memory", machine, settings)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,117 @@
+"""Every memory learns: what it is shown under supervision, and inside every agent."""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import memrl_jax
+from memrl_jax.config import make_agent, make_environment
+from memrl_jax.memory import MEMORIES
+from memrl_jax.tasks import accuracy, make_probe, remember_first
+from memrl_jax.tasks import train as train_probe
+from memrl_jax.tasks.base import score
+from memrl_jax.types import Segment, TimeStep
+from tests.small import SMALL
+
+quickly = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+
+# What lets a memory keep something for 32 steps, where its defaults do not: gates that begin nearly
+# shut (see `with_horizon`), as many frames as there are inputs, a slow average.
+ARGS: dict[str, Any] = {
+    "frame_stack": {"features": 8, "frames": 32},
+    "memory_trace": {"features": 32, "decays": (0.0, 0.99)},
+    "gru": {"features": 16, "horizon": 40},
+    "lstm": {"features": 16, "horizon": 40},
+    "mingru": {"features": 16, "horizon": 40},
+    "ffm": {"features": 16, "traces": 16},
+    "shm": {"features": 16},
+    "gtrxl": {"features": 16, "heads": 2},
+}
+# The share of answers that has to be right, of four symbols; an average of all inputs mixes the
+# first with those after it.
+FLOORS = {"memory_trace": 0.6}
+REMEMBER = [name for name in MEMORIES if name != "none"]
+
+
+@pytest.mark.parametrize("name", REMEMBER)
+def test_it_remembers_the_first_of_32_inputs(name: str) -> None:
+    """And does so again when it is stepped, as an agent would."""
+    task = remember_first(32)
+    memory = MEMORIES[name](**ARGS.get(name, {"features": 16}))
+    probe = make_probe(task, memory, width=16, learning_rate=5e-3)
+
+    @quickly
+    def learn(key: Any) -> Any:
+        state, _ = train_probe(probe, key, 300)
+        examples = jax.vmap(task.sample)(jax.random.split(jax.random.key(1), 256))
+        logits = jax.vmap(probe.predict_stepwise, (None, 0))(state.params, examples.input)
+        stepwise = jax.tree.map(jnp.sum, jax.vmap(partial(score, task))(logits, examples))
+        return accuracy(probe.evaluate(state.params, jax.random.key(1), 256)), accuracy(stepwise)
+
+    unrolled, stepped = np.array([learn(jax.random.key(seed)) for seed in range(2)]).T
+    np.testing.assert_allclose(unrolled, stepped, atol=0.01)
+    assert stepped.min() >= FLOORS.get(name, 0.95), f"{name}: {stepped}"
+
+
+SMALLEST: dict[str, Any] = {
+    "none": {},
+    "frame_stack": {"features": 4, "frames": 3},
+    "gtrxl": {"features": 4, "heads": 2, "window": 3},
+    "ffm": {"features": 4, "traces": 3, "contexts": 2},
+    "shm": {"features": 4, "hidden": 3},
+}
+R2D2 = memrl_jax.presets["r2d2"].agent.replace(
+    window=8, burn_in=4, batch_size=4, capacity=80, target_period=2
+)
+AGENTS = {
+    "dqn": SMALL.replace(agent=SMALL.agent.replace(window=1)),
+    "drqn": SMALL,
+    "r2d2": SMALL.replace(rollout_length=4, agent=R2D2),
+}
+
+
+def random_segment(config: Any, memory: Any) -> Segment:
+    """Make up what two environments with two observed numbers and four actions could have given."""
+    rng = np.random.default_rng(0)
+    shape = config.rollout_length + 1, config.environments
+    start = rng.uniform(size=shape) < 0.2
+    timestep = TimeStep(
+        observation=rng.normal(size=(*shape, 2)).astype(np.float32),
+        action=rng.integers(4, size=shape, dtype=np.int32),
+        reward=rng.normal(size=shape).astype(np.float32),
+        discount=np.ones(shape, np.float32),
+        start=start,
+        last=np.roll(start, -1, axis=0),
+    )
+    return jax.tree.map(jnp.asarray, Segment(memory, timestep, timestep.action[:-1], ()))
+
+
+@pytest.mark.parametrize("agent", AGENTS)
+@pytest.mark.parametrize("name", MEMORIES)
+def test_it_trains_inside_every_agent(name: str, agent: str) -> None:
+    config = AGENTS[agent].replace(memory=name, memory_args=SMALLEST.get(name, {"features": 4}))
+    made = make_agent(config, make_environment(config))
+    segment = random_segment(config, made.initial_memory(config.environments))
+
+    @quickly
+    def five_updates(key: Any) -> Any:
+        state = made.init(key, jax.tree.map(lambda x: x[0], segment.timestep))
+        observe = jax.lax.scan(
+            lambda state, _: (made.observe(state, segment), None), state, length=20
+        )
+        keys = jax.random.split(key, 5)
+        after, metrics = jax.lax.scan(lambda s, key: made.learn(key, s, segment), observe[0], keys)
+        return state.learner.params, after.learner.params, metrics
+
+    before, after, metrics = five_updates(jax.random.key(0))
+    assert np.all(np.isfinite(metrics["loss_sum"]))
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(after))
+    learned = jax.tree.map(lambda x, y: bool(np.any(x != y)), before, after)
+    assert all(jax.tree.leaves((learned["encoder"], learned["head"])))
+    # Windows of one action begin and end with an empty memory: nothing is read from it.
+    kept = all if agent != "dqn" else any
+    assert kept(jax.tree.leaves(learned["memory"])) or name == "none", learned
