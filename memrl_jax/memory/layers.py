@@ -1,8 +1,11 @@
 """Layers that several memories share."""
 
+from collections.abc import Callable
+
 import jax.numpy as jnp
 from flax import linen as nn
 
+from memrl_jax.memory.monoid import Complex
 from memrl_jax.types import Array
 
 
@@ -33,6 +36,43 @@ class Skip(nn.Module):
         if x.shape[-1] != self.features:
             return nn.Dense(self.features, use_bias=False)(x)
         return self.param("scale", nn.initializers.normal(1.0), (self.features,)) * x
+
+
+class ToComplex(nn.Module):
+    """A complex linear map of a real input: [..., D] to Complex [..., hidden].
+
+    Its kernel holds real and imaginary parts side by side, [D, 2 hidden].
+    """
+
+    hidden: int
+    kernel_init: Callable[..., Array]
+
+    @nn.compact
+    def __call__(self, x: Array, scale: Complex) -> Complex:
+        """Return scale * (kernel x); the kernel is scaled, for it is smaller than a sequence."""
+        shape = x.shape[-1], 2 * self.hidden
+        kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
+        kernel = Complex(*jnp.split(kernel, 2, axis=-1)) * scale
+        return Complex(x @ kernel.real, x @ kernel.imag)
+
+
+class RealPart(nn.Module):
+    """The real part of a complex linear map: Complex [..., hidden] to [..., features].
+
+    Its kernel holds real and imaginary parts one below the other, [2 hidden, features].
+    """
+
+    features: int
+    kernel_init: Callable[..., Array]
+
+    @nn.compact
+    def __call__(self, h: Complex, times: float = 1.0) -> Array:
+        """Return the real part of `times` kernel h."""
+        shape = 2 * h.real.shape[-1], self.features
+        kernel = times * self.param("kernel", self.kernel_init, shape, jnp.float32)
+        real, imag = jnp.split(kernel, 2)
+        # The minus stands where it is cheap: on the kernel, not on whole sequences.
+        return h.real @ real + h.imag @ -imag
 
 
 class Project(nn.Module):

@@ -9,7 +9,7 @@ from flax import linen as nn
 
 from memrl_jax.checks import positive, within
 from memrl_jax.memory.base import from_monoid
-from memrl_jax.memory.layers import Skip
+from memrl_jax.memory.layers import RealPart, Skip, ToComplex
 from memrl_jax.memory.monoid import COMPLEX, Complex, Scan
 from memrl_jax.types import Array, Key, NeuralMemory
 
@@ -36,25 +36,19 @@ class _Cell(nn.Module):
         self.theta = self.param("theta", theta)
         # Inputs of variance 1 then give states of about variance 1, however slowly they decay.
         self.gamma = self.param("gamma", lambda _: 0.5 * jnp.log1p(-jnp.exp(-2 * jnp.exp(self.nu))))
-        # Real and imaginary parts side by side.
-        self.b = nn.Dense(
-            2 * self.hidden, use_bias=False, kernel_init=variance(0.5, "fan_in", "normal")
-        )
-        self.c = nn.Dense(
-            self.features, use_bias=False, kernel_init=variance(2.0, "fan_in", "normal")
-        )
+        self.b = ToComplex(self.hidden, variance(0.5, "fan_in", "normal"))
+        self.c = RealPart(self.features, variance(2.0, "fan_in", "normal"))
         self.d = Skip(self.features)
 
     def lift(self, x: Array) -> Any:
         modulus, phase = jnp.exp(-jnp.exp(self.nu)), jnp.exp(self.theta)
-        addend = self.b(x) * jnp.tile(jnp.exp(self.gamma), 2)
         decay = Complex(modulus * jnp.cos(phase), modulus * jnp.sin(phase))
-        addend = Complex(*jnp.split(addend, 2, axis=-1))
+        addend = self.b(x, Complex(jnp.exp(self.gamma), jnp.zeros_like(self.gamma)))
         shape = addend.real.shape
         return jax.tree.map(lambda part: jnp.broadcast_to(part, shape), decay), addend
 
     def read(self, state: Complex, x: Array) -> Array:
-        return self.c(jnp.concatenate([state.real, -state.imag], axis=-1)) + self.d(x)
+        return self.c(state) + self.d(x)
 
 
 def lru(

@@ -11,7 +11,7 @@ from flax import linen as nn
 
 from memrl_jax.checks import divides, positive
 from memrl_jax.memory.base import from_monoid
-from memrl_jax.memory.layers import Skip
+from memrl_jax.memory.layers import RealPart, Skip, ToComplex
 from memrl_jax.memory.monoid import COMPLEX, Complex, Scan
 from memrl_jax.types import Array, Key, NeuralMemory
 
@@ -45,10 +45,8 @@ class _Cell(nn.Module):
         self.log_step = self.param(
             "log_step", lambda key: jax.random.uniform(key, (self.hidden,), jnp.float32, low, high)
         )
-        # Real and imaginary parts side by side.
-        into, out = partial(_into, vectors, self.blocks), partial(_out, vectors, self.blocks)
-        self.b = nn.Dense(2 * self.hidden, use_bias=False, kernel_init=into)
-        self.c = nn.Dense(self.features, use_bias=False, kernel_init=out)
+        self.b = ToComplex(self.hidden, partial(_into, vectors, self.blocks))
+        self.c = RealPart(self.features, partial(_out, vectors, self.blocks))
         self.d = Skip(self.features)
 
     def lift(self, x: Array) -> Any:
@@ -59,13 +57,13 @@ class _Cell(nn.Module):
         squared = self.real**2 + self.imag**2
         inverse = Complex(self.real / squared, -self.imag / squared)
         hold = Complex(decay.real - 1, decay.imag) * inverse
-        addend = hold * Complex(*jnp.split(self.b(x), 2, axis=-1))
+        addend = self.b(x, hold)
         shape = addend.real.shape
         return jax.tree.map(lambda part: jnp.broadcast_to(part, shape), decay), addend
 
     def read(self, state: Complex, x: Array) -> Array:
         # Twice the real part: the other halves of the conjugate pairs are not computed.
-        return 2 * self.c(jnp.concatenate([state.real, -state.imag], axis=-1)) + self.d(x)
+        return self.c(state, times=2.0) + self.d(x)
 
 
 def _into(vectors: np.ndarray, blocks: int, key: Key, shape: Any, dtype: Any) -> Array:
