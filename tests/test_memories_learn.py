@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import memrl_jax
+from benchmarks import results
 from memrl_jax.config import make_agent, make_environment
 from memrl_jax.memory import MEMORIES
 from memrl_jax.tasks import accuracy, make_probe, remember_first
@@ -78,14 +79,14 @@ def random_segment(config: Any, memory: Any) -> Segment:
     """Make up what two environments with two observed numbers and four actions could have given."""
     rng = np.random.default_rng(0)
     shape = config.rollout_length + 1, config.environments
-    start = rng.uniform(size=shape) < 0.2
+    start: Any = rng.uniform(size=shape) < 0.2
     timestep = TimeStep(
         observation=rng.normal(size=(*shape, 2)).astype(np.float32),
         action=rng.integers(4, size=shape, dtype=np.int32),
         reward=rng.normal(size=shape).astype(np.float32),
         discount=np.ones(shape, np.float32),
         start=start,
-        last=np.roll(start, -1, axis=0),
+        last=jnp.roll(start, -1, axis=0),
     )
     return jax.tree.map(jnp.asarray, Segment(memory, timestep, timestep.action[:-1], ()))
 
@@ -115,3 +116,15 @@ def test_it_trains_inside_every_agent(name: str, agent: str) -> None:
     # Windows of one action begin and end with an empty memory: nothing is read from it.
     kept = all if agent != "dqn" else any
     assert kept(jax.tree.leaves(learned["memory"])) or name == "none", learned
+
+
+def test_an_agent_solves_memory_chain_with_one_of_them() -> None:
+    """The short form of `benchmarks.results memories`: one memory, half the steps, two seeds."""
+    runs = results.memories().runs
+    config = runs["lru"].replace(total_steps=10_000)
+    keys = jax.random.split(jax.random.key(0), 2)
+    state, _ = jax.jit(jax.vmap(memrl_jax.make_train(config)))(keys)
+    trainer, _ = memrl_jax.config.make(config)
+    evaluate = jax.jit(jax.vmap(lambda key, state: trainer.evaluate(key, state.agent, 50)))
+    assert np.all(evaluate(keys, state).total.mean(axis=1) >= 0.95)
+    assert set(runs) == set(MEMORIES)

@@ -8,6 +8,7 @@ import pytest
 
 import memrl_jax
 from memrl_jax.environments import ENVIRONMENTS
+from memrl_jax.memory import MEMORIES
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 
@@ -23,7 +24,7 @@ def short(monkeypatch):
 
 def test_examples_run(short):
     blocks = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
-    assert len(blocks) == 4
+    assert len(blocks) == 5
     names: dict = {"key": jax.random.key(1)}
     try:
         for block in blocks:
@@ -34,6 +35,7 @@ def test_examples_run(short):
         assert metrics["updates"].sum() == 5
     finally:
         ENVIRONMENTS.pop("Recall", None)
+        MEMORIES.pop("leaky", None)
 
 
 def test_commands_exist(capsys):

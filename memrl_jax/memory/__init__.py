@@ -16,6 +16,7 @@ from memrl_jax.memory.lstm import lstm
 from memrl_jax.memory.memory_trace import memory_trace
 from memrl_jax.memory.mingru import mingru
 from memrl_jax.memory.mlstm import mlstm
+from memrl_jax.memory.monoid import COMPLEX, DIAGONAL, Complex, Monoid
 from memrl_jax.memory.none import none
 from memrl_jax.memory.s5 import s5
 from memrl_jax.memory.shm import shm
@@ -28,7 +29,7 @@ def _stack(
 ) -> NeuralMemory:
     """Put `count` memories called `layer`, with their own defaults but for `features`, in a stack.
 
-    Raises ValueError for an unknown `layer`.
+    In Python, `stack` takes any memories. Raises ValueError for an unknown `layer`.
     """
     constructor = MEMORIES[checks.known("layer", layer, MEMORIES)]
     sized = "features" in inspect.signature(constructor).parameters
@@ -55,5 +56,5 @@ MEMORIES: dict[str, Callable[..., NeuralMemory]] = {
     "stack": _stack,
 }
 
-__all__ = ["MEMORIES", "from_cell", "from_monoid", "from_step", "stack"]
-__all__ += [name for name in MEMORIES if name != "stack"]
+__all__ = ["COMPLEX", "DIAGONAL", "MEMORIES", "Complex", "Monoid"]
+__all__ += ["from_cell", "from_monoid", "from_step", *MEMORIES]

@@ -54,7 +54,8 @@ def from_monoid(
 
     `cell` is a linen module with two methods, written for any leading axes so that they see a
     whole sequence at once: `lift(x) -> update` and `read(reading, x) -> y`, where the reading is
-    the state after the update or what the monoid's `query` takes from it. `scan` chooses how a
+    the state after the update or what the monoid's `query` takes from it. Every part of an update
+    has the leading axes of `x`, constants too (`jnp.broadcast_to`). `scan` chooses how a
     sequence is unrolled: "sequential", "associative", or "auto", by JAX's default platform.
     Raises ValueError for another `scan`.
     Martin & Cundy (2018), section 2; Blelloch (1990), section 1.4.

@@ -86,12 +86,16 @@ def extrapolation(
 def _lines(axes: Axes, lines: Lines, level: float, reference: Mapping[str, float]) -> None:
     if not 1 <= len(lines) <= len(STYLES):
         raise ValueError(f"series: {len(lines)} labels are not 1 to {len(STYLES)}")
+    seeds = {label: f"{len(y)} seed{'s' if len(y) > 1 else ''}" for label, (_, y) in lines.items()}
+    alike = len({*seeds.values()}) == 1
     for (label, (x, y)), style in zip(lines.items(), STYLES, strict=False):
-        _curve(axes, label, x, y, level, style)
+        _curve(axes, label if alike else f"{label} ({seeds[label]})", x, y, level, style)
     for label, height in reference.items():
         axes.axhline(height, color=GREY, linewidth=1.2, linestyle="--", zorder=1.9)
         note(axes, label, (1, height), (5, 0), axes.get_yaxis_transform(), "left")
-    note(axes, f"IQM and {100 * level:g} % interval", (1, 0), (0, -27), axes.transAxes, "right")
+    of_all = f" of {next(iter(seeds.values()))}" if alike else ""
+    interval = f"IQM and {100 * level:g} % interval{of_all}"
+    note(axes, interval, (1, 0), (0, -27), axes.transAxes, "right")
 
 
 def _values(label: str, field: str, x: Array, values: ArrayLike) -> Array:
@@ -111,10 +115,9 @@ def _started(label: str, steps: ArrayLike, values: ArrayLike) -> tuple[Array, Ar
     return x[start:], y[:, start:]
 
 
-def _curve(axes: Axes, label: str, x: Array, y: Array, level: float, style: Any) -> None:
+def _curve(axes: Axes, name: str, x: Array, y: Array, level: float, style: Any) -> None:
     color, dashes = style
     middle, low, high = bootstrap(y, level=level)
-    name = f"{label} ({len(y)} seed{'s' if len(y) > 1 else ''})"
     marker = "." if len(x) <= 30 else ""  # few points: show where they were measured
     axes.fill_between(x, low, high, color=color, alpha=0.18, linewidth=0)
     axes.plot(x, middle, color=color, linestyle=dashes, linewidth=1.8, marker=marker, label=name)

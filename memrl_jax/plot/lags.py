@@ -34,7 +34,7 @@ def recall(
     """
     lags = "lag k of the input (steps)"
     size = "norm of d output[t] / d input[t - k]"
-    return _lags("gradient", np.asarray(gradient), path, lags, size, horizon, title)
+    return _lags("gradient", np.asarray(gradient), path, lags, size, horizon, title, beyond=1)
 
 
 def erasure(
@@ -51,7 +51,8 @@ def erasure(
     """
     lags = "lag k of the erasure (steps)"
     size = "distance of output[t] from the intact one"
-    return _lags("distance", np.asarray(distance), path, lags, size, horizon, title)
+    # Before the first step there is nothing to erase: the longest lag is always 0.
+    return _lags("distance", np.asarray(distance), path, lags, size, horizon, title, beyond=2)
 
 
 def _lags(
@@ -62,14 +63,16 @@ def _lags(
     size: str,
     horizon: float | None,
     title: str | None,
+    beyond: int,
 ) -> Figure:
+    """Draw a table whose longest lag that can be above 0 is K - `beyond`."""
     table = _checked(field, table)
     figure = blank(5.0, title)
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=[3, 1])
     _map(left, table, lags, size)
     _mean(right, table)
     if horizon is not None:
-        _mark([left, right], table.shape[1], float(horizon))
+        _mark([left, right], table.shape[1], float(horizon), beyond)
     return finished(figure, path)
 
 
@@ -106,12 +109,12 @@ def _mean(axes: Axes, table: Array) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _mark(panels: list[Axes], lags: int, horizon: float) -> None:
+def _mark(panels: list[Axes], lags: int, horizon: float, beyond: int) -> None:
     """Draw the horizon through the panels and write it beside the last one."""
     if np.isnan(horizon):
         text = "no horizon"
     elif 0 <= horizon < lags:
-        text = f"horizon {'at least ' if horizon == lags - 1 else ''}{horizon:g} steps"
+        text = f"horizon {'at least ' if horizon == lags - beyond else ''}{horizon:g} steps"
     else:
         raise ValueError(f"horizon: {horizon:g} is not in [0, {lags})")
     style: dict[str, Any] = {"color": VERMILLION, "linewidth": 1.4, "linestyle": "--"}
