@@ -79,7 +79,7 @@ def flax(name: str) -> Model:
     params = jax.jit(rnn.init)(jax.random.key(0), jnp.zeros((2, B, D), jnp.float32))
     carry = cell.initialize_carry(jax.random.key(0), (D,))
 
-    def run(params: Any, xs: Array, starts: Array) -> Array:
+    def run(params: Any, xs: Array, starts: Array) -> Any:
         return rnn.apply(params, xs)
 
     return Model(name, params, run, tree.nbytes(carry))

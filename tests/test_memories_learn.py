@@ -79,16 +79,17 @@ def random_segment(config: Any, memory: Any) -> Segment:
     """Make up what two environments with two observed numbers and four actions could have given."""
     rng = np.random.default_rng(0)
     shape = config.rollout_length + 1, config.environments
-    start: Any = rng.uniform(size=shape) < 0.2
-    timestep = TimeStep(
+    start = rng.uniform(size=shape) < 0.2
+    fields: dict[str, Any] = dict(
         observation=rng.normal(size=(*shape, 2)).astype(np.float32),
         action=rng.integers(4, size=shape, dtype=np.int32),
         reward=rng.normal(size=shape).astype(np.float32),
         discount=np.ones(shape, np.float32),
         start=start,
-        last=jnp.roll(start, -1, axis=0),
+        last=np.roll(start, -1, axis=0),
     )
-    return jax.tree.map(jnp.asarray, Segment(memory, timestep, timestep.action[:-1], ()))
+    timestep = TimeStep(**{name: jnp.asarray(value) for name, value in fields.items()})
+    return Segment(memory, timestep, timestep.action[:-1], ())
 
 
 @pytest.mark.parametrize("agent", AGENTS)

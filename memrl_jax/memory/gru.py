@@ -1,10 +1,17 @@
 """Gated recurrent unit."""
 
+import jax.numpy as jnp
 from flax import linen as nn
 
 from memrl_jax.checks import positive
-from memrl_jax.memory.base import from_cell, with_horizon
-from memrl_jax.types import NeuralMemory
+from memrl_jax.memory.base import with_horizon
+from memrl_jax.memory.gates import Gates, from_gates
+from memrl_jax.types import Array, NeuralMemory
+
+
+def _update(h: Array, x: Gates, from_h: Gates) -> Array:
+    r, z = nn.sigmoid(x[0] + from_h[0]), nn.sigmoid(x[1] + from_h[1])
+    return (1 - z) * jnp.tanh(x[2] + r * from_h[2]) + z * h
 
 
 def gru(features: int = 64, horizon: int | None = None) -> NeuralMemory:
@@ -15,5 +22,5 @@ def gru(features: int = 64, horizon: int | None = None) -> NeuralMemory:
     for a horizon below 3.
     Cho et al. (2014), equations 5 to 8.
     """
-    memory = from_cell(nn.GRUCell(positive("features", features)))
+    memory = from_gates(nn.GRUCell(positive("features", features)), "rzn", _update)
     return with_horizon(memory, features, horizon, {"iz": 1})

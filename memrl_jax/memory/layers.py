@@ -52,8 +52,8 @@ class ToComplex(nn.Module):
         """Return scale * (kernel x); the kernel is scaled, for it is smaller than a sequence."""
         shape = x.shape[-1], 2 * self.hidden
         kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
-        kernel = Complex(*jnp.split(kernel, 2, axis=-1)) * scale
-        return Complex(x @ kernel.real, x @ kernel.imag)
+        scaled = Complex(*jnp.split(kernel, 2, axis=-1)) * scale
+        return Complex(x @ scaled.real, x @ scaled.imag)
 
 
 class RealPart(nn.Module):

@@ -1,10 +1,18 @@
 """Long short-term memory."""
 
+import jax.numpy as jnp
 from flax import linen as nn
 
 from memrl_jax.checks import positive
-from memrl_jax.memory.base import from_cell, with_horizon
-from memrl_jax.types import NeuralMemory
+from memrl_jax.memory.base import with_horizon
+from memrl_jax.memory.gates import Gates, from_gates
+from memrl_jax.types import Array, NeuralMemory
+
+
+def _update(state: tuple[Array, Array], x: Gates, from_h: Gates) -> tuple[Array, Array]:
+    i, f, g, o = (a + b for a, b in zip(x, from_h, strict=True))
+    c = nn.sigmoid(f) * state[0] + nn.sigmoid(i) * jnp.tanh(g)
+    return c, nn.sigmoid(o) * jnp.tanh(c)
 
 
 def lstm(features: int = 64, horizon: int | None = None) -> NeuralMemory:
@@ -15,7 +23,7 @@ def lstm(features: int = 64, horizon: int | None = None) -> NeuralMemory:
     for a horizon below 3.
     Hochreiter & Schmidhuber (1997), with the forget gate of Gers et al. (2000).
     """
-    memory = from_cell(nn.OptimizedLSTMCell(positive("features", features)))
+    memory = from_gates(nn.OptimizedLSTMCell(positive("features", features)), "ifgo", _update)
     # Open input gates would take up a cue in a twentieth of the updates, but everything else on the
     # way, too: on the T-Maze, agents then did not learn to walk.
     return with_horizon(memory, features, horizon, {"hf": 1, "hi": -1})

@@ -1,0 +1,97 @@
+"""Cells whose gates each see the input and the hidden state through a matrix of their own."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from memrl_jax import tree
+from memrl_jax.memory.base import from_cell
+from memrl_jax.types import Array, NeuralMemory, State
+
+Gates = tuple[Array, ...]  # one [features] each
+Update = Callable[[State, Gates, Gates], State]  # state, gates of the input, of the hidden state
+
+
+def from_gates(cell: nn.RNNCellBase, names: str, update: Update) -> NeuralMemory:
+    """Make a memory from a flax cell with layers i<name> of the input and h<name> of the state.
+
+    It is `from_cell` but for how long sequences are unrolled, with and without gradients a sixth to
+    a quarter faster on a CPU: inputs meet their matrices all at once, before the loop, and so do
+    the gradients of all matrices, after it. Differentiated backwards only.
+    """
+
+    def unroll(params: Any, state: State, xs: Array, starts: Array) -> tuple[State, Array]:
+        layers = params["params"]
+        inputs = tuple(_dense(layers[f"i{name}"], xs) for name in names)
+        kernels = tuple(layers[f"h{name}"]["kernel"] for name in names)
+        zeros = jnp.zeros(kernels[0].shape[-1], kernels[0].dtype)
+        biases = tuple(layers[f"h{name}"].get("bias", zeros) for name in names)
+        return scan(update, kernels, biases, state, inputs, starts)
+
+    return from_cell(cell)._replace(unroll=unroll)
+
+
+def _dense(layer: Any, x: Array) -> Array:
+    y = x @ layer["kernel"]
+    return y + layer["bias"] if "bias" in layer else y
+
+
+def _hidden(state: State) -> Array:
+    """Return what the gates see: the last part of the state, as in flax."""
+    return jax.tree.leaves(state)[-1]
+
+
+def _add_to_hidden(state: State, x: Any) -> State:
+    leaves, structure = jax.tree.flatten(state)
+    return jax.tree.unflatten(structure, [*leaves[:-1], leaves[-1] + x])
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def scan(
+    update: Update, kernels: Gates, biases: Gates, state: State, inputs: Gates, starts: Array
+) -> tuple[State, Array]:
+    """Return the last state and all hidden states; `inputs` are the inputs' parts of the gates."""
+    return _forward(update, kernels, biases, state, inputs, starts)[0]
+
+
+def _forward(
+    update: Update, kernels: Gates, biases: Gates, state: State, inputs: Gates, starts: Array
+) -> Any:
+    def step(state: State, x: tuple[Gates, Array]) -> tuple[State, Any]:
+        of_input, start = x
+        before = tree.where(start, jax.tree.map(jnp.zeros_like, state), state)
+        h = _hidden(before)
+        of_state = tuple(h @ kernel + bias for kernel, bias in zip(kernels, biases, strict=True))
+        state = update(before, of_input, of_state)
+        return state, (_hidden(state), before, of_state)
+
+    end, (hs, before, of_states) = jax.lax.scan(step, state, (inputs, starts))
+    return (end, hs), (kernels, before, inputs, of_states, starts)
+
+
+def _backward(update: Update, kept: Any, gradients: Any) -> Any:
+    kernels, before, inputs, of_states, starts = kept
+    of_end, of_hs = gradients
+
+    def step(of_state: State, x: Any) -> tuple[State, Any]:
+        before, of_input, gates, start, of_h = x
+        _, pull = jax.vjp(update, before, of_input, gates)
+        of_before, of_input, of_gates = pull(_add_to_hidden(of_state, of_h))
+        through = sum(g @ kernel.T for g, kernel in zip(of_gates, kernels, strict=True))
+        of_before = _add_to_hidden(of_before, through)
+        of_before = tree.where(start, jax.tree.map(jnp.zeros_like, of_before), of_before)
+        return of_before, (of_input, of_gates)
+
+    kept_by_step = before, inputs, of_states, starts, of_hs
+    of_state, (of_inputs, of_gates) = jax.lax.scan(step, of_end, kept_by_step, reverse=True)
+    # One product over all steps, in place of one in each.
+    of_kernels = tuple(_hidden(before).T @ g for g in of_gates)
+    of_biases = tuple(g.sum(axis=0) for g in of_gates)
+    return of_kernels, of_biases, of_state, of_inputs, None
+
+
+scan.defvjp(_forward, _backward)
