@@ -3,9 +3,9 @@
     python -m benchmarks.memory [--quick]
 
 B sequences of T inputs of D features, with resets: forward alone, and with the gradient of
-parameters and inputs. All programs of one length are timed in turns, and ratios are medians over
-the turns; even so they mean little on a machine that is busy with other things. Figures go to
-benchmarks/results/.
+parameters and inputs; quickly, only those memories that have a target. All programs of one length
+are timed in turns, and ratios are medians over the turns; even so they mean little on a machine
+that is busy with other things. Figures go to benchmarks/results/.
 """
 
 from collections.abc import Callable, Sequence
@@ -35,12 +35,14 @@ class Plan(NamedTuple):
 
     lengths: tuple[int, ...]
     names: tuple[str, ...]  # of our memories
+    peers: tuple[str, ...]  # of memax's models
     seconds: float  # a turn of a program
     turns: int
 
 
-FULL = Plan((64, 256, 1024), (*MEMORIES, "deltanet, gated"), seconds=0.2, turns=5)
-QUICK = Plan((64,), ("gru", "lru"), seconds=0.1, turns=3)
+THEIRS = ("GRU", "LSTM", "LRU", "FFM", "linear attention", "DeltaNet", "DeltaNet, gated")
+FULL = Plan((64, 256, 1024), (*MEMORIES, "deltanet, gated"), THEIRS, seconds=0.2, turns=5)
+QUICK = FULL._replace(names=("gru", "lstm", "mingru", "lru"), peers=())
 
 
 class Model(NamedTuple):
@@ -117,8 +119,7 @@ def models(plan: Plan) -> list[Model]:
     found = [model for name in plan.names for model in ours(name)]
     found += [flax("flax GRU"), flax("flax LSTM")]
     if peers.installed(MEMAX):
-        theirs = ("GRU", "LSTM", "LRU", "FFM", "linear attention", "DeltaNet", "DeltaNet, gated")
-        found += [memax(name) for name in theirs]
+        found += [memax(name) for name in plan.peers]
     return found
 
 

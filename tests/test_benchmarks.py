@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from benchmarks import buffers, memrl, replay, report, targets
+from benchmarks import buffers, memory, memrl, replay, report, targets
 from benchmarks.buffers import Case
 from benchmarks.timing import Program, Timing, fastest, interleave, ratio
 from memrl_jax.agents import DQNConfig
@@ -142,3 +142,17 @@ def test_bytes_per_row_are_those_of_the_fields():
 def test_every_setting_can_be_named():
     names = [setting.name for setting in replay.settings(replay.FULL)]
     assert len(names) == len(set(names)) == 9
+
+
+@pytest.mark.usefixtures("fast_compilation")
+def test_neural_memories_are_timed_beside_flax():
+    plan = memory.QUICK._replace(names=("gru", "lru"), seconds=0.001, turns=2)
+    made = memory.models(plan)
+    assert [model.name for model in made[:3]] == ["gru", "lru, sequential", "lru, associative"]
+    setting = memory.setting(plan, 2, made)
+    timings = setting.measure(lambda _: None)
+    assert all(np.all(timed.microseconds > 0) for timed in timings)
+    assert setting.tables(timings)[0].row_count == len(made) == 5
+    by_name = {o.target.name: o.ratio for o in targets.outcomes(timings, setting.targets)}
+    assert by_name["speed of gru / flax GRU"] > 0
+    assert by_name["speed of lstm / flax LSTM"] is None

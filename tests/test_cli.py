@@ -123,7 +123,7 @@ SETTINGS: list[tuple[dict[str, Any], list[str]]] = [
         {"environment": "Cartpole-v1"},
         ["environment: 'Cartpole-v1' is unknown", "did you mean 'CartPole-v1'?", "TMaze-active"],
     ),
-    ({"memory": "gruu"}, ["memory: 'gruu' is unknown", "did you mean 'gru'?", "none, gru, lstm"]),
+    ({"memory": "gruu"}, ["memory: 'gruu' is unknown", "did you mean 'gru'?", "gru, lstm, mingru"]),
     ({"replay": "unifrom"}, ["replay: 'unifrom' is unknown", "did you mean 'uniform'?"]),
     ({"loss": "hubber"}, ["loss: 'hubber'", "did you mean 'huber'?", "squared, huber"]),
     ({"total_steps": 7}, ["total_steps: 7 ", "environments x rollout_length = 8"]),

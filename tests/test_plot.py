@@ -274,7 +274,7 @@ def test_extrapolation_draws_the_iqm_the_trained_lengths_and_chance(tmp_path):
     np.testing.assert_array_equal(line.get_ydata(), bootstrap(values).estimate)
     np.testing.assert_array_equal(chance.get_ydata(), [0.5, 0.5])
     assert legend(axes) == ["trained lengths", "GRU"]
-    assert texts(axes) == ["chance", "IQM and 95 % interval"]
+    assert texts(axes) == ["chance", "IQM and 95 % interval of 6 seeds"]
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("corridor (steps)", "success")
     shade: Any = axes.patches[0]
     assert 4 < shade.get_x() < 5
