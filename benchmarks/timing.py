@@ -107,7 +107,8 @@ def _iterations(program: Program, seconds: float) -> int:
         if took > 0.7 * seconds:
             break
         each = max(took - fixed, 0.1 * took) / iterations
-        iterations = math.ceil((seconds - fixed) / each)
+        # Programs count them in 32 bits.
+        iterations = min(math.ceil((seconds - fixed) / each), 2**31 - 1)
     return iterations
 
 
