@@ -154,5 +154,5 @@ def test_neural_memories_are_timed_beside_flax():
     assert all(np.all(timed.microseconds > 0) for timed in timings)
     assert setting.tables(timings)[0].row_count == len(made) == 5
     by_name = {o.target.name: o.ratio for o in targets.outcomes(timings, setting.targets)}
-    assert by_name["speed of gru / flax GRU"] > 0
+    assert (by_name["speed of gru / flax GRU"] or 0) > 0
     assert by_name["speed of lstm / flax LSTM"] is None
