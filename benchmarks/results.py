@@ -180,7 +180,7 @@ def memories() -> Result:
     drqn = memrl_jax.presets["drqn"].replace(
         environment="MemoryChain-bsuite",
         environment_args={"memory_length": 5},
-        total_steps=20_000,
+        total_steps=40_000,
         previous_action=False,
         previous_reward=False,
     )

@@ -119,7 +119,7 @@ def test_it_trains_inside_every_agent(name: str, agent: str) -> None:
 
 
 def test_an_agent_solves_memory_chain_with_one_of_them() -> None:
-    """The short form of `benchmarks.results memories`: one memory, half the steps, two seeds."""
+    """The short form of `benchmarks.results memories`: one memory, fewer steps, two seeds."""
     runs = results.memories().runs
     config = runs["lru"].replace(total_steps=10_000)
     keys = jax.random.split(jax.random.key(0), 2)

@@ -9,7 +9,7 @@ from flax import linen as nn
 
 from memrl_jax.checks import divides, positive
 from memrl_jax.memory.base import from_monoid
-from memrl_jax.memory.layers import Heads
+from memrl_jax.memory.layers import Heads, lookup, outer
 from memrl_jax.memory.monoid import Monoid, Scan
 from memrl_jax.types import Array, Key, NeuralMemory
 
@@ -26,21 +26,15 @@ class Update(NamedTuple):
 
 def _apply(state: Array, update: Update) -> Array:
     state = update.keep[..., None, None] * state
-    change = update.rate[..., None] * (update.value - _lookup(state, update.key))
-    return state + change[..., None] * update.key[..., None, :]
-
-
-def _lookup(state: Array, key: Array) -> Array:
-    return jnp.sum(state * key[..., None, :], axis=-1)
+    change = update.rate[..., None] * (update.value - lookup(state, update.key))
+    return state + outer(change, update.key)
 
 
 def _expand(update: Update) -> tuple[Array, Array]:
     rate, keep = update.rate[..., None, None], update.keep[..., None, None]
-    projection = update.key[..., None] * update.key[..., None, :]
-    eye = jnp.eye(update.key.shape[-1], dtype=projection.dtype)
-    return keep * (eye - rate * projection), rate * update.value[..., None] * update.key[
-        ..., None, :
-    ]
+    eye = jnp.eye(update.key.shape[-1], dtype=update.key.dtype)
+    decay = keep * (eye - rate * outer(update.key, update.key))
+    return decay, rate * outer(update.value, update.key)
 
 
 def _identity(pair: tuple[Array, Array]) -> tuple[Array, Array]:
@@ -55,7 +49,7 @@ DELTA = Monoid(
     combine=lambda first, then: (first[0] @ then[0], first[1] @ then[0] + then[1]),
     apply=_apply,
     expand=_expand,
-    query=lambda state, update: _lookup(state, update.query),
+    query=lambda state, update: lookup(state, update.query),
 )
 
 

@@ -3,13 +3,12 @@
 import math
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
 from memrl_jax.checks import positive
 from memrl_jax.memory.base import from_monoid
-from memrl_jax.memory.monoid import COMPLEX, Complex, Scan
+from memrl_jax.memory.monoid import COMPLEX, Complex, Scan, constantly
 from memrl_jax.types import Array, NeuralMemory
 
 
@@ -37,9 +36,8 @@ class _Cell(nn.Module):
         real = jnp.broadcast_to(trace[..., None], (*trace.shape, self.contexts))
         # A trace may only decay: below a rate of 1e-6 it would all but grow.
         modulus = jnp.exp(jnp.minimum(self.decay, -1e-6))[:, None]
-        decay = Complex(modulus * jnp.cos(self.frequency), modulus * jnp.sin(self.frequency))
-        addend = Complex(real, jnp.zeros_like(real))
-        return jax.tree.map(lambda part: jnp.broadcast_to(part, real.shape), decay), addend
+        decay = Complex.polar(modulus, self.frequency)
+        return constantly(decay, Complex(real, jnp.zeros_like(real)))
 
     def read(self, state: Complex, x: Array) -> Array:
         z = jnp.concatenate(state, axis=-1)

@@ -19,9 +19,9 @@ Update = Callable[[State, Gates, Gates], State]  # state, gates of the input, of
 def from_gates(cell: nn.RNNCellBase, names: str, update: Update) -> NeuralMemory:
     """Make a memory from a flax cell with layers i<name> of the input and h<name> of the state.
 
-    It is `from_cell` but for how long sequences are unrolled, with and without gradients a sixth to
-    a quarter faster on a CPU: inputs meet their matrices all at once, before the loop, and so do
-    the gradients of all matrices, after it. Differentiated backwards only.
+    It is `from_cell` but for how sequences are unrolled: inputs meet their matrices all at once,
+    before the loop, and the gradients of all matrices are summed after it, which is faster on a
+    CPU. Differentiated backwards only.
     """
 
     def unroll(params: Any, state: State, xs: Array, starts: Array) -> tuple[State, Array]:

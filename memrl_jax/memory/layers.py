@@ -22,6 +22,16 @@ class Heads(nn.Module):
         return x.reshape(*x.shape[:-1], self.heads, -1)
 
 
+def outer(value: Array, key: Array) -> Array:
+    """Return what a matrix memory is given to hold: [..., d] and [..., d] to [..., d, d]."""
+    return value[..., None] * key[..., None, :]
+
+
+def lookup(matrix: Array, key: Array) -> Array:
+    """Return what a matrix memory [..., d, d] holds for a key [..., d]."""
+    return jnp.sum(matrix * key[..., None, :], axis=-1)
+
+
 class Skip(nn.Module):
     """The input, past the memory: scaled by element where it is as wide as the output, else mapped.
 

@@ -8,7 +8,7 @@ from flax import linen as nn
 
 from memrl_jax.checks import divides, positive
 from memrl_jax.memory.base import from_monoid
-from memrl_jax.memory.layers import Heads
+from memrl_jax.memory.layers import Heads, lookup, outer
 from memrl_jax.memory.monoid import Monoid, Scan
 from memrl_jax.types import Array, NeuralMemory
 
@@ -29,7 +29,7 @@ class Update(NamedTuple):
 
 
 def _addend(update: Update) -> State:
-    return State(update.value[..., None] * update.key[..., None, :], update.key)
+    return State(outer(update.value, update.key), update.key)
 
 
 def _add(first: State, then: State) -> State:
@@ -38,7 +38,7 @@ def _add(first: State, then: State) -> State:
 
 def _attend(state: State, update: Update) -> Array:
     total = jnp.sum(state.keys * update.query, axis=-1, keepdims=True)
-    return jnp.sum(state.values * update.query[..., None, :], axis=-1) / (total + 1e-6)
+    return lookup(state.values, update.query) / (total + 1e-6)
 
 
 # Nothing decays.

@@ -10,7 +10,7 @@ from flax import linen as nn
 from memrl_jax.checks import positive, within
 from memrl_jax.memory.base import from_monoid
 from memrl_jax.memory.layers import RealPart, Skip, ToComplex
-from memrl_jax.memory.monoid import COMPLEX, Complex, Scan
+from memrl_jax.memory.monoid import COMPLEX, Complex, Scan, constantly
 from memrl_jax.types import Array, Key, NeuralMemory
 
 variance = nn.initializers.variance_scaling
@@ -25,7 +25,8 @@ class _Cell(nn.Module):
 
     def setup(self) -> None:
         def nu(key: Key) -> Array:
-            u = jax.random.uniform(key, (self.hidden,), jnp.float32)
+            # At radii of exactly 0 and 1 the logarithms below have no finite gradient.
+            u = jax.random.uniform(key, (self.hidden,), jnp.float32, 1e-6, 1 - 1e-6)
             squared = u * (self.r_max**2 - self.r_min**2) + self.r_min**2
             return jnp.log(-0.5 * jnp.log(squared))
 
@@ -42,10 +43,8 @@ class _Cell(nn.Module):
 
     def lift(self, x: Array) -> Any:
         modulus, phase = jnp.exp(-jnp.exp(self.nu)), jnp.exp(self.theta)
-        decay = Complex(modulus * jnp.cos(phase), modulus * jnp.sin(phase))
         addend = self.b(x, Complex(jnp.exp(self.gamma), jnp.zeros_like(self.gamma)))
-        shape = addend.real.shape
-        return jax.tree.map(lambda part: jnp.broadcast_to(part, shape), decay), addend
+        return constantly(Complex.polar(modulus, phase), addend)
 
     def read(self, state: Complex, x: Array) -> Array:
         return self.c(state) + self.d(x)

@@ -9,7 +9,7 @@ from flax import linen as nn
 
 from memrl_jax.checks import divides, positive
 from memrl_jax.memory.base import from_monoid
-from memrl_jax.memory.layers import Heads
+from memrl_jax.memory.layers import Heads, lookup, outer
 from memrl_jax.memory.monoid import Monoid, Scan
 from memrl_jax.types import Array, Key, NeuralMemory
 
@@ -44,8 +44,7 @@ def _add(first: State, then: State) -> State:
 
 
 def _addend(update: Update) -> State:
-    cell = update.value[..., None] * update.key[..., None, :]
-    return State(update.write, cell, update.key)
+    return State(update.write, outer(update.value, update.key), update.key)
 
 
 def _decayed(state: State, forget: Array) -> State:
@@ -54,7 +53,7 @@ def _decayed(state: State, forget: Array) -> State:
 
 def _attend(state: State, update: Update) -> Array:
     total = jnp.abs(jnp.sum(state.keys * update.query, axis=-1))
-    reading = jnp.sum(state.cell * update.query[..., None, :], axis=-1)
+    reading = lookup(state.cell, update.query)
     return reading / jnp.maximum(total, jnp.exp(-state.scale))[..., None]
 
 

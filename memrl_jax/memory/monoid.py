@@ -110,6 +110,11 @@ class Complex(NamedTuple):
         """Return zeros of float32."""
         return cls(jnp.zeros(shape, jnp.float32), jnp.zeros(shape, jnp.float32))
 
+    @classmethod
+    def polar(cls, modulus: Array, phase: Array) -> "Complex":
+        """Return the numbers of this modulus and phase."""
+        return cls(modulus * jnp.cos(phase), modulus * jnp.sin(phase))
+
     def __mul__(self, other: "Complex") -> "Complex":  # type: ignore[override]
         """Multiply element by element."""
         a, b, c, d = *self, *other
@@ -118,6 +123,11 @@ class Complex(NamedTuple):
     def __add__(self, other: "Complex") -> "Complex":  # type: ignore[override]
         """Add element by element."""
         return Complex(self.real + other.real, self.imag + other.imag)
+
+
+def constantly(decay: Any, addend: Any) -> tuple[Any, Any]:
+    """Make updates of a decay that is the same at every step; it gets the axes of the addend."""
+    return jax.tree.map(lambda a, b: jnp.broadcast_to(a, b.shape), decay, addend), addend
 
 
 def _complex_identity(pair: Any) -> Any:

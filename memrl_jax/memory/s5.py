@@ -1,7 +1,7 @@
 """Simplified structured state space layer."""
 
 import math
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import jax
@@ -12,10 +12,11 @@ from flax import linen as nn
 from memrl_jax.checks import divides, positive
 from memrl_jax.memory.base import from_monoid
 from memrl_jax.memory.layers import RealPart, Skip, ToComplex
-from memrl_jax.memory.monoid import COMPLEX, Complex, Scan
+from memrl_jax.memory.monoid import COMPLEX, Complex, Scan, constantly
 from memrl_jax.types import Array, Key, NeuralMemory
 
 
+@cache  # linen sets a module up anew each time it is applied
 def _hippo(size: int) -> tuple[np.ndarray, np.ndarray]:
     """Return half of the eigenvalues [size] and eigenvectors [2 size, size] of HiPPO-LegS.
 
@@ -52,14 +53,12 @@ class _Cell(nn.Module):
     def lift(self, x: Array) -> Any:
         step = jnp.exp(self.log_step)
         modulus, phase = jnp.exp(step * self.real), step * self.imag
-        decay = Complex(modulus * jnp.cos(phase), modulus * jnp.sin(phase))
+        decay = Complex.polar(modulus, phase)
         # (decay - 1) / eigenvalue, the integral of the decay over one step.
         squared = self.real**2 + self.imag**2
         inverse = Complex(self.real / squared, -self.imag / squared)
         hold = Complex(decay.real - 1, decay.imag) * inverse
-        addend = self.b(x, hold)
-        shape = addend.real.shape
-        return jax.tree.map(lambda part: jnp.broadcast_to(part, shape), decay), addend
+        return constantly(decay, self.b(x, hold))
 
     def read(self, state: Complex, x: Array) -> Array:
         # Twice the real part: the other halves of the conjugate pairs are not computed.
