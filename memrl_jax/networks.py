@@ -123,4 +123,9 @@ def recurrent(encoder: nn.Module, memory: NeuralMemory, head: nn.Module) -> Netw
         state, ys = over_batch(params["memory"], state, xs, timestep.start)
         return state, head.apply(params["head"], ys)
 
-    return Network(init, initial_state, step, unroll)
+    def inspect(params: Any, state: State, timestep: TimeStep) -> dict[str, Array]:
+        x = encoder.apply(params["encoder"], timestep)
+        over_batch = jax.vmap(memory.inspect, in_axes=(None, 0, 0, 0))
+        return over_batch(params["memory"], state, x, timestep.start)
+
+    return Network(init, initial_state, step, unroll, inspect)

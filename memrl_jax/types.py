@@ -62,13 +62,25 @@ class Environment(NamedTuple):
     horizon: int  # no episode is longer than this many steps
 
 
+def nothing_to_see(params: Any, state: State, x: Any, start: Any) -> dict[str, Array]:
+    """Return what there is to see of a memory without addresses: nothing."""
+    return {}
+
+
 class NeuralMemory(NamedTuple):
-    """A memory over one sequence; batch it with vmap. `start` resets it before the step."""
+    """A memory over one sequence; batch it with vmap. `start` resets it before the step.
+
+    `inspect` tells what `step` does with the same arguments, by any of these names: `read` and
+    `write` [heads, slots], how strongly a slot is addressed; `memory` [slots, width], what is held
+    after the step; `attention` [hops, M], the weights of the last M inputs before this one, the
+    oldest first.
+    """
 
     init: Callable[..., Any]  # key, x [D] -> params
     initial_state: Callable[..., Any]  # () -> state
     step: Callable[..., Any]  # params, state, x [D], start [] -> (state, y)
     unroll: Callable[..., Any]  # params, state, xs [T, D], starts [T] -> (state, ys)
+    inspect: Callable[..., dict[str, Array]] = nothing_to_see  # as step -> name: weights
 
 
 class Network(NamedTuple):
@@ -78,6 +90,7 @@ class Network(NamedTuple):
     initial_state: Callable[..., Any]  # batch size -> state
     step: Callable[..., Any]  # params, state, TimeStep [B] -> (state, output)
     unroll: Callable[..., Any]  # params, state, TimeStep [T, B] -> (state, outputs)
+    inspect: Callable[..., dict[str, Array]] = nothing_to_see  # as step -> the memory's, [B, ...]
 
 
 class Sample(NamedTuple):

@@ -18,6 +18,11 @@ T, D, B = 17, 3, 4
 SMALL: dict[str, Any] = {
     "none": {},
     "gtrxl": {"features": 8, "heads": 2, "window": 6},
+    **{name: {"features": 8, "frames": 5} for name in ("mqn", "rmqn", "frmqn")},
+    "memn2n": {"features": 8, "slots": 6},
+    "kv_memory": {"features": 8, "slots": 6},
+    "ntm": {"features": 8, "slots": 6, "width": 4, "hidden": 8},
+    "dnc": {"features": 8, "slots": 5, "width": 4, "read_heads": 2, "hidden": 8},
     "ffm": {"features": 8, "traces": 4, "contexts": 3},
     "shm": {"features": 8, "hidden": 4},
     "mlstm": {"features": 8, "heads": 2},
@@ -29,13 +34,16 @@ CASES: dict[str, Any] = {
     for name, constructor in MEMORIES.items()
 }
 CASES["deltanet, gated"] = partial(deltanet, 8, heads=2, gated=True)
+CASES["ntm, heads"] = partial(CASES["ntm"], read_heads=2, write_heads=2, shifts=2)
+CASES["ntm, feed-forward"] = partial(CASES["ntm"], controller="feedforward")
+CASES["dnc, heads"] = partial(CASES["dnc"], write_heads=2, controller="feedforward")
 CASES["stack of different ones"] = lambda: stack([lru(4), mlstm(4, heads=1)], 8, feedforward=16)
 CASES["cell of flax"] = lambda: from_cell(nn.SimpleCell(8))
 # Compiles in a third of the time; for what is run once.
 quickly = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 every_memory = pytest.mark.parametrize("name", CASES)
 # Their sums round differently for other rows of a matrix.
-ROUNDED = {"gtrxl", "ffm", "stack", "stack of different ones"}
+ROUNDED = {"gtrxl", "mqn", "rmqn", "ffm", "stack", "stack of different ones"}
 
 
 class Compiled(NamedTuple):

@@ -15,9 +15,15 @@ from memrl_jax.types import Array, Key, NeuralMemory, State
 
 
 def from_step(
-    init: Callable[..., Any], initial_state: Callable[[], State], step: Callable[..., Any]
+    init: Callable[..., Any],
+    initial_state: Callable[[], State],
+    step: Callable[..., Any],
+    inspect: Callable[..., dict[str, Array]] | None = None,
 ) -> NeuralMemory:
-    """Make a memory from one step `(params, state, x [D]) -> (state, y)` that knows no resets."""
+    """Make a memory from one step `(params, state, x [D]) -> (state, y)` that knows no resets.
+
+    `inspect` takes the same arguments and knows no resets either (see `NeuralMemory`).
+    """
 
     def reset_step(params: Any, state: State, x: Array, start: Array) -> tuple[State, Array]:
         return step(params, tree.where(start, initial_state(), state), x)
@@ -25,7 +31,14 @@ def from_step(
     def unroll(params: Any, state: State, xs: Array, starts: Array) -> tuple[State, Array]:
         return jax.lax.scan(lambda state, x: reset_step(params, state, *x), state, (xs, starts))
 
-    return NeuralMemory(init, initial_state, reset_step, unroll)
+    memory = NeuralMemory(init, initial_state, reset_step, unroll)
+    if inspect is None:
+        return memory
+
+    def reset_inspect(params: Any, state: State, x: Array, start: Array) -> dict[str, Array]:
+        return inspect(params, tree.where(start, initial_state(), state), x)
+
+    return memory._replace(inspect=reset_inspect)
 
 
 def from_cell(cell: nn.RNNCellBase) -> NeuralMemory:
