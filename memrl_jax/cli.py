@@ -1,4 +1,4 @@
-"""The command line: `memrl train | evaluate | plot | list`.
+"""The command line: `memrl train | evaluate | watch | plot | list`.
 
 jax is imported only once a command needs it, so that help comes at once.
 """
@@ -15,6 +15,7 @@ commands:
   train PRESET [OPTIONS]       train a preset, with any of its settings changed
   train --resume RUN           go on with a run that was interrupted
   evaluate RUN [OPTIONS]       play greedy episodes with a trained agent
+  watch RUN [OPTIONS]          film greedy episodes and what the memory attends to
   plot RUN [RUN ...]           draw the learning curves of runs in one picture
   list                         name environments, memories, replays, agents and presets
 
@@ -39,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _command(name: str) -> Callable[[list[str]], int]:
-    names = ("train", "evaluate", "plot", "list")
+    names = ("train", "evaluate", "watch", "plot", "list")
     if name not in names:
         import difflib
 

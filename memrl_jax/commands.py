@@ -9,6 +9,7 @@ import typing
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import groupby
+from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
@@ -66,6 +67,20 @@ class Evaluate:
 
 
 @dataclass(frozen=True)
+class Watch:
+    """Film greedy episodes with one seed of a run, and what its memory attends to."""
+
+    run: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN")]
+    """Folder of the run."""
+    seed: int = 0
+    """Which of the run's seeds plays, from 0."""
+    episodes: int = 1
+    """Episodes, one after another."""
+    out: str = "watch.gif"
+    """GIF to write."""
+
+
+@dataclass(frozen=True)
 class Plot:
     """Draw the learning curves of runs: interquartile mean and 95 % interval over seeds."""
 
@@ -89,16 +104,16 @@ def train(arguments: list[str]) -> int:
         return 0
     if arguments[0].startswith("--resume"):
         path = parse(Resume, arguments, "memrl train").resume
-        return watch(lambda say, report: experiment.resume(path, say, report))
+        return follow(lambda say, report: experiment.resume(path, say, report))
     name = checks.known("preset", arguments[0], presets)
     default = Train(presets[name], Run())
     given = parse(Train, arguments[1:], f"memrl train {name}", default)
     out = given.run.out or f"runs/{name}-{given.config.environment}"
     run = replace(given.run, out=out)
-    return watch(lambda say, report: experiment.start(given.config, run, say, report))
+    return follow(lambda say, report: experiment.start(given.config, run, say, report))
 
 
-def watch(train: Callable[[experiment.Say, experiment.Report], experiment.Result]) -> int:
+def follow(train: Callable[[experiment.Say, experiment.Report], experiment.Result]) -> int:
     """Train with a progress bar, and say how it ended."""
     console = Console()
     with progress_bar(console) as report:
@@ -129,6 +144,28 @@ def evaluate(arguments: list[str]) -> int:
         console.print(
             f"{unfinished} episodes did not end within the horizon; they count as they are"
         )
+    return 0
+
+
+def watch(arguments: list[str]) -> int:
+    """Run `memrl watch`."""
+    from memrl_jax import plot
+
+    given = parse(Watch, arguments, "memrl watch")
+    if not given.out.endswith(".gif"):
+        raise ValueError(f"out: {given.out!r} does not end in .gif")
+    if not Path(given.out).parent.is_dir():
+        raise ValueError(f"out: there is no folder {str(Path(given.out).parent)!r}")
+    episodes = experiment.play(given.run, given.seed, given.episodes)
+    console = Console()
+    for number, episode in enumerate(episodes):
+        total = float(episode.reward.sum())
+        console.print(f"episode {number}: {len(episode.action)} steps, return {total:.4g}")
+    columns = (TextColumn("{task.completed} / {task.total} frames"), BarColumn(bar_width=None))
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=sum(len(episode.action) for episode in episodes))
+        plot.film(episodes, given.out, report=lambda done: bar.update(task, completed=done))
+    print(given.out)
     return 0
 
 

@@ -55,9 +55,40 @@ class Config(struct.PyTreeNode):
     """How the agent learns."""
 
     def __post_init__(self) -> None:
-        """Freeze options: a config that is an argument of a jitted function must hash."""
+        """Freeze options, lists too: a config that is an argument of a jitted one must hash."""
         for field in ("environment_args", "memory_args"):
-            object.__setattr__(self, field, FrozenDict(getattr(self, field)))
+            given = getattr(self, field)
+            frozen = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
+            object.__setattr__(self, field, FrozenDict(frozen))
+
+
+def _memory_q_network(memory: str) -> Config:
+    """Return the settings of Oh et al. (2016) for one of their three memories.
+
+    As published, but for sizes and rates that suit small tasks, ten copies of the environment, and
+    Adam. The target network moves as far per timestep: 1 - (1 - 1e-3)^40 in an update.
+    """
+    return Config(
+        memory=memory,
+        memory_args={"features": 64, "frames": 12},
+        encoder=(64,),
+        head=(),
+        rollout_length=4,
+        agent=DQNConfig(
+            window=12,
+            batch_size=32,
+            capacity=50_000,
+            learning_starts=2_000,
+            learning_rate=1e-3,
+            epsilon_end=0.1,
+            epsilon_steps=30_000.0,
+            double=False,
+            loss="huber",
+            target_period=1,
+            target_rate=0.04,
+            max_gradient_norm=20.0,
+        ),
+    )
 
 
 presets: dict[str, Config] = {
@@ -102,6 +133,9 @@ presets: dict[str, Config] = {
             max_gradient_norm=10.0,
         ),
     ),
+    "mqn": _memory_q_network("mqn"),
+    "rmqn": _memory_q_network("rmqn"),
+    "frmqn": _memory_q_network("frmqn"),
 }
 
 

@@ -75,6 +75,31 @@ def erasure(step: Callable[[State, Any], tuple[State, Array]], initial: State, x
     return _by_lag(jax.vmap(erased_before)(times).T)
 
 
+def trace(
+    step: Callable[[State, Any], tuple[State, Any]],
+    inspect: Callable[[State, Any], dict[str, Array]],
+    initial: State,
+    xs: Any,
+) -> dict[str, Array]:
+    """Return what a memory attends to, reads and writes at every step of a sequence, [T, ...].
+
+    `inspect` tells it of the step that `step` takes with the same arguments, a state and one of
+    `xs`, a pytree [T, ...]: of a bare memory
+
+        lambda state, x: memory.inspect(params, state, *x)
+
+    with xs = (inputs, starts) and the `step` of `erasure`; of an agent's network
+    `partial(network.inspect, params)`, with timesteps [T, B]. See `NeuralMemory` for the names;
+    `rollout.player` records episodes; `plot.addresses` and `plot.attention` draw the record.
+    """
+
+    def inspected(state: State, x: Any) -> tuple[State, dict[str, Array]]:
+        record = inspect(state, x)
+        return step(state, x)[0], record
+
+    return jax.lax.scan(inspected, initial, xs)[1]
+
+
 def horizon(table: Array, fraction: float = 0.01) -> Array:
     """Return how many steps back a table [T, K] of `recall` or `erasure` reaches, float32 [].
 

@@ -14,11 +14,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from memrl_jax import checkpoint, checks, folder, history, parallel
-from memrl_jax.config import Config
+from memrl_jax import checkpoint, checks, folder, history, parallel, tree
+from memrl_jax.config import Config, make_environment, make_network
 from memrl_jax.history import History
 from memrl_jax.program import Carry, Program, Run, make_program
-from memrl_jax.rollout import Evaluation
+from memrl_jax.rollout import Episode, Evaluation, player
 from memrl_jax.statistics import iqm
 
 PACE = 1.0  # seconds of work handed to the devices at a time: how long Ctrl-C may have to wait
@@ -180,6 +180,23 @@ def evaluate(path: str, episodes: int, seed: int) -> Evaluation:
     run = dataclasses.replace(run, evaluate_episodes=episodes, seed=seed)
     program = make_program(config, run)
     return _play(program, _load(program, place)[0], stream=program.total_steps)
+
+
+def play(path: str, seed: int, episodes: int) -> list[Episode]:
+    """Play and record greedy episodes with one seed of a run as it was last saved.
+
+    Raises ValueError if the run has no such seed, or the folder or its checkpoint cannot be read.
+    """
+    place, config, run = read(path)
+    checks.positive("episodes", episodes)
+    checks.within("seed", checks.at_least("seed", seed, 0), 0, run.seeds - 1)
+    program = make_program(config, run)
+    carry, _ = _load(program, place)
+    params = jax.device_get(tree.at(carry.train.agent.learner.params, seed))
+    env = make_environment(config)
+    episode = player(env, make_network(config, env))
+    key = parallel.seed_keys(run.seed, run.seeds, program.total_steps)[seed]
+    return [episode(params, jax.random.fold_in(key, i)) for i in range(episodes)]
 
 
 def _load(program: Program, place: Path) -> tuple[Carry, int]:

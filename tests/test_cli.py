@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 from rich.console import Console
 
 import memrl_jax
@@ -199,7 +200,10 @@ def test_settings_out_of_range(
 @pytest.mark.parametrize(
     "words, parts",
     [
-        ("trian", ["command: 'trian'", "did you mean 'train'?", "train, evaluate, plot, list"]),
+        (
+            "trian",
+            ["command: 'trian'", "did you mean 'train'?", "train, evaluate, watch, plot, list"],
+        ),
         ("--hlep", ["command: '--hlep' is unknown"]),
         ("train drnq", ["preset: 'drnq'", "did you mean 'drqn'?", "dqn, drqn"]),
         ("train drqn --sedes 3", ["--sedes, 3", "did you mean --seeds?"]),
@@ -233,6 +237,10 @@ def test_settings_out_of_range(
         ("evaluate", ["RUN"]),
         ("evaluate nowhere", ["run: nowhere is not a run folder"]),
         ("evaluate nowhere --episodes x", ["--episodes", "'x'"]),
+        ("watch", ["RUN"]),
+        ("watch nowhere", ["run: nowhere is not a run folder"]),
+        ("watch nowhere --out film.mp4", ["out: 'film.mp4' does not end in .gif"]),
+        ("watch nowhere --out none/film.gif", ["out: there is no folder 'none'"]),
         ("plot", ["runs: "]),
         ("plot nowhere", ["run: nowhere is not a run folder"]),
         ("plot nowhere --out curves.jpg", ["out: 'curves.jpg'", ".png"]),
@@ -265,6 +273,9 @@ def test_mistakes_are_plain_text_in_a_terminal(
     [
         ("evaluate {run} --episodes 0", ["episodes: 0 is below 1"]),
         ("evaluate {run} --seed -1", ["seed: -1 is below 0"]),
+        ("watch {run} --seed 3", ["seed: 3 is not between 0 and 2"]),
+        ("watch {run} --seed -1", ["seed: -1 is below 0"]),
+        ("watch {run} --episodes 0", ["episodes: 0 is below 1"]),
         (
             "plot {run} --what retrun",
             ["what: 'retrun' is unknown", "did you mean 'return'?", "evaluation_return"],
@@ -493,7 +504,7 @@ def test_resume_of_a_finished_run(memrl: Memrl, copy: Path) -> None:
 
 def test_an_interrupted_run_says_how_to_go_on(capsys: pytest.CaptureFixture[str]) -> None:
     path = Path("runs") / ("a [long] name " * 10)
-    assert commands.watch(lambda say, report: Result(path, {}, finished=False)) == 130
+    assert commands.follow(lambda say, report: Result(path, {}, finished=False)) == 130
     assert f"memrl train --resume {path}\n" in capsys.readouterr().out
 
 
@@ -530,6 +541,19 @@ def test_evaluate(memrl: Memrl, copy: Path) -> None:
     for row in ("0", "1", "2", "IQM over seeds"):
         assert re.search(rf"│ {row} +│ {number} +│ {number} +│", answer.out), row
     assert contents(copy) == before
+
+
+def test_watch(memrl: Memrl, copy: Path, tmp_path: Path) -> None:
+    before, out = contents(copy), tmp_path / "film.gif"
+    answer = memrl("watch", copy, "--seed", 2, "--episodes", 2, "--out", out)
+    assert answer.code == 0 and answer.err == ""
+    *lines, last = answer.out.splitlines()
+    said = [re.fullmatch(r"episode (\d): (\d+) steps, return -?[\d.]+", line) for line in lines]
+    assert last == str(out) and [match and match[1] for match in said] == ["0", "1"]
+    with Image.open(out) as film:
+        frames = film.n_frames  # type: ignore[attr-defined]
+    assert frames == sum(int(match[2]) for match in said if match)
+    assert contents(copy) == before and sorted(tmp_path.iterdir()) == [copy, out]
 
 
 @pytest.mark.parametrize("what", ["evaluation_return", "loss"])
@@ -577,7 +601,10 @@ def test_help_names_the_presets(memrl: Memrl, words: str) -> None:
     assert f"presets: {', '.join(config.presets)}" in answer.out
 
 
-@pytest.mark.parametrize("command, cls", [("evaluate", commands.Evaluate), ("plot", commands.Plot)])
+@pytest.mark.parametrize(
+    "command, cls",
+    [("evaluate", commands.Evaluate), ("watch", commands.Watch), ("plot", commands.Plot)],
+)
 def test_help_of_a_command(memrl: Memrl, command: str, cls: type) -> None:
     answer = memrl(command, "--help")
     assert answer.code == 0 and answer.err == ""

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks.results import tmaze_50
+from benchmarks.agents import tmaze_50
 from benchmarks.staleness import staleness
 from memrl_jax.config import make, make_agent, make_environment, make_network
-from memrl_jax.diagnose import delta_q, erasure, extrapolation, horizon, recall
+from memrl_jax.diagnose import delta_q, erasure, extrapolation, horizon, recall, trace
 from memrl_jax.environments import ENVIRONMENTS, batch
 from memrl_jax.environments.tmaze import DOWN, RIGHT, UP
 from memrl_jax.memory import from_step, gru, none
@@ -290,3 +290,38 @@ def test_extrapolation_of_agents_is_their_evaluation():
     assert lengths.shape == (2, 1)
     key, state = jax.random.fold_in(keys[1], 0), jax.tree.map(lambda x: x[1], states)
     assert lengths[1, 0] == jax.jit(partial(play, 20))(key, state)
+
+
+def test_a_trace_is_what_there_is_to_see_at_every_step():
+    """The last inputs a memory got are what it attends to; a start resets them."""
+
+    def step(params, state, x):
+        return jnp.concatenate([state[1:], x[:1]]), x
+
+    def inspect(params, state, x):
+        return {"attention": params * state[None], "memory": state[:, None]}
+
+    memory = from_step(lambda key, x: (), lambda: jnp.zeros(3), step, inspect)
+    record = trace(
+        lambda state, x: memory.step(2.0, state, *x),
+        lambda state, x: memory.inspect(2.0, state, *x),
+        memory.initial_state(),
+        (XS, STARTS),
+    )
+    held = np.zeros((T, 3), np.float32)
+    for t in range(1, T):
+        held[t] = [XS[s, 0] if s >= (18 if t >= 18 else 0) else 0 for s in range(t - 3, t)]
+    np.testing.assert_array_equal(record["attention"], 2 * held[:, None])
+    np.testing.assert_array_equal(record["memory"], held[:, :, None])
+
+
+def test_a_trace_of_a_network_is_that_of_its_memory():
+    config = SMALL.replace(memory="rmqn", memory_args={"features": 4, "frames": 3})
+    network = make_network(config, make_environment(config))
+    timestep = timesteps(2)
+    params = jax.jit(network.init)(jax.random.key(0), jax.tree.map(lambda x: x[0], timestep))
+    state = network.initial_state(2)
+    record = trace(partial(network.step, params), partial(network.inspect, params), state, timestep)
+    assert record["attention"].shape == (T, 2, 1, 2)
+    np.testing.assert_allclose(record["attention"].sum(axis=-1), 1, rtol=1e-5)
+    np.testing.assert_allclose(record["attention"][jnp.array([0, 11]), -1], 0.5)  # at starts

@@ -22,7 +22,11 @@ from memrl_jax.environments.base import Running
 from memrl_jax.types import Continuous, Discrete, TimeStep
 
 LIMIT, STEPS = 12, 60
-OURS = {"CartPole-positions", "TMaze", "TMaze-active"}
+OH = {
+    "IMaze", "PatternMatching", "PatternMatching-unseen", "SingleGoal", "SingleGoal-indicator",
+    "SequentialGoals", "SequentialGoals-indicator", "OriginalMaze",
+}  # fmt: skip
+OURS = {"CartPole-positions", "TMaze", "TMaze-active", "bAbI"} | OH
 GYMNAX = [name for name in ENVIRONMENTS if name not in OURS]
 MAZES = {"TMaze": TMaze(), "TMaze-active": TMaze(active=True)}
 

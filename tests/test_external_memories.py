@@ -73,8 +73,8 @@ def test_free_slots_are_shared_out(case: str) -> None:
     assert_close(shared, data["allocation"])
 
 
-ORDER = ("write_vectors", "erase_vectors", "free_gate", "allocation_gate", "write_gate")
-ORDER += ("write_keys", "write_strengths", "read_keys", "read_strengths", "read_mode")
+ORDER = ["write_vectors", "erase_vectors", "free_gate", "allocation_gate", "write_gate"]
+ORDER += ["write_keys", "write_strengths", "read_keys", "read_strengths", "read_mode"]
 
 
 def dnc_trace(case: str, dtype: Any) -> tuple[Any, Any]:
@@ -135,7 +135,8 @@ def test_addressing_is_that_of_the_published_formulas() -> None:
     fields = data["k"][:, None], data["beta"], data["g"], data["s"][:, None, ::-1], data["gamma"]
     asked = ntm.Heads(*fields)
     memory, before = data["memory"], data["w_prev"][:, None]
-    content = batched(ntm.by_content)(memory, asked.key, asked.strength)
+    found = batched(ntm.compare)(memory, asked.key)
+    content = batched(ntm.by_content)(*found, asked.key, asked.strength)
     assert_close(content[:, 0], data["w_content"])
     moved = batched(ntm.rotate)(data["w_interp"][:, None], asked.shift)
     assert_close(moved[:, 0], data["w_shift"])

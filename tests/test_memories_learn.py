@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import memrl_jax
-from benchmarks import results
+from benchmarks import agents
 from memrl_jax.config import make_agent, make_environment
 from memrl_jax.memory import MEMORIES
 from memrl_jax.tasks import accuracy, make_probe, remember_first
@@ -120,7 +120,7 @@ def test_it_trains_inside_every_agent(name: str, agent: str) -> None:
 
 def test_an_agent_solves_memory_chain_with_one_of_them() -> None:
     """The short form of `benchmarks.results memories`: one memory, fewer steps, two seeds."""
-    runs = results.memories().runs
+    runs = agents.memories().runs
     config = runs["lru"].replace(total_steps=10_000)
     keys = jax.random.split(jax.random.key(0), 2)
     state, _ = jax.jit(jax.vmap(memrl_jax.make_train(config)))(keys)

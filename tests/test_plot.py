@@ -312,6 +312,7 @@ import numpy as np
 from memrl_jax import plot
 assert "matplotlib" not in sys.modules, "imported before anything is drawn"
 import matplotlib
+from memrl_jax.rollout import Episode
 def settings():  # read below RcParams, which would choose a backend when asked for it
     return {name: dict.__getitem__(matplotlib.rcParams, name) for name in matplotlib.rcParams}
 before = settings()
@@ -319,6 +320,12 @@ plot.curves({"a": ([0, 1], np.eye(2))}, sys.argv[1] + "/curves.png", reference={
 plot.episode(np.eye(3), [0, 1, 0], [0, 0, 1], sys.argv[1] + "/episode.png", q=np.eye(3))
 plot.recall(np.eye(3), sys.argv[1] + "/recall.png", horizon=1)
 plot.extrapolation([1, 2], {"a": np.eye(2)}, sys.argv[1] + "/lengths.png", trained=(1, 1))
+weights = np.ones((3, 1, 2)) / 2
+record = {"read": weights, "memory": np.ones((3, 2, 2)), "attention": weights}
+plot.addresses(record, sys.argv[1] + "/addresses.png")
+plot.attention(weights, sys.argv[1] + "/attention.png")
+episode = Episode(np.eye(3), np.array([0, 1, 0]), np.array([0.0, 0, 1]), np.eye(3), record)
+plot.film([episode], sys.argv[1] + "/film.gif")
 assert settings() == before
 assert "matplotlib.pyplot" not in sys.modules
 """
@@ -326,4 +333,4 @@ assert "matplotlib.pyplot" not in sys.modules
     command = [sys.executable, "-c", program, str(tmp_path)]
     result = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=120)
     assert result.returncode == 0, result.stderr
-    assert len(list(tmp_path.iterdir())) == 4
+    assert len(list(tmp_path.iterdir())) == 7

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from memrl_jax.environments import TMaze, batch, from_gymnax
-from memrl_jax.rollout import evaluate, initial, rollout
-from memrl_jax.types import Discrete, Environment, TimeStep
+from memrl_jax.rollout import evaluate, initial, player, rollout
+from memrl_jax.types import Discrete, Environment, Network, TimeStep
 
 B, T = 3, 8
 
@@ -261,3 +261,41 @@ def test_evaluation_uses_no_key_twice():
     env = Environment(lambda key: remember(key, *begin(key)), step, Discrete(2), None, horizon=10)
     got = judge(env, act, 2)(jnp.zeros(2, jnp.uint32), jax.random.key(0))
     np.testing.assert_array_equal(got.total, [0, 0])
+
+
+def counting_network():
+    """The memory counts steps and adds `params` to each; Q prefers the count, up to 4."""
+
+    def step(params, state, timestep):
+        state = jnp.where(timestep.start, 0, state + params)
+        return state, jax.nn.one_hot(state, 5, dtype=jnp.float32)
+
+    def inspect(params, state, timestep):
+        return {"memory": state[:, None, None] * jnp.float32(10)}
+
+    return Network(lambda key, t: 1, lambda batch: jnp.zeros(batch, int), step, step, inspect)
+
+
+def test_a_player_records_one_greedy_episode():
+    play = player(DICE, counting_network())
+    for seed in range(3):
+        episode = play(jnp.int32(1), jax.random.key(seed))
+        length = episode.observation["length"][0]
+        assert len(episode.action) == length and all(
+            isinstance(x, np.ndarray) for x in episode[1:4]
+        )
+        np.testing.assert_array_equal(episode.observation["time"], np.arange(length))
+        np.testing.assert_array_equal(
+            episode.action, np.arange(length) % 5 * (np.arange(length) < 5)
+        )
+        np.testing.assert_array_equal(episode.q.argmax(axis=1), episode.action)
+        np.testing.assert_array_equal(episode.reward, np.ones(length))
+        before = np.maximum(np.arange(length) - 1, 0)[:, None, None]
+        np.testing.assert_array_equal(episode.record["memory"], 10.0 * before)
+    lengths = [len(play(jnp.int32(1), jax.random.key(seed)).action) for seed in range(8)]
+    assert len({*lengths}) > 2
+
+
+def test_a_player_stops_at_the_horizon():
+    play = player(DICE._replace(horizon=2), counting_network())
+    assert max(len(play(jnp.int32(1), jax.random.key(seed)).action) for seed in range(8)) == 2

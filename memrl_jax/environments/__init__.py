@@ -4,8 +4,17 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from memrl_jax import checks
+from memrl_jax.environments.babi import babi
 from memrl_jax.environments.base import batch, episodes, frame_stack, view
 from memrl_jax.environments.gymnax import from_gymnax
+from memrl_jax.environments.mazes import (
+    imaze,
+    original,
+    pattern_matching,
+    sequential_goals,
+    single_goal,
+)
 from memrl_jax.environments.tmaze import TMaze
 from memrl_jax.types import Environment
 
@@ -30,11 +39,30 @@ def tmaze(corridor: int = 8, active: bool = False, **params: Any) -> Environment
     return from_gymnax(TMaze(corridor, active), **params)
 
 
+def checked(make: Callable[..., Environment], **fixed: Any) -> Callable[..., Environment]:
+    """Check the names and kinds of options before they reach `make`."""
+
+    def checked_make(**options: Any) -> Environment:
+        checks.options("environment_args", make, options)
+        return make(**(fixed | options))
+
+    return checked_make
+
+
 ENVIRONMENTS: dict[str, Callable[..., Environment]] = {
     **{name: partial(from_gymnax, name) for name in _GYMNAX},
     "CartPole-positions": cartpole_positions,
     "TMaze": tmaze,
     "TMaze-active": partial(tmaze, active=True),
+    "IMaze": checked(imaze),
+    "PatternMatching": checked(pattern_matching),
+    "PatternMatching-unseen": checked(pattern_matching, unseen=True),
+    "SingleGoal": checked(single_goal),
+    "SingleGoal-indicator": checked(single_goal, indicator=True),
+    "SequentialGoals": checked(sequential_goals),
+    "SequentialGoals-indicator": checked(sequential_goals, indicator=True),
+    "OriginalMaze": checked(original),
+    "bAbI": checked(babi),
 }
 
 __all__ = ["ENVIRONMENTS", "TMaze", "batch", "episodes", "frame_stack", "from_gymnax", "view"]

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from memrl_jax.checks import positive
-from memrl_jax.memory.base import from_step
-from memrl_jax.memory.controller import Controller, clipped
-from memrl_jax.types import Array, Key, NeuralMemory
+from memrl_jax import tree
+from memrl_jax.checks import known, positive
+from memrl_jax.memory.controller import CONTROLLERS, Controller, clipped, from_controlled
+from memrl_jax.types import Array, NeuralMemory
 
 EPSILON = 1e-6  # in cosines and in allocation, as in the authors' code
 
@@ -146,24 +146,36 @@ class _Cell(nn.Module):
     width: int
     controller: Controller
 
-    @nn.compact
-    def __call__(self, state: State, x: Array) -> tuple[State, Array]:
-        seen = jnp.concatenate([x, state.reads.reshape(-1)])
-        controller, h = self.controller(state.controller, seen)
-        h = clipped(h)
-        after, reads = access(state.access, self.interface(h))
-        y = nn.Dense(self.features, name="out")(jnp.concatenate([h, reads.reshape(-1)]))
-        return State(after, reads, controller), clipped(y)
+    def setup(self) -> None:
+        self.interface = nn.Dense(sum(int(np.prod(shape)) for shape in self.shapes()))
+        self.out = nn.Dense(self.features)
 
-    def interface(self, h: Array) -> Interface:
-        """Ask the controller what to do with the memory."""
+    def shapes(self) -> list[tuple[int, ...]]:
+        """Return those of the fields of an `Interface`."""
         writers, readers, width = self.writers, self.readers, self.width
         shapes = [(writers, width), (writers, width), (readers,), (writers,), (writers,)]
         shapes += [(writers, width), (writers,), (readers, width), (readers,)]
-        shapes += [(readers, 2 * writers + 1)]
+        return [*shapes, (readers, 2 * writers + 1)]
+
+    def look(self, x: Array) -> tuple[Array, ...]:
+        return self.controller.look(x)
+
+    def turn(self, state: State, seen: Any, start: Array) -> tuple[State, Array]:
+        state = tree.where(start, jax.tree.map(jnp.zeros_like, state), state)
+        controller, h = self.controller(state.controller, seen, state.reads)
+        h = clipped(h)
+        after, reads = access(state.access, self.ask(h))
+        return State(after, reads, controller), jnp.concatenate([h, reads.reshape(-1)])
+
+    def ask(self, h: Array) -> Interface:
+        """Ask the controller what to do with the memory."""
+        shapes = self.shapes()
         ends = np.cumsum([int(np.prod(shape)) for shape in shapes])
-        raw = jnp.split(nn.Dense(int(ends[-1]), name="interface")(h), ends[:-1])
+        raw = jnp.split(self.interface(h), ends[:-1])
         return activated(*(part.reshape(s) for part, s in zip(raw, shapes, strict=True)))
+
+    def say(self, told: Array) -> Array:
+        return clipped(self.out(told))
 
 
 def activated(*raw: Array) -> Interface:
@@ -199,12 +211,9 @@ def dnc(
     positive("features", features)
     positive("slots", slots)
     heads = positive("write_heads", write_heads), positive("read_heads", read_heads)
+    known("controller", controller, CONTROLLERS)
     control = Controller(controller, positive("hidden", hidden))
-    start = control.initial_state()
     cell = _Cell(features, *heads, positive("width", width), control)
-
-    def init(key: Key, x: Array) -> Any:
-        return cell.init(key, initial_state(), x)
 
     def initial_state() -> State:
         def zeros(*shape: int) -> Array:
@@ -218,13 +227,10 @@ def dnc(
             link=zeros(write_heads, slots, slots),
             precedence=zeros(write_heads, slots),
         )
-        return State(nothing, zeros(read_heads, width), start)
+        return State(nothing, zeros(read_heads, width), control.initial_state())
 
-    def step(params: Any, state: State, x: Array) -> Any:
-        return cell.apply(params, state, x)
+    def inspect(after: State) -> dict[str, Array]:
+        held = after.access
+        return {"read": held.read_weights, "write": held.write_weights, "memory": held.memory}
 
-    def inspect(params: Any, state: State, x: Array) -> dict[str, Array]:
-        after = step(params, state, x)[0].access
-        return {"read": after.read_weights, "write": after.write_weights, "memory": after.memory}
-
-    return from_step(init, initial_state, step, inspect)
+    return from_controlled(cell, initial_state, inspect)

@@ -9,7 +9,8 @@ from memrl_jax.memory.gates import Gates, from_gates
 from memrl_jax.types import Array, NeuralMemory
 
 
-def _update(state: tuple[Array, Array], x: Gates, from_h: Gates) -> tuple[Array, Array]:
+def update(state: tuple[Array, Array], x: Gates, from_h: Gates) -> tuple[Array, Array]:
+    """Return the next cell and hidden state from what input and hidden state say to the gates."""
     i, f, g, o = (a + b for a, b in zip(x, from_h, strict=True))
     c = nn.sigmoid(f) * state[0] + nn.sigmoid(i) * jnp.tanh(g)
     return c, nn.sigmoid(o) * jnp.tanh(c)
@@ -23,7 +24,7 @@ def lstm(features: int = 64, horizon: int | None = None) -> NeuralMemory:
     for a horizon below 3.
     Hochreiter & Schmidhuber (1997), with the forget gate of Gers et al. (2000).
     """
-    memory = from_gates(nn.OptimizedLSTMCell(positive("features", features)), "ifgo", _update)
+    memory = from_gates(nn.OptimizedLSTMCell(positive("features", features)), "ifgo", update)
     # Open input gates would take up a cue in a twentieth of the updates, but everything else on the
     # way, too: on the T-Maze, agents then did not learn to walk.
     return with_horizon(memory, features, horizon, {"hf": 1, "hi": -1})

@@ -148,7 +148,7 @@ def mqn(features: int = 256, frames: int = 12) -> NeuralMemory:
 
     Output [features], state `MQNState`. No parameter depends on `frames`: an agent may be evaluated
     with more than it was trained with. Raises ValueError for features below 1 or frames below 2.
-    Oh et al. (2016), section 3.1 to 3.3; their action values are `QHead` with no layers before it.
+    Oh et al. (2016), section 4; their action values are `QHead` with no layers before it.
     """
     return attending(linear(positive("features", features)), features, frames)
 
@@ -156,7 +156,7 @@ def mqn(features: int = 256, frames: int = 12) -> NeuralMemory:
 def rmqn(features: int = 256, frames: int = 12) -> NeuralMemory:
     """Recurrent memory Q-network: as `mqn`, but an LSTM asks.
 
-    Oh et al. (2016), section 3.3.
+    Oh et al. (2016), section 4.3.
     """
     return attending(lstm(features), features, frames)
 
@@ -165,6 +165,6 @@ def frmqn(features: int = 256, frames: int = 12) -> NeuralMemory:
     """Feedback recurrent memory Q-network: as `rmqn`, but the LSTM also sees what it got last.
 
     Every query depends on the answer before it, so sequences are unrolled step by step.
-    Oh et al. (2016), section 3.3.
+    Oh et al. (2016), section 4.3.
     """
     return attending(lstm(features), features, frames, fed_back=features)

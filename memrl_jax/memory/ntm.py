@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from memrl_jax.checks import at_least, positive
-from memrl_jax.memory.base import from_step
-from memrl_jax.memory.controller import Controller, clipped
-from memrl_jax.types import Array, Key, NeuralMemory
+from memrl_jax import tree
+from memrl_jax.checks import at_least, known, positive
+from memrl_jax.memory.controller import CONTROLLERS, Controller, clipped, from_controlled
+from memrl_jax.types import Array, NeuralMemory
 
 CONSTANT = 1e-6  # what every cell of the memory holds at an episode's start
 TINY = 1e-16  # squared lengths, below which directions count less and less
@@ -20,9 +20,9 @@ class State(NamedTuple):
     """What is held, and how it was last addressed; [heads] are the read heads, then the write."""
 
     memory: Array  # [slots, width]
+    controller: Any
     weights: Array  # [heads, slots]
     reads: Array  # [read_heads, width]
-    controller: Any
     begun: Array  # int32 [], 0 before an episode's first step: the start is learned
 
 
@@ -41,39 +41,115 @@ def address(memory: Array, heads: Heads, before: Array) -> Array:
 
     Graves et al. (2014), equations 5 to 9.
     """
-    content = by_content(memory, heads.key, heads.strength)
+    return aim(*compare(memory, heads.key), heads, before)
+
+
+def compare(memory: Array, key: Array) -> tuple[Array, Array]:
+    """Return the products of slots and keys [heads, slots] and the slots' squared lengths."""
+    return key @ memory.T, jnp.sum(memory * memory, axis=-1)
+
+
+def aim(products: Array, lengths: Array, heads: Heads, before: Array) -> Array:
+    """Return weights [heads, slots] from what `compare` found."""
+    content = by_content(products, lengths, heads.key, heads.strength)
     gate = heads.gate[:, None]
     return sharpen(rotate(gate * content + (1 - gate) * before, heads.shift), heads.sharpness)
 
 
-def by_content(memory: Array, key: Array, strength: Array) -> Array:
+def by_content(products: Array, lengths: Array, key: Array, strength: Array) -> Array:
     """Return a softmax over slots of the cosine of each with the key, times the strength."""
-    lengths = jnp.sum(memory**2, axis=-1) * jnp.sum(key**2, axis=-1, keepdims=True)
-    cosine = key @ memory.T * jax.lax.rsqrt(jnp.maximum(lengths, TINY))
+    squared = lengths * jnp.sum(key * key, axis=-1, keepdims=True)
+    cosine = products * jax.lax.rsqrt(jnp.maximum(squared, TINY))
     return jax.nn.softmax(strength[:, None] * cosine)
 
 
 def rotate(weights: Array, shift: Array) -> Array:
     """Move weights [heads, slots] around the circle of slots by a distribution over moves."""
-    shifts = shift.shape[-1] // 2
-    moved = [jnp.roll(weights, move, axis=-1) for move in range(-shifts, shifts + 1)]
-    return sum(part * shift[:, i, None] for i, part in enumerate(moved))  # type: ignore[return-value]
+    slots, shifts = weights.shape[-1], shift.shape[-1] // 2
+    ends = weights[:, slots - shifts :], weights, weights[:, :shifts]
+    circle = jnp.concatenate(ends, axis=-1)
+    moved = jnp.zeros_like(weights)
+    for i in range(2 * shifts + 1):
+        moved += circle[:, 2 * shifts - i :][:, :slots] * shift[:, i, None]
+    return moved
 
 
 def sharpen(weights: Array, sharpness: Array) -> Array:
     """Raise weights [heads, slots] to a power and share out one again."""
-    powers = weights ** sharpness[:, None]
-    return powers / (jnp.sum(powers, axis=-1, keepdims=True) + TINY)
+    # As fast as the exponentials of a softmax, which powers are not.
+    return jax.nn.softmax(sharpness[:, None] * jnp.log(weights + TINY))
+
+
+def erased(memory: Array, weights: Array, erase: Array) -> list[Array]:
+    """Return the memory as it is and after each write head [heads] has erased in turn."""
+    stages = [memory]
+    for w, e in zip(weights, erase, strict=True):
+        stages.append(stages[-1] * (1 - w[:, None] * e))
+    return stages
 
 
 def write(memory: Array, weights: Array, erase: Array, add: Array) -> Array:
-    """Let all write heads [heads] erase, then all add: their `erase` and `add` are [heads, width].
+    """Let all write heads erase, then all add: their `erase` and `add` are [heads, width].
 
     Graves et al. (2014), equations 3 and 4.
     """
-    for w, e in zip(weights, erase, strict=True):
-        memory = memory * (1 - w[:, None] * e)
-    return memory + weights.T @ add
+    return erased(memory, weights, erase)[-1] + outers(weights, add)
+
+
+def outers(weights: Array, vectors: Array) -> Array:
+    """Return the sum of outer products of [heads, slots] and [heads, width]: [slots, width]."""
+    pairs = zip(weights, vectors, strict=True)
+    return sum(w[:, None] * v for w, v in pairs)
+
+
+@jax.custom_vjp
+def access(
+    begins: Array, memory: Array, heads: Heads, erase: Array, add: Array, before: Array
+) -> tuple[Array, Array, Array]:
+    """Read, then write: the memory after it, weights [heads, slots] and reads [read_heads, width].
+
+    Where an episode `begins`, it does so with a constant memory. The matrix is the bulk of the
+    state, so the way back goes over it as few times as it can, and only the matrix itself is kept
+    for it, no intermediate of its size. Differentiated backwards only.
+    """
+    held = jnp.where(begins, CONSTANT, memory)
+    weights = address(held, heads, before)
+    reading = len(weights) - len(add)
+    reads = weights[:reading] @ held
+    return write(held, weights[reading:], erase, add), weights, reads
+
+
+def _access_forward(*arguments: Any) -> Any:
+    return access(*arguments), arguments
+
+
+def _access_backward(arguments: Any, gradients: Any) -> Any:
+    begins, memory, heads, erase, add, before = arguments
+    of_memory, of_weights, of_reads = gradients
+    held = jnp.where(begins, CONSTANT, memory)
+    products, lengths = compare(held, heads.key)
+    weights, pull = jax.vjp(aim, products, lengths, heads, before)
+    reading = len(weights) - len(add)
+    reads_at, writes_at = weights[:reading], weights[reading:]
+    of_reads_at = of_reads @ held.T
+    of_writes_at, of_add = add @ of_memory.T, writes_at @ of_memory
+    *stages, _ = erased(held, writes_at, erase)
+    of_erased, of_erase = [], []
+    for w, e, stage in reversed(list(zip(writes_at, erase, stages, strict=True))):
+        both = of_memory * stage
+        of_erased.append(both @ e)
+        of_erase.append(-w @ both)
+        of_memory = of_memory * (1 - w[:, None] * e)
+    of_writes_at = of_writes_at - jnp.stack(of_erased[::-1])
+    of_weights = of_weights + jnp.concatenate([of_reads_at, of_writes_at])
+    of_products, of_lengths, of_heads, of_before = pull(of_weights)
+    of_memory = of_memory + outers(reads_at, of_reads) + outers(of_products, heads.key)
+    of_memory = jnp.where(begins, 0, of_memory + 2 * of_lengths[:, None] * held)
+    of_heads = of_heads._replace(key=of_heads.key + of_products @ held)
+    return None, of_memory, of_heads, jnp.stack(of_erase[::-1]), of_add, of_before
+
+
+access.defvjp(_access_forward, _access_backward)
 
 
 class _Cell(nn.Module):
@@ -85,41 +161,39 @@ class _Cell(nn.Module):
     shifts: int
     controller: Controller
 
-    @nn.compact
-    def __call__(self, state: State, x: Array) -> tuple[State, Array]:
-        state = self.begin(state)
-        seen = jnp.concatenate([x, state.reads.reshape(-1)])
-        controller, h = self.controller(state.controller, seen)
-        h = clipped(h)
-        weights = address(state.memory, self.heads(h), state.weights)
-        reads = weights[: self.read_heads] @ state.memory
-        memory = self.write(state.memory, weights[self.read_heads :], h)
-        y = clipped(nn.Dense(self.features, name="out")(jnp.concatenate([h, reads.reshape(-1)])))
-        return State(memory, weights, reads, controller, jnp.ones_like(state.begun)), y
-
-    def begin(self, state: State) -> State:
-        """Put what is learned of an episode's start in the place of zeros."""
-        heads = self.read_heads + self.write_heads
+    def setup(self) -> None:
+        count = self.read_heads + self.write_heads
+        self.heads = nn.Dense(count * (self.width + 2 * self.shifts + 4))
+        self.writes = nn.Dense(2 * self.write_heads * self.width)
+        self.out = nn.Dense(self.features)
         learned = nn.initializers.normal(0.5)
-        weights = self.param("first_weights", learned, (heads, self.slots), jnp.float32)
-        reads = self.param("first_reads", learned, (self.read_heads, self.width), jnp.float32)
-        return state._replace(
-            weights=jnp.where(state.begun, state.weights, jax.nn.softmax(weights)),
-            reads=jnp.where(state.begun, state.reads, jnp.tanh(reads)),
-        )
+        self.first_weights = self.param("first_weights", learned, (count, self.slots), jnp.float32)
+        shape = self.read_heads, self.width
+        self.first_reads = self.param("first_reads", learned, shape, jnp.float32)
 
-    def heads(self, h: Array) -> Heads:
-        """Ask the controller where all heads are to go."""
-        heads = self.read_heads + self.write_heads
-        sizes = [self.width, 1, 1, 2 * self.shifts + 1, 1]
-        raw = nn.Dense(heads * sum(sizes), name="heads")(h).reshape(heads, -1)
-        return activated(*jnp.split(raw, np.cumsum(sizes)[:-1], axis=-1))
+    def look(self, x: Array) -> tuple[Array, ...]:
+        return self.controller.look(x)
 
-    def write(self, memory: Array, weights: Array, h: Array) -> Array:
-        """Ask the controller what to write, and write it."""
-        raw = nn.Dense(2 * self.write_heads * self.width, name="write")(h)
-        erase, add = clipped(raw).reshape(2, self.write_heads, self.width)
-        return write(memory, weights, nn.sigmoid(erase), jnp.tanh(add))
+    def turn(self, state: State, seen: Any, start: Array) -> tuple[State, Array]:
+        begins = start | (state.begun == 0)
+        learned = jax.nn.softmax(self.first_weights), jnp.tanh(self.first_reads)
+        first = self.controller.initial_state(), *learned
+        controller, weights, reads = tree.where(begins, first, state[1:4])
+        controller, h = self.controller(controller, seen, reads)
+        h = clipped(h)
+        memory, weights, reads = access(begins, state.memory, *self.ask(h), weights)
+        after = State(memory, controller, weights, reads, jnp.ones_like(state.begun))
+        return after, jnp.concatenate([h, reads.reshape(-1)])
+
+    def ask(self, h: Array) -> tuple[Heads, Array, Array]:
+        """Ask the controller where all heads are to go, and what to erase and to add."""
+        sizes = np.cumsum([self.width, 1, 1, 2 * self.shifts + 1])
+        raw = self.heads(h).reshape(len(self.first_weights), -1)
+        erase, add = clipped(self.writes(h)).reshape(2, self.write_heads, self.width)
+        return activated(*jnp.split(raw, sizes, axis=-1)), nn.sigmoid(erase), jnp.tanh(add)
+
+    def say(self, told: Array) -> Array:
+        return clipped(self.out(told))
 
 
 def activated(key: Array, strength: Array, gate: Array, shift: Array, sharpness: Array) -> Heads:
@@ -155,26 +229,19 @@ def ntm(
     positive("features", features)
     heads = positive("read_heads", read_heads) + positive("write_heads", write_heads)
     at_least("slots", slots, 2 * at_least("shifts", shifts, 0) + 1)
+    known("controller", controller, CONTROLLERS)
     control = Controller(controller, positive("hidden", hidden))
-    start = control.initial_state()
     sizes = features, read_heads, write_heads, slots, positive("width", width), shifts
     cell = _Cell(*sizes, control)
-
-    def init(key: Key, x: Array) -> Any:
-        return cell.init(key, initial_state(), x)
 
     def initial_state() -> State:
         memory = jnp.full((slots, width), CONSTANT, jnp.float32)
         weights = jnp.zeros((heads, slots), jnp.float32)
         reads = jnp.zeros((read_heads, width), jnp.float32)
-        return State(memory, weights, reads, start, jnp.int32(0))
+        return State(memory, control.initial_state(), weights, reads, jnp.int32(0))
 
-    def step(params: Any, state: State, x: Array) -> Any:
-        return cell.apply(params, state, x)
-
-    def inspect(params: Any, state: State, x: Array) -> dict[str, Array]:
-        after, _ = step(params, state, x)
+    def inspect(after: State) -> dict[str, Array]:
         read, written = after.weights[:read_heads], after.weights[read_heads:]
         return {"read": read, "write": written, "memory": after.memory}
 
-    return from_step(init, initial_state, step, inspect)
+    return from_controlled(cell, initial_state, inspect)

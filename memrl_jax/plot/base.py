@@ -6,6 +6,8 @@ Figures are made without pyplot, so no backend, display or global state is touch
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,17 +42,23 @@ def blank(height: float, title: str | None) -> Figure:
 
 def finished(figure: Figure, path: str | os.PathLike[str] | None) -> Figure:
     """Write the figure to a .png, all of it or nothing, unless `path` is None."""
-    if path is None:
-        return figure
-    if Path(path).suffix != ".png":
-        raise ValueError(f"path: {str(path)!r} does not end in .png")
+    if path is not None:
+        with replacing(path, ".png") as temporary:
+            figure.savefig(temporary, format="png", dpi=DPI)
+    return figure
+
+
+@contextmanager
+def replacing(path: str | os.PathLike[str], suffix: str) -> Iterator[Path]:
+    """Give a file to write to, which becomes `path` in the end unless something goes wrong."""
+    if Path(path).suffix != suffix:
+        raise ValueError(f"path: {str(path)!r} does not end in {suffix}")
     temporary = Path(path).with_name(f".{Path(path).name}.{os.getpid()}")
     try:
-        figure.savefig(temporary, format="png", dpi=DPI)
+        yield temporary
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
-    return figure
 
 
 def integers(axis: Any, most: int) -> None:

@@ -1,0 +1,92 @@
+"""bAbI as episodes: a story is shown sentence by sentence, and the answer is an action."""
+
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from memrl_jax import checks, tree
+from memrl_jax.tasks.babi import Questions, generate, load
+from memrl_jax.types import Array, Continuous, Discrete, Environment, Key, TimeStep
+
+
+class Reading(NamedTuple):
+    """Which question is being led up to, and how far."""
+
+    question: Array  # [] int32
+    time: Array  # [] int32, sentences read
+    last: Array  # [] bool: the next step begins another story
+
+
+def babi(
+    task: int = 1,
+    path: str | Path | None = None,
+    split: Literal["train", "test"] = "train",
+    count: int = 1000,
+    seed: int = 0,
+) -> Environment:
+    """Answer questions about stories of one bAbI task; every episode is one question.
+
+    Every step shows a sentence, the last one the question. The action taken there is the answer:
+    it earns 1 if it is right and ends the episode; other actions do nothing. Questions come from
+    the `split` of the original files in the folder `path` (see `tasks.babi.load`) or, without one,
+    are written as by `tasks.babi.generate(task, seed, count)`.
+
+    Observation, float32 [2 V + 1] for V words: how often each one stands in the sentence, its
+    place there as a share of the longest sentence, and 1 if this is the question. After the answer
+    there are zeros. Actions: the answers of the task, in the order of the vocabulary. Raises
+    ValueError for an unknown split, and as `load` and `generate` do.
+    """
+    checks.known("split", split, ("train", "test"))
+    data = generate(task, seed, count) if path is None else load(path, task)
+    questions: Questions = getattr(data, split)
+    possible = np.unique(np.concatenate([data.train.answers, data.test.answers]))
+    lines, lengths, answers = _script(questions, possible)
+    n, horizon, width = lines.shape
+    size = 2 * (len(data.vocabulary) - 1) + 1
+    places = jnp.arange(1, width + 1, dtype=jnp.float32) / width
+
+    def observe(state: Reading) -> Array:
+        words = lines[state.question, jnp.minimum(state.time, horizon - 1)]
+        bag = jnp.zeros((len(data.vocabulary), 2), jnp.float32)
+        bag = bag.at[words].add(jnp.stack([jnp.ones(width), places], axis=1))[1:]
+        asked = state.time + 1 == lengths[state.question]
+        shown = jnp.append(bag.T.ravel(), asked.astype(jnp.float32))
+        return jnp.where(state.last, 0, shown)
+
+    def reset(key: Key) -> tuple[Reading, TimeStep]:
+        zero, true = jnp.int32(0), jnp.bool_(True)
+        state = Reading(jax.random.randint(key, (), 0, n), zero, ~true)
+        timestep = TimeStep(observe(state), zero, jnp.float32(0), jnp.float32(1), true, ~true)
+        return state, timestep
+
+    def step(key: Key, state: Reading, action: Array) -> tuple[Reading, TimeStep]:
+        time = state.time + 1
+        last = time == lengths[state.question]
+        right = last & (action == answers[state.question])
+        after = Reading(state.question, time, last)
+        timestep = TimeStep(
+            observe(after),
+            jnp.asarray(action, jnp.int32),
+            right.astype(jnp.float32),
+            1 - last.astype(jnp.float32),
+            jnp.bool_(False),
+            last,
+        )
+        return tree.where(state.last, reset(key), (after, timestep))
+
+    observations = Continuous((size,), jnp.dtype(jnp.float32), 0.0, float(width))
+    return Environment(reset, step, Discrete(len(possible)), observations, horizon)
+
+
+def _script(questions: Questions, possible: np.ndarray) -> tuple[Array, Array, Array]:
+    """Return what is shown [n, S + 1, J], how much of it [n], and the right actions [n]."""
+    n, slots, width = questions.stories.shape
+    lines = np.zeros((n, slots + 1, width), np.int32)
+    lines[:, :slots] = questions.stories
+    told = questions.facts.sum(axis=1)
+    lines[np.arange(n), told] = questions.questions
+    actions = np.searchsorted(possible, questions.answers)
+    return jnp.array(lines), jnp.array(told + 1, jnp.int32), jnp.array(actions, jnp.int32)

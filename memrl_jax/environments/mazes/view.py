@@ -1,0 +1,80 @@
+"""What is seen of a maze in the first person.
+
+A picture is [rows, columns] cells with the agent at the bottom centre, looking up: row i is
+rows - 1 - i cells ahead, column j is j - columns // 2 cells to the right. K = rows x columns.
+"""
+
+from collections.abc import Callable
+
+import jax.numpy as jnp
+import numpy as np
+
+from memrl_jax import checks
+from memrl_jax.types import Array
+
+BLOCKS = ("wall", "floor", "red", "cyan", "yellow", "lime", "blue")  # the channels of a view
+WALL, FLOOR, RED, CYAN, YELLOW, LIME, BLUE = range(len(BLOCKS))
+
+LEVEL_FROM = 2  # cells ahead where the floor comes into sight with the head up
+DOWN_TO = 2  # cells ahead where sight ends with the head down
+
+
+def cells(rows: int, columns: int) -> np.ndarray:
+    """Return how far ahead and to the right of the agent the picture's cells lie, [2, K] int32.
+
+    Raises ValueError for fewer than 3 rows, and for columns without a middle one.
+    """
+    checks.at_least("rows", rows, LEVEL_FROM + 1)
+    if checks.positive("columns", columns) % 2 == 0:
+        raise ValueError(f"columns: {columns} is even, so that the agent has no middle to stand in")
+    ahead, right = np.mgrid[rows - 1 : -1 : -1, -(columns // 2) : columns // 2 + 1]
+    return np.stack([ahead.ravel(), right.ravel()]).astype(np.int32)
+
+
+def viewer(rows: int, columns: int) -> Callable[[Array, Array], Array]:
+    """Return `view(blocks [K], pitch) -> uint8 [rows, columns, blocks]`, of 255 and 0.
+
+    A cell in sight has its block one-hot, any other nothing. It is in sight if it lies within 45
+    degrees of straight ahead and no wall is on the way to one of the two faces that it turns to
+    the agent. With the head up (pitch 0) the floor is seen from `LEVEL_FROM` cells ahead on, and
+    walls from the next cell on; with it down (pitch 1), all up to `DOWN_TO` cells ahead.
+    """
+    ahead, right = where = cells(rows, columns)
+    obstacles = jnp.asarray(_between(where).reshape(-1, rows * columns), jnp.float32)
+    cone = np.abs(right) <= ahead
+    level = jnp.asarray(cone & (ahead >= LEVEL_FROM))
+    level_walls = jnp.asarray(cone)
+    down = jnp.asarray(cone & (ahead <= DOWN_TO))
+
+    def view(blocks: Array, pitch: Array) -> Array:
+        wall = blocks == WALL
+        clear = ((obstacles @ wall.astype(jnp.float32)) == 0).reshape(2, -1).any(axis=0)
+        seen = clear & jnp.where(pitch == 0, jnp.where(wall, level_walls, level), down)
+        one_hot = (blocks[:, None] == jnp.arange(len(BLOCKS))) & seen[:, None]
+        return (one_hot * jnp.uint8(255)).reshape(rows, columns, len(BLOCKS))
+
+    return view
+
+
+def _between(where: np.ndarray) -> np.ndarray:
+    """Tell which cells lie between the agent and the near faces of each, bool [2, K, K].
+
+    The faces are the front one and the one at the side of the agent; [i, j, k] is whether cell k
+    is on the way to face i of cell j.
+    """
+    ahead, right = where.astype(np.float64)
+    front = np.stack([ahead - 0.5, right])
+    side = np.stack([ahead, right - 0.5 * np.sign(right)])
+    return np.stack([_crosses(face[:, :, None], where[:, None, :]) for face in (front, side)])
+
+
+def _crosses(point: np.ndarray, cell: np.ndarray) -> np.ndarray:
+    """Tell whether the way from the agent to `point` [2, ...] leads through the inside of `cell`.
+
+    Both axes give the part of the way, 0 to 1, where it is level with the cell.
+    """
+    with np.errstate(divide="ignore"):
+        ends = np.stack([(cell - 0.5) / point, (cell + 0.5) / point])
+    enters = ends.min(axis=0).max(axis=0)
+    leaves = ends.max(axis=0).min(axis=0)
+    return np.minimum(leaves, 1) - np.maximum(enters, 0) > 1e-6

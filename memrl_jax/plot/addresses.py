@@ -1,0 +1,147 @@
+"""Where memories write and read, what they hold, and to which past steps they attend."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from memrl_jax.plot.base import Array, blank, cells, finished, integers, scale
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+MAPS = {"write": "Oranges", "read": "Blues", "attention": "viridis"}
+ACROSS = 3  # most hops side by side
+
+
+def addresses(
+    record: Mapping[str, ArrayLike],
+    path: str | os.PathLike[str] | None = None,
+    *,
+    title: str | None = None,
+) -> Figure:
+    """Draw the weights of every head over slots and time, and what is held at the end.
+
+    `record` is what `diagnose.trace` or a `rollout.player` gives of one sequence: `write` and
+    `read` [T, heads, slots], of which one may be missing, and, where it is there, `memory`
+    [T, slots, width]. Writes a PNG, 1200 pixels wide, to `path`, all of it or nothing. Raises
+    ValueError without writes and reads, on shapes that do not agree, for a value that is NaN or
+    infinite and for a `path` that is not a .png.
+    """
+    heads = {**by_head(record, "write"), **by_head(record, "read")}
+    if not heads:
+        raise ValueError(f"record: neither 'write' nor 'read' is in {sorted(record)}")
+    rows: list[Any] = [[label, "memory"] if "memory" in record else [label] for label in heads]
+    figure = blank(max(1.7 * len(heads), 3.0) + 0.6, title)
+    panels = figure.subplot_mosaic(rows, width_ratios=[2.4, 1][: len(rows[0])])
+    steps = _steps({label: weights for label, (weights, _) in heads.items()})
+    for label, (weights, colors) in heads.items():
+        scale(cells(panels[label], weights, f"{label}: slot", **colors))
+        integers(panels[label].xaxis, 10)
+        panels[label].set_xlim(-0.5, steps - 0.5)
+        panels[label].tick_params(labelbottom=label == rows[-1][0])
+    panels[rows[-1][0]].set_xlabel("step")
+    if "memory" in record:
+        _contents(panels["memory"], weighed("memory", record["memory"], "slots, width")[-1])
+    figure.align_ylabels([panels[label] for label in heads])
+    return finished(figure, path)
+
+
+def attention(
+    attention: ArrayLike,
+    path: str | os.PathLike[str] | None = None,
+    *,
+    starts: ArrayLike | None = None,
+    title: str | None = None,
+) -> Figure:
+    """Draw to which past steps each step attends, a panel per hop.
+
+    `attention` [T, hops, M] are weights of the last M inputs before each step, the oldest first;
+    `starts` [T] tells where episodes begin: what is before them is left blank, as are the steps
+    before the first. Writes a PNG, 1200 pixels wide, to `path`, all of it or nothing. Raises
+    ValueError on shapes that do not agree, for a value that is NaN or infinite and for a `path`
+    that is not a .png.
+    """
+    hops = by_hop({"attention": attention}, starts)
+    down, across = -(-len(hops) // ACROSS), min(len(hops), ACROSS)
+    figure = blank(5.0 if across == 1 else 0.6 + (8.0 / across) * down, title)
+    panels = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False)
+    for axes, (label, (table, colors)) in zip(panels.flat, hops.items(), strict=False):
+        mesh = cells(axes, table.T, "step", **colors)
+        mesh.set_linewidth(0)
+        integers(axes.xaxis, 7)
+        axes.set_title(label, loc="left", fontsize=10)
+    for axes in panels.flat[len(hops) :]:
+        axes.remove()
+    for axes in panels.flat[: len(hops)]:
+        axes.label_outer()
+    figure.supxlabel("past step", fontsize=10)
+    scale(mesh)
+    return finished(figure, path)
+
+
+def by_head(record: Mapping[str, ArrayLike], kind: str) -> dict[str, tuple[Array, Any]]:
+    """Return the weights [T, slots] of each head that writes or reads, and their colours."""
+    if kind not in record:
+        return {}
+    weights = weighed(kind, record[kind], "heads, slots")
+    colors = {"cmap": MAPS[kind], "vmin": 0.0, "vmax": weights.max() or 1.0}
+    names = [kind] if weights.shape[1] == 1 else [f"{kind} {i}" for i in range(weights.shape[1])]
+    return {name: (weights[:, i], colors) for i, name in enumerate(names)}
+
+
+def by_hop(
+    record: Mapping[str, ArrayLike], starts: ArrayLike | None = None
+) -> dict[str, tuple[Array, Any]]:
+    """Return the weights [T, T] of past steps at each step, hop by hop, and their colours."""
+    if "attention" not in record:
+        return {}
+    weights = weighed("attention", record["attention"], "hops, M")
+    begins = np.zeros(len(weights), bool) if starts is None else np.asarray(starts)
+    if begins.shape != weights.shape[:1]:
+        raise ValueError(f"starts: shape {begins.shape} is not [T] with T = {len(weights)}")
+    colors = {"cmap": MAPS["attention"], "vmin": 0.0, "vmax": weights.max() or 1.0}
+    hops = weights.shape[1]
+    names = ["attention"] if hops == 1 else [f"attention, hop {i}" for i in range(hops)]
+    return {name: (by_step(weights[:, i], begins), colors) for i, name in enumerate(names)}
+
+
+def by_step(weights: Array, starts: Array) -> Array:
+    """Turn [T, M], of the last M steps, into [T, T], of all steps; NaN where none is weighed."""
+    steps, reach = weights.shape
+    now, past = np.indices((steps, steps))
+    begun = np.maximum.accumulate(np.where(starts, np.arange(steps), 0))[:, None]
+    place = past - now + reach
+    there = (place >= 0) & (past < now) & (past >= begun)
+    return np.where(there, weights[now, np.clip(place, 0, reach - 1)], np.nan)
+
+
+def weighed(field: str, values: ArrayLike, axes: str) -> Array:
+    """Return `values` as an array of three axes, all of them finite numbers."""
+    array = np.asarray(values)
+    if array.ndim != 3 or array.size == 0:
+        raise ValueError(f"{field}: shape {array.shape} is not [T, {axes}]")
+    if not np.isfinite(array).all():
+        t = int(np.argwhere(~np.isfinite(array))[0][0])
+        raise ValueError(f"{field}: not all of step {t} is finite")
+    return array
+
+
+def _steps(tables: Mapping[str, Array]) -> int:
+    counts = {len(table) for table in tables.values()}
+    if len(counts) > 1:
+        raise ValueError(f"record: steps {sorted(counts)} do not agree")
+    return counts.pop()
+
+
+def _contents(axes: Axes, memory: Array) -> None:
+    limit = float(np.abs(memory).max()) or 1.0
+    scale(cells(axes, memory.T, "slot", cmap="RdBu_r", vmin=-limit, vmax=limit))
+    integers(axes.xaxis, 5)
+    axes.set(xlabel="element")
+    axes.set_title("memory at the end", loc="left", fontsize=10)

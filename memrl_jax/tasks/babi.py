@@ -1,0 +1,141 @@
+"""bAbI: questions about short stories, from the original files or written here.
+
+The original text is not part of this project; `load` reads it from a folder of the user's, and
+`generate` writes stories in the manner of some of its tasks, with words of its own.
+"""
+
+import gzip
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from memrl_jax.checks import positive, within
+from memrl_jax.tasks.stories import Sentence, Told, tell
+from memrl_jax.types import Array
+
+TASKS = range(1, 21)
+SLOTS = 50  # of a longer story, the most recent sentences are kept
+NIL = "nil"
+
+
+class Questions(NamedTuple):
+    """Questions and the stories before them, n of each; a word is its place in a vocabulary."""
+
+    stories: Array  # [n, S, J] int32 words of the sentences, the oldest first; 0 where none
+    facts: Array  # [n, S] bool, where there is a sentence
+    support: Array  # [n, S] bool, the sentences that the answer follows from
+    questions: Array  # [n, J] int32
+    answers: Array  # [n] int32; several words that answer together count as one
+    tasks: Array  # [n] int32
+
+
+class Dataset(NamedTuple):
+    """Questions to learn from and questions to be judged by."""
+
+    train: Questions
+    test: Questions
+    vocabulary: tuple[str, ...]  # of both; the first stands for no word
+
+
+def load(path: str | Path, task: int | Sequence[int] = TASKS) -> Dataset:
+    """Read the files of one task, or of several to be learned jointly, from a folder.
+
+    The folder is one of the original ones, such as `tasks_1-20_v1-2/en`, with files qa1_..._train
+    .txt and qa1_..._test.txt to qa20, plain or gzipped. Raises ValueError for a missing folder or
+    file, an unknown task, and a question without an answer.
+    Weston et al. (2015); vocabulary and cut as in the code of Sukhbaatar et al. (2015).
+    """
+    if not Path(path).is_dir():
+        raise ValueError(f"path: there is no folder {str(path)!r}")
+    tasks = [task] if isinstance(task, int) else list(task)
+    for number in tasks:
+        within("task", number, TASKS[0], TASKS[-1])
+    parts = [[_read(path, number, part) for number in tasks] for part in ("train", "test")]
+    return arrange(tasks, *parts)
+
+
+def generate(task: int, seed: int = 0, count: int = 1000) -> Dataset:
+    """Write `count` questions to learn from and as many to be judged by, each on its own story.
+
+    In the manner of tasks 1 (one supporting fact), 2 (two), 4 (relations of two), 6 (yes or no) and
+    15 (deduction). Raises ValueError for another task and for a `count` below 1.
+    """
+    positive("count", count)
+    rng = np.random.default_rng(seed)
+    train, test = ([tell(task, rng) for _ in range(count)] for _ in range(2))
+    return arrange([task], [train], [test])
+
+
+def _read(path: str | Path, task: int, part: str) -> list[Told]:
+    """Read one file."""
+    files = sorted(Path(path).glob(f"qa{task}_*_{part}.txt*"))
+    if not files:
+        raise ValueError(f"path: there is no qa{task}_*_{part}.txt or .txt.gz in {str(path)!r}")
+    opened = gzip.open if files[0].suffix == ".gz" else open
+    with opened(files[0], "rt", encoding="utf-8") as lines:
+        return list(parse(lines))
+
+
+def parse(lines: Iterator[str]) -> Iterator[Told]:
+    """Follow the numbered lines of a file; yield each question with the story before it."""
+    story: list[Sentence] = []
+    place: dict[int, int] = {}  # of the sentence in the story, by its line's number
+    for line in lines:
+        number, text = line.lower().split(maxsplit=1)
+        if number == "1":
+            story, place = [], {}
+        asked, mark, rest = text.partition("?")
+        if not mark:
+            place[int(number)] = len(story)
+            story.append(_words(text))
+            continue
+        # Tabs stand between question, answer and support, in some copies of the files bars.
+        answer, *support = re.split(r"[\s|]+", rest.strip(" \t\r\n|"))
+        if not answer:
+            raise ValueError(f"path: the question {asked!r} has no answer")
+        told = tuple(place[int(n)] for n in support)
+        yield Told(tuple(story), _words(asked), answer, told)
+
+
+def _words(text: str) -> Sentence:
+    return tuple(word.rstrip(".") for word in text.split())
+
+
+def arrange(
+    tasks: Sequence[int], train: Sequence[list[Told]], test: Sequence[list[Told]]
+) -> Dataset:
+    """Turn what is told, one list for each of `tasks`, into arrays of one size."""
+    told = [one for part in (*train, *test) for one in part]
+    sentences = dict.fromkeys(sentence for one in told for sentence in (*one.story, one.question))
+    words = dict.fromkeys([NIL, *(w for s in sentences for w in s), *(one.answer for one in told)])
+    ids = {word: i for i, word in enumerate(words)}
+    size = min(SLOTS, max(len(one.story) for one in told)), max(map(len, sentences))
+    numbers = [np.repeat(tasks, [len(part) for part in parts]) for parts in (train, test)]
+    both = [
+        _arrays([one for part in parts for one in part], number, ids, size)
+        for parts, number in zip((train, test), numbers, strict=True)
+    ]
+    return Dataset(both[0], both[1], tuple(words))
+
+
+def _arrays(
+    told: list[Told], tasks: np.ndarray, ids: dict[str, int], size: tuple[int, int]
+) -> Questions:
+    n, (slots, width) = len(told), size
+    stories = np.zeros((n, slots, width), np.int32)
+    facts, support = np.zeros((2, n, slots), bool)
+    questions = np.zeros((n, width), np.int32)
+    for i, one in enumerate(told):
+        before = max(0, len(one.story) - slots)
+        for s, sentence in enumerate(one.story[before:]):
+            stories[i, s, : len(sentence)] = [ids[word] for word in sentence]
+        facts[i, : len(one.story)] = True
+        support[i, [s - before for s in one.support if s >= before]] = True
+        questions[i, : len(one.question)] = [ids[word] for word in one.question]
+    answers = np.array([ids[one.answer] for one in told], np.int32)
+    arrays = stories, facts, support, questions, answers, tasks.astype(np.int32)
+    return Questions(*map(jnp.asarray, arrays))
