@@ -187,3 +187,25 @@ def test_a_film_wants_episodes_and_a_gif(
     with pytest.raises(ValueError, match=message):
         plot.film(episodes, tmp_path / name)
     assert not list(tmp_path.iterdir())
+
+
+def test_hops_name_what_they_attend_to(tmp_path: Path) -> None:
+    drawn = weights(3, 4)
+    figure = plot.hops(drawn, ["a", "b", "c", "d"], tmp_path / "hops.png", title="where is a?")
+    axes = figure.axes[0]
+    np.testing.assert_allclose(shown(axes).reshape(4, 3), drawn.T)
+    assert [x.get_text() for x in axes.get_yticklabels()] == ["a", "b", "c", "d"]
+    assert Image.open(tmp_path / "hops.png").size[0] == 1200
+
+
+@pytest.mark.parametrize(
+    "drawn, message",
+    [
+        (weights(3, 5), "labels: 4 are not one for each of 5 weights"),
+        (weights(3), r"weights: shape \(3,\) is not \[hops, M\]"),
+        (np.full((2, 4), nan), "weights: not all of it is finite"),
+    ],
+)
+def test_hops_have_to_be_numbers_with_names(drawn: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        plot.hops(drawn, ["a", "b", "c", "d"])

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from memrl_jax import tree
 from memrl_jax.memory.lstm import update
 from memrl_jax.types import Array, Key, NeuralMemory, State
 
@@ -57,27 +58,36 @@ def from_controlled(
     """Make a memory from a linen module of which only the middle goes step by step.
 
     It has the methods `look(x) -> seen` and `say(told) -> y`, for any leading axes, and
-    `turn(state, seen, start) -> (state, told)`. `inspect` tells of the state after a step.
+    `turn(state, seen) -> (state, told)`. `inspect` tells of the state after a step.
     """
 
     def init(key: Key, x: Array) -> Any:
         def once(cell: Any, x: Array) -> Array:
-            return cell.say(cell.turn(initial_state(), cell.look(x), jnp.zeros((), bool))[1])
+            return cell.say(cell.turn(initial_state(), cell.look(x))[1])
 
         return cell.init(key, x, method=once)
 
-    def turn(params: Any, state: State, seen: Any, start: Array) -> Any:
-        return cell.apply(params, state, seen, start, method="turn")
+    def run(method: str, params: Any, *arguments: Any) -> Any:
+        return cell.apply(params, *arguments, method=method)
 
-    def unroll(params: Any, state: State, xs: Array, starts: Array) -> tuple[State, Any]:
-        seen = cell.apply(params, xs, method="look")
-        state, told = jax.lax.scan(lambda s, x: turn(params, s, *x), state, (seen, starts))
-        return state, cell.apply(params, told, method="say")
+    def fresh(start: Array, state: State) -> State:
+        return tree.where(start, initial_state(), state)
 
     def step(params: Any, state: State, x: Array, start: Array) -> tuple[State, Any]:
-        seen = cell.apply(params, x, method="look")
-        state, told = turn(params, state, seen, start)
-        return state, cell.apply(params, told, method="say")
+        state, told = run("turn", params, fresh(start, state), run("look", params, x))
+        return state, run("say", params, told)
+
+    def unroll(params: Any, state: State, xs: Array, starts: Array) -> tuple[State, Any]:
+        # The next step's reset is part of writing, rather than one more pass over the memory.
+        def turn(state: State, x: tuple[Any, Array]) -> tuple[State, Any]:
+            seen, ends = x
+            state, told = run("turn", params, state, seen)
+            return fresh(ends, state), told
+
+        ends = jnp.append(starts[1:], False)
+        steps = run("look", params, xs), ends
+        state, told = jax.lax.scan(turn, fresh(starts[0], state), steps)
+        return state, run("say", params, told)
 
     def inspected(params: Any, state: State, x: Array, start: Array) -> dict[str, Array]:
         return inspect(step(params, state, x, start)[0])

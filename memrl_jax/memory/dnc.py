@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from memrl_jax import tree
 from memrl_jax.checks import known, positive
 from memrl_jax.memory.controller import CONTROLLERS, Controller, clipped, from_controlled
 from memrl_jax.types import Array, NeuralMemory
@@ -160,8 +159,7 @@ class _Cell(nn.Module):
     def look(self, x: Array) -> tuple[Array, ...]:
         return self.controller.look(x)
 
-    def turn(self, state: State, seen: Any, start: Array) -> tuple[State, Array]:
-        state = tree.where(start, jax.tree.map(jnp.zeros_like, state), state)
+    def turn(self, state: State, seen: Any) -> tuple[State, Array]:
         controller, h = self.controller(state.controller, seen, state.reads)
         h = clipped(h)
         after, reads = access(state.access, self.ask(h))

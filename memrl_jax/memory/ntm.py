@@ -104,36 +104,34 @@ def outers(weights: Array, vectors: Array) -> Array:
 
 @jax.custom_vjp
 def access(
-    begins: Array, memory: Array, heads: Heads, erase: Array, add: Array, before: Array
+    memory: Array, heads: Heads, erase: Array, add: Array, before: Array
 ) -> tuple[Array, Array, Array]:
     """Read, then write: the memory after it, weights [heads, slots] and reads [read_heads, width].
 
-    Where an episode `begins`, it does so with a constant memory. The matrix is the bulk of the
-    state, so the way back goes over it as few times as it can, and only the matrix itself is kept
-    for it, no intermediate of its size. Differentiated backwards only.
+    The matrix is the bulk of the state, so the way back goes over it as few times as it can, and
+    of what is as large as it, nothing else is kept. Differentiated backwards only.
     """
-    held = jnp.where(begins, CONSTANT, memory)
-    weights = address(held, heads, before)
+    return _access_forward(memory, heads, erase, add, before)[0]
+
+
+def _access_forward(memory: Array, heads: Heads, erase: Array, add: Array, before: Array) -> Any:
+    found = compare(memory, heads.key)
+    weights = aim(*found, heads, before)
     reading = len(weights) - len(add)
-    reads = weights[:reading] @ held
-    return write(held, weights[reading:], erase, add), weights, reads
+    reads = weights[:reading] @ memory
+    after = write(memory, weights[reading:], erase, add)
+    return (after, weights, reads), (memory, heads, erase, add, before, found)
 
 
-def _access_forward(*arguments: Any) -> Any:
-    return access(*arguments), arguments
-
-
-def _access_backward(arguments: Any, gradients: Any) -> Any:
-    begins, memory, heads, erase, add, before = arguments
+def _access_backward(kept: Any, gradients: Any) -> Any:
+    memory, heads, erase, add, before, found = kept
     of_memory, of_weights, of_reads = gradients
-    held = jnp.where(begins, CONSTANT, memory)
-    products, lengths = compare(held, heads.key)
-    weights, pull = jax.vjp(aim, products, lengths, heads, before)
+    weights, pull = jax.vjp(aim, *found, heads, before)
     reading = len(weights) - len(add)
     reads_at, writes_at = weights[:reading], weights[reading:]
-    of_reads_at = of_reads @ held.T
+    of_reads_at = of_reads @ memory.T
     of_writes_at, of_add = add @ of_memory.T, writes_at @ of_memory
-    *stages, _ = erased(held, writes_at, erase)
+    *stages, _ = erased(memory, writes_at, erase)
     of_erased, of_erase = [], []
     for w, e, stage in reversed(list(zip(writes_at, erase, stages, strict=True))):
         both = of_memory * stage
@@ -144,9 +142,9 @@ def _access_backward(arguments: Any, gradients: Any) -> Any:
     of_weights = of_weights + jnp.concatenate([of_reads_at, of_writes_at])
     of_products, of_lengths, of_heads, of_before = pull(of_weights)
     of_memory = of_memory + outers(reads_at, of_reads) + outers(of_products, heads.key)
-    of_memory = jnp.where(begins, 0, of_memory + 2 * of_lengths[:, None] * held)
-    of_heads = of_heads._replace(key=of_heads.key + of_products @ held)
-    return None, of_memory, of_heads, jnp.stack(of_erase[::-1]), of_add, of_before
+    of_memory = of_memory + 2 * of_lengths[:, None] * memory
+    of_heads = of_heads._replace(key=of_heads.key + of_products @ memory)
+    return of_memory, of_heads, jnp.stack(of_erase[::-1]), of_add, of_before
 
 
 access.defvjp(_access_forward, _access_backward)
@@ -163,8 +161,8 @@ class _Cell(nn.Module):
 
     def setup(self) -> None:
         count = self.read_heads + self.write_heads
-        self.heads = nn.Dense(count * (self.width + 2 * self.shifts + 4))
-        self.writes = nn.Dense(2 * self.write_heads * self.width)
+        self.sizes = count * (self.width + 2 * self.shifts + 4), 2 * self.write_heads * self.width
+        self.asks = nn.Dense(sum(self.sizes))
         self.out = nn.Dense(self.features)
         learned = nn.initializers.normal(0.5)
         self.first_weights = self.param("first_weights", learned, (count, self.slots), jnp.float32)
@@ -174,23 +172,22 @@ class _Cell(nn.Module):
     def look(self, x: Array) -> tuple[Array, ...]:
         return self.controller.look(x)
 
-    def turn(self, state: State, seen: Any, start: Array) -> tuple[State, Array]:
-        begins = start | (state.begun == 0)
+    def turn(self, state: State, seen: Any) -> tuple[State, Array]:
         learned = jax.nn.softmax(self.first_weights), jnp.tanh(self.first_reads)
-        first = self.controller.initial_state(), *learned
-        controller, weights, reads = tree.where(begins, first, state[1:4])
-        controller, h = self.controller(controller, seen, reads)
+        weights, reads = tree.where(state.begun == 1, (state.weights, state.reads), learned)
+        controller, h = self.controller(state.controller, seen, reads)
         h = clipped(h)
-        memory, weights, reads = access(begins, state.memory, *self.ask(h), weights)
+        memory, weights, reads = access(state.memory, *self.ask(h), weights)
         after = State(memory, controller, weights, reads, jnp.ones_like(state.begun))
         return after, jnp.concatenate([h, reads.reshape(-1)])
 
     def ask(self, h: Array) -> tuple[Heads, Array, Array]:
         """Ask the controller where all heads are to go, and what to erase and to add."""
-        sizes = np.cumsum([self.width, 1, 1, 2 * self.shifts + 1])
-        raw = self.heads(h).reshape(len(self.first_weights), -1)
-        erase, add = clipped(self.writes(h)).reshape(2, self.write_heads, self.width)
-        return activated(*jnp.split(raw, sizes, axis=-1)), nn.sigmoid(erase), jnp.tanh(add)
+        aims, writes = jnp.split(self.asks(h), self.sizes[:1])
+        ends = np.cumsum([self.width, 1, 1, 2 * self.shifts + 1])
+        heads = jnp.split(aims.reshape(len(self.first_weights), -1), ends, axis=-1)
+        erase, add = clipped(writes).reshape(2, self.write_heads, self.width)
+        return activated(*heads), nn.sigmoid(erase), jnp.tanh(add)
 
     def say(self, told: Array) -> Array:
         return clipped(self.out(told))

@@ -1,6 +1,6 @@
 """Pictures: curves over seeds, episodes step by step, and what memories hold."""
 
-from memrl_jax.plot.addresses import addresses, attention
+from memrl_jax.plot.addresses import addresses, attention, hops
 from memrl_jax.plot.base import COLORS, STYLES
 from memrl_jax.plot.curves import curves, extrapolation
 from memrl_jax.plot.episode import episode
@@ -8,4 +8,4 @@ from memrl_jax.plot.film import film
 from memrl_jax.plot.lags import erasure, recall
 
 __all__ = ["COLORS", "STYLES", "addresses", "attention", "curves", "episode", "erasure"]
-__all__ += ["extrapolation", "film", "recall"]
+__all__ += ["extrapolation", "film", "hops", "recall"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -82,6 +82,33 @@ def attention(
         axes.label_outer()
     figure.supxlabel("past step", fontsize=10)
     scale(mesh)
+    return finished(figure, path)
+
+
+def hops(
+    weights: ArrayLike,
+    labels: Sequence[str],
+    path: str | os.PathLike[str] | None = None,
+    *,
+    title: str | None = None,
+) -> Figure:
+    """Draw to which of M things each hop of one look-up attends: `weights` [hops, M], M `labels`.
+
+    Writes a PNG, 1200 pixels wide, to `path`, all of it or nothing. Raises ValueError on shapes
+    that do not agree, for a value that is NaN or infinite and for a `path` that is not a .png.
+    """
+    table = np.asarray(weights)
+    if table.ndim != 2 or table.size == 0:
+        raise ValueError(f"weights: shape {table.shape} is not [hops, M]")
+    if not np.isfinite(table).all():
+        raise ValueError("weights: not all of it is finite")
+    if table.shape[1] != len(labels):
+        raise ValueError(f"labels: {len(labels)} are not one for each of {table.shape[1]} weights")
+    figure = blank(0.3 * len(labels) + 1.4, title)
+    axes = figure.subplots()
+    colors = {"cmap": MAPS["attention"], "vmin": 0.0, "vmax": max(table.max(), 1e-6)}
+    scale(cells(axes, table, "", **colors))
+    axes.set(xlabel="hop", xticks=range(len(table)), yticks=range(len(labels)), yticklabels=labels)
     return finished(figure, path)
 
 
