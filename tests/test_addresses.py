@@ -195,7 +195,8 @@ def test_hops_name_what_they_attend_to(tmp_path: Path) -> None:
     axes = figure.axes[0]
     np.testing.assert_allclose(shown(axes).reshape(4, 3), drawn.T)
     assert [x.get_text() for x in axes.get_yticklabels()] == ["a", "b", "c", "d"]
-    assert Image.open(tmp_path / "hops.png").size[0] == 1200
+    with Image.open(tmp_path / "hops.png") as image:
+        assert image.size[0] == 1200
 
 
 @pytest.mark.parametrize(

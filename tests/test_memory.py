@@ -54,14 +54,23 @@ class Compiled(NamedTuple):
     step: Any
     unroll: Any
     batched_unroll: Any  # B sequences, with the batch axis first
+    init: Any
+    late_gradient: Any  # of outputs from step 5 on, by parameters, state and inputs
 
 
 @cache
 def compiled(name: str) -> Compiled:
     memory = CASES[name]()
-    params = quickly(memory.init)(jax.random.key(0), jnp.zeros(D))
+    init = quickly(memory.init)
+    params = init(jax.random.key(0), jnp.zeros(D))
     functions = memory.step, memory.unroll, jax.vmap(memory.unroll, (None, 0, 0, 0))
-    return Compiled(memory, params, *(quickly(partial(f, params)) for f in functions))
+
+    def late(params: Any, state: Any, xs: Any, starts: Any) -> Any:
+        return jnp.sum(memory.unroll(params, state, xs, starts)[1][5:] ** 2)
+
+    gradient = quickly(jax.grad(late, (0, 1, 2), allow_int=True))
+    of_params = (quickly(partial(f, params)) for f in functions)
+    return Compiled(memory, params, *of_params, init, gradient)
 
 
 def inputs(seed: int, *shape: int) -> tuple[Any, Any]:
@@ -73,7 +82,7 @@ def inputs(seed: int, *shape: int) -> tuple[Any, Any]:
 @cache
 def busy(name: str, *batch: int) -> Any:
     """Make a state that is not the initial one: that after T random inputs."""
-    memory, _, _, unroll, batched = compiled(name)
+    memory, _, _, unroll, batched, *_ = compiled(name)
     state = memory.initial_state()
     if not batch:
         return unroll(state, inputs(9, T)[0], np.zeros(T, bool))[0]
@@ -95,7 +104,7 @@ def assert_equal(ours: Any, theirs: Any) -> None:
 @every_memory
 @pytest.mark.parametrize("length", [1, T])
 def test_unroll_is_repeated_step(name: str, length: int) -> None:
-    _, _, step, unroll, _ = compiled(name)
+    step, unroll = compiled(name).step, compiled(name).unroll
     xs, starts = inputs(length, length)
     state = busy(name)
     whole, ys = unroll(state, xs, starts)
@@ -160,15 +169,10 @@ def test_not_even_nan_survives_a_start(name: str) -> None:
 
 @every_memory
 def test_no_gradient_crosses_a_start(name: str) -> None:
-    memory, params, *_ = compiled(name)
-
-    def late(state: Any, xs: Any, starts: Any) -> Any:
-        return jnp.sum(memory.unroll(params, state, xs, starts)[1][5:] ** 2)
-
-    gradient = quickly(jax.grad(late, (0, 1), allow_int=True))
+    params, gradient = compiled(name).params, compiled(name).late_gradient
     xs, _ = inputs(3, T)
     for starts, crosses in ((np.arange(T) == 5, False), (np.zeros(T, bool), True)):
-        of_state, of_xs = gradient(busy(name), xs, starts)
+        _, of_state, of_xs = gradient(params, busy(name), xs, starts)
         leaves = [x for x in jax.tree.leaves(of_state) if x.dtype == np.float32]
         early = np.concatenate([np.ravel(x) for x in (*leaves, of_xs[:5])])
         assert np.any(early) == (crosses and name != "none")
@@ -178,21 +182,17 @@ def test_no_gradient_crosses_a_start(name: str) -> None:
 @every_memory
 def test_gradients_of_parameters_come_from_after_the_start(name: str) -> None:
     memory, params = compiled(name).memory, compiled(name).params
-    xs, _ = inputs(4, T)
-
-    def late(params: Any, state: Any, xs: Any) -> Any:
-        return jnp.sum(memory.unroll(params, state, xs, np.arange(T) == 5)[1][5:] ** 2)
-
-    gradient = quickly(jax.grad(late))
+    gradient = compiled(name).late_gradient
+    xs, starts = inputs(4, T)[0], np.arange(T) == 5
     other = np.where(np.arange(T)[:, None] < 5, 2.0, xs).astype(np.float32)
-    ours = gradient(params, busy(name), xs)
-    assert_close(ours, gradient(params, memory.initial_state(), other))
+    ours, *_ = gradient(params, busy(name), xs, starts)
+    assert_close(ours, gradient(params, memory.initial_state(), other, starts)[0])
     assert all(np.any(x) for x in jax.tree.leaves(ours))
 
 
 @every_memory
 def test_long_sequences_unroll_as_they_are_stepped(name: str) -> None:
-    memory, params, *_, batched = compiled(name)
+    memory, params, _, _, batched, *_ = compiled(name)
     length = 257
     xs, starts = inputs(7, B, length)
     starts &= np.random.default_rng(8).uniform(size=starts.shape) < 0.1  # some 5 in 257
@@ -290,7 +290,7 @@ def test_the_state_keeps_its_type(name: str) -> None:
 def test_a_second_call_compiles_nothing(name: str) -> None:
     memory, traced = compiled(name).memory, []
 
-    @jax.jit
+    @quickly
     def both(params: Any, state: Any, xs: Any, starts: Any) -> Any:
         traced.append(name)
         state, _ = memory.step(params, state, xs[0], starts[0])
@@ -327,8 +327,7 @@ def test_none_passes_everything_through() -> None:
 
 @every_memory
 def test_parameters_come_from_the_key(name: str) -> None:
-    memory, params = compiled(name).memory, compiled(name).params
-    init = quickly(memory.init)
+    params, init = compiled(name).params, compiled(name).init
     again, other = (init(jax.random.key(seed), jnp.ones(D)) for seed in (0, 1))
     assert_equal(again, params)
     same = jax.tree.map(lambda x, y: bool(np.all(x == y)), params, other)

@@ -23,8 +23,9 @@ def test_notebook_is_valid_and_stored_without_outputs(path):
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_notebook_runs(path, tmp_path):
+def test_notebook_runs(path, tmp_path, monkeypatch):
     """An error in a cell fails, and so does a warning, a missing picture or a file written."""
+    monkeypatch.setenv("MEMRL_SHORT", "1")
     notebook = nbformat.read(path, as_version=4)
     # Elsewhere than in the repository: notebooks need the installed package only.
     client = NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}})

@@ -24,7 +24,7 @@ def short(monkeypatch):
 
 def test_examples_run(short):
     blocks = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
-    assert len(blocks) == 5
+    assert len(blocks) == 6
     names: dict = {"key": jax.random.key(1)}
     try:
         for block in blocks:
@@ -46,5 +46,6 @@ def test_commands_exist(capsys):
 
 
 def test_pictures_and_links_exist():
-    for target in re.findall(r"\]\(([^)h][^)]*)\)", README):
+    text = re.sub(r"```.*?```", "", README, flags=re.DOTALL)
+    for target in re.findall(r"\]\(([^)h][^)]*)\)", text):
         assert (Path(__file__).parent.parent / target).exists(), target
