@@ -28,6 +28,9 @@ from memrl_jax.types import Array, NeuralMemory
 B, D = 32, 128
 # Those that both ways to scan are timed of; the others are scanned as suits the platform.
 BOTH = ("mingru", "lru")
+# The width of all others is D, their other sizes are the defaults.
+EXTERNAL = {"slots": 128, "width": 32, "hidden": D}
+OPTIONS: dict[str, dict[str, int]] = {"ntm": EXTERNAL, "dnc": EXTERNAL}
 
 
 class Plan(NamedTuple):
@@ -42,7 +45,7 @@ class Plan(NamedTuple):
 
 THEIRS = ("GRU", "LSTM", "LRU", "FFM", "linear attention", "DeltaNet", "DeltaNet, gated")
 FULL = Plan((64, 256, 1024), (*MEMORIES, "deltanet, gated"), THEIRS, seconds=0.2, turns=5)
-QUICK = FULL._replace(names=("gru", "lstm", "mingru", "lru"), peers=())
+QUICK = FULL._replace(names=("gru", "lstm", "mingru", "lru", "ntm"), peers=())
 
 
 class Model(NamedTuple):
@@ -61,7 +64,8 @@ def ours(name: str) -> list[Model]:
         return [_ours(f"{name}, {scan}", MEMORIES[name](D, scan=scan)) for scan in scans]
     if name == "deltanet, gated":
         return [_ours(name, deltanet(D, gated=True))]
-    return [_ours(name, MEMORIES[name](**({} if name == "none" else {"features": D})))]
+    sized = {} if name == "none" else {"features": D}
+    return [_ours(name, MEMORIES[name](**sized, **OPTIONS.get(name, {})))]
 
 
 def _ours(name: str, memory: NeuralMemory) -> Model:

@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import report
-from benchmarks.results import tmaze_50
+from benchmarks.agents import tmaze_50
 from memrl_jax import cli, folder, parallel, tree
 from memrl_jax.config import Config, make, make_environment, make_network
 from memrl_jax.diagnose import delta_q

@@ -64,13 +64,13 @@ def compiled(name: str) -> Compiled:
     init = quickly(memory.init)
     params = init(jax.random.key(0), jnp.zeros(D))
     functions = memory.step, memory.unroll, jax.vmap(memory.unroll, (None, 0, 0, 0))
+    step, unroll, batched = (quickly(partial(f, params)) for f in functions)
 
     def late(params: Any, state: Any, xs: Any, starts: Any) -> Any:
         return jnp.sum(memory.unroll(params, state, xs, starts)[1][5:] ** 2)
 
     gradient = quickly(jax.grad(late, (0, 1, 2), allow_int=True))
-    of_params = (quickly(partial(f, params)) for f in functions)
-    return Compiled(memory, params, *of_params, init, gradient)
+    return Compiled(memory, params, step, unroll, batched, init, gradient)
 
 
 def inputs(seed: int, *shape: int) -> tuple[Any, Any]:

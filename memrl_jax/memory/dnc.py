@@ -162,7 +162,8 @@ class _Cell(nn.Module):
     def turn(self, state: State, seen: Any) -> tuple[State, Array]:
         controller, h = self.controller(state.controller, seen, state.reads)
         h = clipped(h)
-        after, reads = access(state.access, self.ask(h))
+        # Of what is as large as the links, only they are kept for the way back.
+        after, reads = jax.checkpoint(access)(state.access, self.ask(h))
         return State(after, reads, controller), jnp.concatenate([h, reads.reshape(-1)])
 
     def ask(self, h: Array) -> Interface:

@@ -1,0 +1,120 @@
+"""Supervised results run in their short forms, go on where they stopped, and are judged."""
+
+import json
+from types import SimpleNamespace
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from rich.console import Console
+
+from benchmarks import babi, probes, results, tasks
+from benchmarks.probes import Learner
+from memrl_jax.tasks import make_probe
+
+TINY = {"stack": Learner("frame_stack", {"features": 4, "frames": 2}, learning_rate=1e-2)}
+COPY = tasks.copy()._replace(learners=TINY)
+
+
+@pytest.fixture(autouse=True)
+def fast_compilation():
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+def stopping(*_):
+    raise KeyboardInterrupt
+
+
+def run(name, folder):
+    """Run a short form; return its report, which stands in its folder beside the curves alone."""
+    assert results.main([name, "--quick", "--out", str(folder)]) == 0
+    assert sorted(path.name for path in folder.iterdir()) == ["curves.png", "result.json"]
+    return json.loads((folder / "result.json").read_text())
+
+
+def test_short_form_of_a_task(monkeypatch, tmp_path):
+    monkeypatch.setitem(results.RESULTS, "copy", lambda *given: probes.study(lambda: COPY, *given))
+    written = run("copy", tmp_path)
+    assert (written["claims"], written["seeds"]) == ([], [0, 1])
+    assert written["configs"]["stack"]["memory_args"] == {"features": 4, "frames": 2}
+    assert all(len(values) == 2 for values in written["figures"]["stack"].values())
+
+
+def test_a_training_goes_on_where_it_was_stopped(tmp_path):
+    result = probes.shortened(COPY)
+    learner, path = result.learners["stack"], tmp_path / "stack.ckpt"
+    probe = make_probe(result.task, probes.memory(learner), learner.width)
+    impatient: Any = SimpleNamespace(print=stopping)
+    with pytest.raises(KeyboardInterrupt):
+        probes.train(result, learner, probe, path, impatient)
+    stopped = probes.train(result, learner, probe, path, Console())
+    whole = probes.train(result, learner, probe, tmp_path / "other.ckpt", Console())
+    assert len(whole.errors) == 2
+    assert stopped.errors == whole.errors
+    same = jax.tree.map(np.array_equal, stopped.carry[1], whole.carry[1])
+    assert all(jax.tree.leaves(same))
+    with pytest.raises(ValueError, match="begun with other settings"):
+        probes.train(result, learner._replace(batch_size=2), probe, path, Console())
+
+
+def test_heads_begin_at_the_first_slot():
+    args = {"features": 2, "slots": 4, "width": 2, "hidden": 2}
+    x = np.zeros(3, np.float32)
+    for first_slot in (False, True):
+        memory = probes.memory(Learner("ntm", args, first_slot=first_slot))
+        weights = memory.init(jax.random.key(0), x)["params"]["first_weights"]
+        assert np.all(jax.nn.softmax(weights)[:, 0] > 0.99) == first_slot
+
+
+@pytest.mark.parametrize(("wrong", "reached"), [(0.05, True), (0.15, False)])
+def test_copy_is_judged_by_four_of_five_seeds(wrong, reached):
+    figures = {
+        "NTM": {
+            "lengths 1-20: wrong bits": np.array([0, 0, wrong, 9, 0]),
+            "length 100: % wrong": np.array([9, 9, 9, 0.5, 9]),
+        }
+    }
+    assert [claim.reached for claim in COPY.claims(figures)] == [reached, True]
+
+
+def test_short_form_of_babi(tmp_path):
+    written = run("babi", tmp_path)
+    done = written["tasks"]["1"]
+    assert done["best"] == done["errors"][int(np.argmin(done["losses"]))]
+    assert done["median"] == pytest.approx(np.mean(done["errors"]))
+
+
+def test_babi_needs_the_original_files(monkeypatch, tmp_path, capsys):
+    monkeypatch.delenv("MEMRL_BABI", raising=False)
+    assert results.main(["babi", "--out", str(tmp_path)]) == 2
+    assert capsys.readouterr().err.startswith("benchmarks.results: MEMRL_BABI: set this to")
+
+
+def test_babi_goes_on_with_the_tasks_that_are_left(monkeypatch, tmp_path):
+    def learn(task, plan):
+        return {"best": 1.0 * task, "median": 2.0, "seconds": 3.0}
+
+    monkeypatch.setattr(babi, "learn", learn)
+    load: Any = int
+    plan = babi.short()._replace(load=load, tasks=(15, 1))
+    kept = tmp_path / "tasks.json"
+    first = babi.learned(plan, kept, Console())
+    assert [done["best"] for done in first.values()] == [1.0, 15.0]
+    monkeypatch.setattr(babi, "learn", stopping)
+    assert babi.learned(plan, kept, Console()) == first
+    with pytest.raises(KeyboardInterrupt):
+        babi.learned(plan._replace(tasks=(1, 15, 4)), kept, Console())
+    with pytest.raises(ValueError, match="begun with other settings"):
+        babi.learned(plan._replace(restarts=3), kept, Console())
+
+
+def test_babi_is_judged_by_the_mean_of_all_tasks():
+    published = {str(task): {"best": x, "median": 50.0} for task, x in babi.PAPER.items()}
+    judged = babi.claims(published)
+    assert all(claim.reached for claim in judged)
+    assert judged[0].figure == "13.83"
+    assert not babi.claims(published | {"2": {"best": 30.0}})[0].reached
+    assert not babi.claims(published | {"15": {"best": 1.0}})[3].reached
