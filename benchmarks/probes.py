@@ -1,9 +1,10 @@
 """Results of neural memories that learn a task under supervision, all seeds in one program.
 
-A training that is interrupted goes on: its state and its curve are kept in the result's folder,
-which only what is finished leaves.
+A training that is interrupted goes on: until all are done, their states and curves are kept in
+`runs/` of the result's folder.
 """
 
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -69,15 +70,15 @@ class Trained(NamedTuple):
 def study(make: Callable[[], Result], console: Console, place: Path, quick: bool) -> Findings:
     """Train and test the memories of a result; draw their curves."""
     result = shortened(make()) if quick else make()
-    learned, figures = {}, {}
+    learned, figures, kept = {}, {}, place / "runs"
+    kept.mkdir(exist_ok=True)
     for label, learner in result.learners.items():
         console.print(f"{label}: {learner.sequences:,} sequences, {result.seeds} seeds")
         probe = make_probe(result.task, memory(learner), learner.width)
-        learned[label] = train(result, learner, probe, place / f"{label}.ckpt", console)
+        learned[label] = train(result, learner, probe, kept / f"{label}.ckpt", console)
         figures[label] = tested(result, probe, learned[label].carry[1])
     draw(result, learned, place / "curves.png")
-    for label in learned:
-        (place / f"{label}.ckpt").unlink()
+    shutil.rmtree(kept)
     figured = {k: {n: x.round(3).tolist() for n, x in of.items()} for k, of in figures.items()}
     return Findings(
         title=result.title,

@@ -12,7 +12,7 @@ from memrl_jax.tasks import copy as copying
 
 def copy() -> Result:
     ntm = Learner("ntm", {"features": 100, "controller": "feedforward"}, first_slot=True)
-    learners = {"NTM": ntm, "LSTM": Learner("lstm", {"features": 256})}
+    learners = {"NTM": ntm, "LSTM": Learner("lstm", {"features": 64})}
     tests = {
         "lengths 1-20": Test(copying(), 200),
         "length 100": Test(copying(length=100, shortest=100), 20),
@@ -31,23 +31,32 @@ def copy() -> Result:
 
 def recall() -> Result:
     tests = {
-        "up to 6 items": Test(associative_recall(6), 200),
+        "2-6 items": Test(associative_recall(6), 200),
         "12 items": Test(associative_recall(12, fewest=12), 200),
     }
+    dnc = {"features": 64, "hidden": 64, "slots": 64, "width": 20, "read_heads": 1}
+    ntm = {"features": 100, "controller": "feedforward"}
     learners = {
-        "DNC": Learner("dnc", {"features": 100, "hidden": 100}),
-        "NTM": Learner("ntm", {"features": 100, "controller": "feedforward"}),
-        "LSTM": Learner("lstm", {"features": 256}),
+        "DNC": Learner("dnc", dnc, sequences=50_000),
+        "NTM": Learner("ntm", ntm, sequences=50_000, first_slot=True),
+        "LSTM": Learner("lstm", {"features": 64}, sequences=50_000),
     }
 
     def claims(figures: Figures) -> list[Claim]:
-        found = {}
-        for name in ("DNC", "NTM"):
-            known, more = (figures[name][f"{test}: % wrong"].min() for test in tests)
-            found[name] = known, more
-        return []
+        # In the paper an NTM is nearly perfect up to 12 items.
+        best = {
+            (name, test): float(np.min(figures[name][f"{test}: wrong bits"]))
+            for name in ("DNC", "NTM")
+            for test in tests
+        }
+        return [
+            Claim(f"{name}: < 1 of 18 bits wrong at {test}, best seed", f"{x:.2f}", x < 1)
+            for (name, test), x in best.items()
+        ]
 
-    return Result("Associative recall", associative_recall(6), tests, learners, claims)
+    return Result(
+        "Associative recall, 2 to 6 items", associative_recall(6), tests, learners, claims
+    )
 
 
 RESULTS: dict[str, Callable[[], Result]] = {"copy": copy, "associative-recall": recall}

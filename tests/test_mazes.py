@@ -538,7 +538,7 @@ def test_unknown_tasks_are_named():
     [
         ("OriginalMaze", {}, "path: '' names no folder with oh2016_maps.npz"),
         ("OriginalMaze", {"path": "nowhere"}, "path: 'nowhere' has no file oh2016_maps.npz"),
-        ("IMaze", {"lengths": [5, 2]}, "lengths: 2 is below 3"),
+        ("IMaze", {"lengths": (5, 2)}, "lengths: 2 is below 3"),
         ("IMaze", {"lengths": ()}, "lengths: "),
         ("IMaze", {"length": 5}, "environment_args: length=5 .* did you mean 'lengths'"),
         ("IMaze", {"lengths": (5,), "rows": 2}, "rows: 2 is below 3"),

@@ -41,8 +41,8 @@ ARGS: dict[str, Any] = {
 # The share of answers that has to be right, of four symbols; an average of all inputs mixes the
 # first with those after it, and takes larger steps to be told apart.
 FLOORS, RATES = {"memory_trace": 0.6}, {"memory_trace": 1e-2}
-# Fewer where updates take long and teach much.
-UPDATES = dict.fromkeys(("memn2n", "kv_memory", "rmqn", "frmqn"), 200)
+# Fewer where updates take long and teach much, more where one of the seeds is slow.
+UPDATES = {"ffm": 500} | dict.fromkeys(("memn2n", "kv_memory", "rmqn", "frmqn"), 200)
 REMEMBER = [name for name in MEMORIES if name != "none"]
 
 
