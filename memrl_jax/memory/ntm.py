@@ -161,8 +161,8 @@ class _Cell(nn.Module):
 
     def setup(self) -> None:
         count = self.read_heads + self.write_heads
-        self.aims = nn.Dense(count * (self.width + 2 * self.shifts + 4))
-        self.writes = nn.Dense(2 * self.write_heads * self.width)
+        self.sizes = count * (self.width + 2 * self.shifts + 4), 2 * self.write_heads * self.width
+        self.asks = nn.Dense(sum(self.sizes))
         self.out = nn.Dense(self.features)
         learned = nn.initializers.normal(0.5)
         self.first_weights = self.param("first_weights", learned, (count, self.slots), jnp.float32)
@@ -183,9 +183,10 @@ class _Cell(nn.Module):
 
     def ask(self, h: Array) -> tuple[Heads, Array, Array]:
         """Ask the controller where all heads are to go, and what to erase and to add."""
+        aims, writes = jnp.split(self.asks(h), self.sizes[:1])
         ends = np.cumsum([self.width, 1, 1, 2 * self.shifts + 1])
-        heads = jnp.split(self.aims(h).reshape(len(self.first_weights), -1), ends, axis=-1)
-        erase, add = clipped(self.writes(h)).reshape(2, self.write_heads, self.width)
+        heads = jnp.split(aims.reshape(len(self.first_weights), -1), ends, axis=-1)
+        erase, add = clipped(writes).reshape(2, self.write_heads, self.width)
         return activated(*heads), nn.sigmoid(erase), jnp.tanh(add)
 
     def say(self, told: Array) -> Array:
