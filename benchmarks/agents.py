@@ -11,9 +11,19 @@ from memrl_jax.memory import MEMORIES
 from memrl_jax.statistics import iqm
 
 
+def alone(preset: str, environment: str, args: dict[str, int], steps: int) -> memrl_jax.Config:
+    """Leave it to the memory: the previous action and reward, in which a bit can be kept, go."""
+    return memrl_jax.presets[preset].replace(
+        environment=environment,
+        environment_args=args,
+        total_steps=steps,
+        previous_action=False,
+        previous_reward=False,
+    )
+
+
 def tmaze() -> Result:
-    drqn = memrl_jax.presets["drqn"].replace(environment="TMaze", total_steps=60_000)
-    drqn = drqn.replace(previous_action=False, previous_reward=False)
+    drqn = alone("drqn", "TMaze", {}, 60_000)
 
     def claims(returns: Returns) -> list[Claim]:
         # Only the right arm gives a return above zero.
@@ -31,14 +41,7 @@ def tmaze() -> Result:
 
 
 def tmaze_50() -> Result:
-    r2d2 = memrl_jax.presets["r2d2"].replace(
-        environment="TMaze",
-        environment_args={"corridor": 50},
-        memory_args={"horizon": 100},
-        total_steps=300_000,
-        previous_action=False,
-        previous_reward=False,
-    )
+    r2d2 = alone("r2d2", "TMaze", {"corridor": 50}, 300_000).replace(memory_args={"horizon": 100})
     # Long enough to hold an episode from the cue to the choice wherever it begins.
     agent = r2d2.agent.replace(window=100, updates=4, learning_rate=5e-4, decay_updates=5_900.0)
     r2d2 = r2d2.replace(agent=agent)
@@ -52,13 +55,7 @@ def tmaze_50() -> Result:
 
 
 def tmaze_20() -> Result:
-    drqn = memrl_jax.presets["drqn"].replace(
-        environment="TMaze",
-        environment_args={"corridor": 20},
-        total_steps=80_000,
-        previous_action=False,
-        previous_reward=False,
-    )
+    drqn = alone("drqn", "TMaze", {"corridor": 20}, 80_000)
     # Whoever walks at random never comes to the junction; whoever hardly explores comes there as
     # soon as going on seems best. Windows are long enough to hold a whole episode of 21 actions.
     agent = drqn.agent.replace(
@@ -100,13 +97,8 @@ def tmaze_20() -> Result:
 
 
 def memory_chain_30() -> Result:
-    r2d2 = memrl_jax.presets["r2d2"].replace(
-        environment="MemoryChain-bsuite",
-        environment_args={"memory_length": 30},
-        memory_args={"horizon": 60},
-        total_steps=150_000,
-        previous_action=False,
-        previous_reward=False,
+    r2d2 = alone("r2d2", "MemoryChain-bsuite", {"memory_length": 30}, 150_000).replace(
+        memory_args={"horizon": 60}
     )
     r2d2 = r2d2.replace(
         agent=r2d2.agent.replace(updates=4, learning_rate=5e-4, decay_updates=2_900.0)
@@ -154,13 +146,7 @@ def cartpole_positions() -> Result:
 
 
 def memory_chain() -> Result:
-    drqn = memrl_jax.presets["drqn"].replace(
-        environment="MemoryChain-bsuite",
-        environment_args={"memory_length": 10},
-        total_steps=60_000,
-        previous_action=False,
-        previous_reward=False,
-    )
+    drqn = alone("drqn", "MemoryChain-bsuite", {"memory_length": 10}, 60_000)
     runs = {"DRQN": drqn, "memoryless": memoryless(drqn)}
 
     def claims(returns: Returns) -> list[Claim]:
@@ -179,13 +165,7 @@ def memory_chain() -> Result:
 
 
 def memories() -> Result:
-    drqn = memrl_jax.presets["drqn"].replace(
-        environment="MemoryChain-bsuite",
-        environment_args={"memory_length": 5},
-        total_steps=40_000,
-        previous_action=False,
-        previous_reward=False,
-    )
+    drqn = alone("drqn", "MemoryChain-bsuite", {"memory_length": 5}, 40_000)
     # The cue is 5 steps back when it is asked for; what is stacked has to reach it.
     args = {"frame_stack": {"features": 16, "frames": 6}}
     runs = {name: drqn.replace(memory=name, memory_args=args.get(name, {})) for name in MEMORIES}

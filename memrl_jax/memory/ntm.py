@@ -13,7 +13,7 @@ from memrl_jax.memory.controller import CONTROLLERS, Controller, clipped, from_c
 from memrl_jax.types import Array, NeuralMemory
 
 CONSTANT = 1e-6  # what every cell of the memory holds at an episode's start
-TINY = 1e-16  # squared lengths, below which directions count less and less
+TINY = 1e-16  # below it, squared lengths count less and less, and weights as nothing
 
 
 class State(NamedTuple):
