@@ -61,8 +61,21 @@ def features(spec: Discrete | Continuous, x: Array, batch_axes: int) -> Array:
     scale = 1 / 255 if x.dtype == jnp.uint8 else 1.0
     x = x.astype(jnp.float32) * scale
     if x.ndim - batch_axes == 3:
-        x = nn.relu(nn.Conv(16, (3, 3))(x))
+        x = nn.relu(nn.Conv(16, (3, 3), conv_general_dilated=shifted_products)(x))
     return x.reshape(*batch, -1)
+
+
+def shifted_products(x: Array, kernel: Array, *_: Any, **__: Any) -> Array:
+    """Convolve images [B, H, W, C] with an odd kernel [h, w, C, D], padded to the same size.
+
+    As one matrix product with the shifted images side by side: inside a loop on a CPU its gradient
+    takes a tenth of the time of `jax.lax.conv_general_dilated`'s.
+    """
+    height, width = x.shape[-3:-1]
+    h, w, channels, features = kernel.shape
+    x = jnp.pad(x, ((0, 0), (h // 2, h // 2), (w // 2, w // 2), (0, 0)))
+    shifted = [x[:, i : i + height, j : j + width] for i in range(h) for j in range(w)]
+    return jnp.concatenate(shifted, axis=-1) @ kernel.reshape(h * w * channels, features)
 
 
 class MLP(nn.Module):
