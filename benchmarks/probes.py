@@ -23,7 +23,6 @@ from memrl_jax.memory import MEMORIES
 from memrl_jax.tasks import Probe, Task, make_probe
 from memrl_jax.types import Array, Key, NeuralMemory
 
-AT_FIRST = 10.0  # logits of where heads begin, which are otherwise near zero
 Figures = Mapping[str, Mapping[str, np.ndarray]]  # label -> name -> [seeds]
 
 
@@ -37,7 +36,6 @@ class Learner(NamedTuple):
     learning_rate: float = 1e-3
     max_gradient_norm: float = 10.0
     width: int = 64  # of the layer before the memory
-    first_slot: bool = False  # an NTM's heads begin at its first slot, not all over the memory
 
 
 class Test(NamedTuple):
@@ -92,14 +90,7 @@ def study(make: Callable[[], Result], console: Console, place: Path, quick: bool
 
 def memory(learner: Learner) -> NeuralMemory:
     """Make what is to learn."""
-    made = MEMORIES[learner.memory](**learner.memory_args)
-
-    def init(key: Key, x: Array) -> Any:
-        weights = made.init(key, x)["params"]
-        at_first = weights["first_weights"].at[:, 0].add(AT_FIRST)
-        return {"params": {**weights, "first_weights": at_first}}
-
-    return made._replace(init=init) if learner.first_slot else made
+    return MEMORIES[learner.memory](**learner.memory_args)
 
 
 def train(result: Result, learner: Learner, probe: Probe, path: Path, console: Console) -> Trained:

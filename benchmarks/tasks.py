@@ -11,7 +11,7 @@ from memrl_jax.tasks import copy as copying
 
 
 def copy() -> Result:
-    ntm = Learner("ntm", {"features": 100, "controller": "feedforward"}, first_slot=True)
+    ntm = Learner("ntm", {"features": 100, "controller": "feedforward"})
     learners = {"NTM": ntm, "LSTM": Learner("lstm", {"features": 64})}
     tests = {
         "lengths 1-20": Test(copying(), 200),
@@ -38,7 +38,7 @@ def recall() -> Result:
     ntm = {"features": 100, "controller": "feedforward"}
     learners = {
         "DNC": Learner("dnc", dnc, sequences=50_000),
-        "NTM": Learner("ntm", ntm, sequences=50_000, first_slot=True),
+        "NTM": Learner("ntm", ntm, sequences=50_000),
         "LSTM": Learner("lstm", {"features": 64}, sequences=50_000),
     }
 

@@ -209,14 +209,15 @@ def test_addresses_have_finite_gradients_in_an_empty_memory() -> None:
         assert all(np.isfinite(g).all() for g in gradients)
 
 
-def test_the_ntm_learns_where_it_begins() -> None:
+def test_the_ntm_begins_at_its_first_slot_and_learns_where_to() -> None:
     memory = MEMORIES["ntm"](4, slots=5, width=3, hidden=4)
     params = memory.init(jax.random.key(0), jnp.zeros(2))
+    assert np.all(jax.nn.softmax(params["params"]["first_weights"])[:, 0] > 0.99)
     first = memory.inspect(params, memory.initial_state(), jnp.ones(2), jnp.array(False))
     assert first["memory"].shape == (5, 3)
     for name in ("read", "write"):
         assert_close(first[name].sum(axis=-1), 1)
-    elsewhere = {"params": params["params"] | {"first_weights": 5 * jnp.eye(2, 5)}}
+    elsewhere = {"params": params["params"] | {"first_weights": 10 * jnp.eye(2, 5, 1)}}
     other = memory.inspect(elsewhere, memory.initial_state(), jnp.ones(2), jnp.array(False))
     assert np.abs(other["read"] - first["read"]).max() > 0.1
     state, _ = memory.step(params, memory.initial_state(), jnp.ones(2), jnp.array(False))

@@ -60,15 +60,6 @@ def test_a_training_goes_on_where_it_was_stopped(tmp_path):
         probes.train(result, learner._replace(batch_size=2), probe, path, Console())
 
 
-def test_heads_begin_at_the_first_slot():
-    args = {"features": 2, "slots": 4, "width": 2, "hidden": 2}
-    x = np.zeros(3, np.float32)
-    for first_slot in (False, True):
-        memory = probes.memory(Learner("ntm", args, first_slot=first_slot))
-        weights = memory.init(jax.random.key(0), x)["params"]["first_weights"]
-        assert np.all(jax.nn.softmax(weights)[:, 0] > 0.99) == first_slot
-
-
 @pytest.mark.parametrize(("wrong", "reached"), [(0.05, True), (0.15, False)])
 def test_copy_is_judged_by_four_of_five_seeds(wrong, reached):
     figures = {

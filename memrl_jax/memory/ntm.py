@@ -10,9 +10,10 @@ from flax import linen as nn
 from memrl_jax import tree
 from memrl_jax.checks import at_least, known, positive
 from memrl_jax.memory.controller import CONTROLLERS, Controller, clipped, from_controlled
-from memrl_jax.types import Array, NeuralMemory
+from memrl_jax.types import Array, Key, NeuralMemory
 
 CONSTANT = 1e-6  # what every cell of the memory holds at an episode's start
+AT_FIRST = 10.0  # by how much the logit of the first slot, where heads begin, is above the others
 TINY = 1e-16  # below it, squared lengths count less and less, and weights as nothing
 
 
@@ -164,10 +165,9 @@ class _Cell(nn.Module):
         self.sizes = count * (self.width + 2 * self.shifts + 4), 2 * self.write_heads * self.width
         self.asks = nn.Dense(sum(self.sizes))
         self.out = nn.Dense(self.features)
-        learned = nn.initializers.normal(0.5)
-        self.first_weights = self.param("first_weights", learned, (count, self.slots), jnp.float32)
-        shape = self.read_heads, self.width
-        self.first_reads = self.param("first_reads", learned, shape, jnp.float32)
+        self.first_weights = self.param("first_weights", first_slot, (count, self.slots))
+        normal, shape = nn.initializers.normal(0.5), (self.read_heads, self.width)
+        self.first_reads = self.param("first_reads", normal, shape, jnp.float32)
 
     def look(self, x: Array) -> tuple[Array, ...]:
         return self.controller.look(x)
@@ -191,6 +191,14 @@ class _Cell(nn.Module):
 
     def say(self, told: Array) -> Array:
         return clipped(self.out(told))
+
+
+def first_slot(key: Key, shape: tuple[int, int]) -> Array:
+    """Draw logits [heads, slots] of where heads begin: all at the first slot, from where they move.
+
+    Heads that begin all over the memory have to be taught to gather first.
+    """
+    return nn.initializers.normal(0.5)(key, shape, jnp.float32).at[:, 0].add(AT_FIRST)
 
 
 def activated(key: Array, strength: Array, gate: Array, shift: Array, sharpness: Array) -> Heads:
@@ -218,9 +226,10 @@ def ntm(
 
     Heads find slots by content and by moving up to `shifts` slots from where they were; reads see
     the matrix as it was before this step's write. At an episode's start it is constant, which
-    trains fastest (Collier & Beel 2018), and where heads then are, is learned. `controller` is
-    "lstm" or "feedforward", of `hidden` units. What it says is kept within -20 and 20, and so is
-    the output. Raises ValueError for sizes below 1, `shifts` below 0 and an unknown `controller`.
+    trains fastest (Collier & Beel 2018), and heads are at its first slot, until they learn to begin
+    elsewhere. `controller` is "lstm" or "feedforward", of `hidden` units. What it says is kept
+    within -20 and 20, and so is the output. Raises ValueError for sizes below 1, `shifts` below 0
+    and an unknown `controller`.
     Graves et al. (2014), section 3.
     """
     positive("features", features)
