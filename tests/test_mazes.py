@@ -553,6 +553,14 @@ def test_mistakes_are_named(name, options, message):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("options, limit", [({}, 50), ({"large": True}, 100)])
+def test_large_mazes_leave_twice_the_time(options, limit, monkeypatch):
+    monkeypatch.setattr(random_mazes, "random_maps", lambda *_: mazes(*KINDS[0])[2])
+    for name in ("SingleGoal", "SequentialGoals"):
+        assert ENVIRONMENTS[name](**options).horizon == limit
+        assert ENVIRONMENTS[name](**options, max_steps_in_episode=7).horizon == 7
+
+
 def test_a_file_of_another_kind_is_named(tmp_path):
     (tmp_path / "oh2016_tasks.json").write_text("{}")
     (tmp_path / "oh2016_maps.npz").write_bytes(b"no")

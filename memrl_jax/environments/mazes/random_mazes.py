@@ -32,7 +32,7 @@ def single_goal(
     large: bool = False,
     unseen: bool = False,
     mazes: int = 1000,
-    max_steps_in_episode: int = 50,
+    max_steps_in_episode: int | None = None,
     rows: int = 6,
     columns: int = 7,
 ) -> Environment:
@@ -40,14 +40,14 @@ def single_goal(
 
     Cyan pays 1 and red -1. With the `indicator`, a block that the agent crosses at the beginning,
     this is so if it is lime, and if it is yellow it is the other way round. Both end the episode;
-    every other step pays -2 / `max_steps_in_episode` (the paper: 50 steps, 100 in `large` mazes).
+    every other step pays -2 / `max_steps_in_episode`: by default 50, and 100 in `large` mazes.
     See `random_maps` for the mazes; `unseen` are others of the same kind.
     """
     sides, walls = SINGLE[large, indicator]
     maps = random_maps(int(unseen), mazes, sides, walls, indicator)
     right, wrong = (1, 2) if indicator else (2, 1)
     goals = choice(right, wrong) + choice(right=5, wrong=4)
-    return maze(maps, priced(goals, max_steps_in_episode), rows, columns)
+    return maze(maps, priced(goals, _limit(max_steps_in_episode, large)), rows, columns)
 
 
 def sequential_goals(
@@ -55,7 +55,7 @@ def sequential_goals(
     large: bool = False,
     unseen: bool = False,
     mazes: int = 1000,
-    max_steps_in_episode: int = 50,
+    max_steps_in_episode: int | None = None,
     rows: int = 6,
     columns: int = 7,
 ) -> Environment:
@@ -63,14 +63,18 @@ def sequential_goals(
 
     Red and then cyan pays 0.5 and 1, the other order -0.5 and -1. With the `indicator`, this is so
     if it is lime, and if it is yellow it is the other way round. The second goal ends the episode;
-    every other step pays -2 / `max_steps_in_episode` (the paper: 50 steps, 100 in `large` mazes).
+    every other step pays -2 / `max_steps_in_episode`: by default 50, and 100 in `large` mazes.
     See `random_maps` for the mazes; `unseen` are others of the same kind.
     """
     sides, walls = SEQUENTIAL[large, indicator]
     maps = random_maps(int(unseen), mazes, sides, walls, indicator)
     first, second = (2, 1) if indicator else (1, 2)
     goals = order(first, second) + order(4, 5)
-    return maze(maps, priced(goals, max_steps_in_episode), rows, columns)
+    return maze(maps, priced(goals, _limit(max_steps_in_episode, large)), rows, columns)
+
+
+def _limit(steps: int | None, large: bool) -> int:
+    return (100 if large else 50) if steps is None else steps
 
 
 def random_maps(
