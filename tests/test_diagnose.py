@@ -159,7 +159,8 @@ def test_nothing_reaches_across_a_start(table):
     values = np.asarray(table(gru(4), STARTS))
     before = 17 if table is recalled else 18  # erasing just before the start changes nothing
     across = (T_OF >= 18) & (before >= T_OF - K_OF) & (K_OF <= T_OF)
-    assert not values[across].any()
+    # A row of an erased batch may round unlike the same row by itself.
+    assert np.abs(values[across]).max() <= (0 if table is recalled else 1e-6)
     within = (K_OF <= T_OF) & ~across
     if table is erased:
         within &= T_OF > K_OF  # at the beginning there is nothing to erase
