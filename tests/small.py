@@ -1,6 +1,17 @@
 """The smallest run that learns anything: seconds to compile, milliseconds to train."""
 
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
 import memrl_jax
+from memrl_jax.types import Segment, TimeStep
+
+# Compiles in a third of the time; for what is run for moments.
+quickly = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 SMALL = memrl_jax.presets["drqn"].replace(
     environment="TMaze",
@@ -12,3 +23,20 @@ SMALL = memrl_jax.presets["drqn"].replace(
         window=4, batch_size=4, capacity=160, learning_starts=80, target_period=5
     ),
 )
+
+
+def random_segment(config: Any, memory: Any) -> Segment:
+    """Make up what two environments with two observed numbers and four actions could have given."""
+    rng = np.random.default_rng(0)
+    shape = config.rollout_length + 1, config.environments
+    start = rng.uniform(size=shape) < 0.2
+    fields: dict[str, Any] = dict(
+        observation=rng.normal(size=(*shape, 2)).astype(np.float32),
+        action=rng.integers(4, size=shape, dtype=np.int32),
+        reward=rng.normal(size=shape).astype(np.float32),
+        discount=np.ones(shape, np.float32),
+        start=start,
+        last=np.roll(start, -1, axis=0),
+    )
+    timestep = TimeStep(**{name: jnp.asarray(value) for name, value in fields.items()})
+    return Segment(memory, timestep, timestep.action[:-1], ())

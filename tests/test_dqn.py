@@ -12,11 +12,11 @@ import memrl_jax
 from memrl_jax import tree
 from memrl_jax.agents import DQNConfig, R2D2Config
 from memrl_jax.agents.dqn import burn_in, epsilon, epsilon_greedy, priority, q_loss, targets
-from memrl_jax.config import make_environment, make_network, make_replay
+from memrl_jax.config import make_agent, make_environment, make_network, make_replay
 from memrl_jax.environments import batch
 from memrl_jax.rollout import initial, rollout
 from memrl_jax.types import Network, Sample, Segment, TimeStep
-from tests.small import SMALL
+from tests.small import SMALL, quickly, random_segment
 
 # Computed once with rlax 0.1.9 in double precision: three series [3, T = 12], of 4 actions.
 GOLDEN = dict(np.load(Path(__file__).parent / "data" / "q_learning.npz"))
@@ -229,11 +229,22 @@ def test_every_part_of_r2d2_can_be_switched_off_alone(switch):
     agent = memrl_jax.presets["r2d2"].agent.replace(
         window=4, burn_in=4, batch_size=4, capacity=160, learning_starts=80, n_step=2
     )
-    config = SMALL.replace(agent=agent.replace(**switch), total_steps=160)
-    state, metrics = jax.jit(memrl_jax.make_train(config))(jax.random.key(0))
-    assert np.all(np.isfinite(metrics["loss_sum"])) and metrics["loss_sum"].shape == (10,)
-    learner = state.agent.learner
-    assert int(learner.updates) == 10 * config.agent.updates
+    config = SMALL.replace(agent=agent.replace(**switch))
+    made = make_agent(config, make_environment(config))
+    segment = random_segment(config, made.initial_memory(config.environments))
+
+    @quickly
+    def learn(key):
+        begun = made.init(key, tree.at(segment.timestep, 0))
+        fill = jax.lax.scan(lambda s, _: (made.observe(s, segment), None), begun, length=10)
+        return jax.lax.scan(
+            lambda s, key: made.learn(key, s, segment), fill[0], jax.random.split(key, 5)
+        )
+
+    state, metrics = learn(jax.random.key(0))
+    assert np.all(np.isfinite(metrics["loss_sum"])) and metrics["loss_sum"].shape == (5,)
+    learner = state.learner
+    assert int(learner.updates) == 5 * config.agent.updates
     moved = [
         not np.array_equal(x, y)
         for x, y in zip(
