@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from benchmarks import babi, imaze, probes, results, tasks
+from benchmarks import babi, mazes, probes, results, tasks
 from benchmarks.probes import Learner
 from memrl_jax.tasks import make_probe
 
@@ -72,29 +72,29 @@ def test_copy_is_judged_by_four_of_five_seeds(wrong, reached):
 
 
 def test_short_form_of_the_imaze(monkeypatch, tmp_path):
-    whole = imaze.imaze()
-    config = whole.runs["MQN"].replace(
+    plan = mazes.imaze()
+    config = plan.result.runs["MQN"].replace(
         memory_args={"features": 4, "frames": 3}, encoder=(4,), total_steps=2_000
     )
     agent = config.agent.replace(window=6, batch_size=2, capacity=400, learning_starts=0)
-    small = whole._replace(runs={"MQN": config.replace(agent=agent)})
-    monkeypatch.setattr(imaze, "imaze", lambda: small)
-    monkeypatch.setattr(imaze, "LENGTHS", (3, 4))
-    monkeypatch.setattr(imaze, "HORIZON", 6)
+    result = plan.result._replace(runs={"MQN": config.replace(agent=agent)})
+    small = plan._replace(result=result, places=(3, 4))
+    monkeypatch.setitem(results.RESULTS, "imaze", lambda *given: mazes.study(lambda: small, *given))
+    monkeypatch.setattr(mazes, "HORIZON", 6)
     assert results.main(["imaze", "--quick", "--out", str(tmp_path)]) == 0
-    assert len(list(tmp_path.glob("*.png"))) == 2
+    assert sorted(path.stem for path in tmp_path.glob("*.png")) == ["curves", "success"]
     written = json.loads((tmp_path / "result.json").read_text())
-    assert (written["lengths"], written["claims"]) == ([3, 4], [])
+    assert (written["places"], written["claims"]) == ([3, 4], [])
     assert np.shape(written["success"]["MQN"]) == (2, 2)
 
 
 def test_the_imaze_is_judged_at_trained_lengths_and_beyond():
-    row = {5: 0.96, 7: 0.97, 9: 0.95, 15: 0.2, 20: 0.2, 30: 0.2, 40: 0.91}
-    rates = np.array([list(row.values())] * 2)
-    blind = np.where(np.array(imaze.LENGTHS) < 12, 1.0, 0.5) * np.ones((2, 1))
+    judge = mazes.imaze().result.claims
+    rates = np.array([[0.96, 0.97, 0.95, 0.2, 0.2, 0.2, 0.91]] * 2)  # at 5, 7, 9, 15, ... 40
+    blind = np.where(np.array(mazes.LENGTHS) < 12, 1.0, 0.5) * np.ones((2, 1))
     agents = {"MQN": rates, "RMQN": rates, "FRMQN": rates, "DQN, 12 frames": blind}
-    assert all(claim.reached for claim in imaze.judge(agents))
-    known, far, *rest = imaze.judge(agents | {"MQN": 0.98 * rates, "DQN, 12 frames": rates})
+    assert all(claim.reached for claim in judge(agents))
+    known, far, *rest = judge(agents | {"MQN": 0.98 * rates, "DQN, 12 frames": rates})
     assert (known.figure, far.figure, rest[-1].figure) == ("0.931", "0.892", "0.910")
     assert not known.reached and not far.reached and not rest[-1].reached
 

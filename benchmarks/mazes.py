@@ -1,0 +1,177 @@
+"""Mazes of Oh et al. (2016): agents learn in some and play in others as well.
+
+A grid-world with the maps, actions and rewards of the tasks, not Minecraft and its pixels.
+"""
+
+import json
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from rich.console import Console
+
+import memrl_jax
+from benchmarks import runs
+from benchmarks.findings import Claim, Findings
+from memrl_jax import checkpoint, commands, diagnose, experiment, parallel, plot
+from memrl_jax.config import make, make_environment, to_json
+from memrl_jax.environments.mazes import success
+from memrl_jax.folder import checkpoints
+from memrl_jax.program import make_program
+from memrl_jax.types import Array, Key, State
+
+TRAINED = 5, 7, 9
+LENGTHS = *TRAINED, 15, 20, 30, 40
+HORIZON = 100  # steps to play in, as in the paper; to learn in, there are 50
+FRAMES = 50  # that memories hold when they play, as in the paper
+
+
+class Plan(NamedTuple):
+    """Agents to train, and where they then play."""
+
+    result: runs.Result  # its claims are made of rates of success [seeds, places]
+    places: tuple[Any, ...]
+    at: Callable[[memrl_jax.Config, Any], memrl_jax.Config]  # a run's config, a place
+    draw: Callable[..., None] | None = None  # places, rates of success, file
+
+
+def study(plan: Callable[[], Plan], console: Console, place: Path, quick: bool) -> Findings:
+    """Train the agents, then let them play in all places; draw what came of it."""
+    result, places, at, draw = plan()
+    result = runs.shortened(result) if quick else result
+    began = time.perf_counter()
+    with tempfile.TemporaryDirectory() as scratch:
+        series, _ = runs.train(result, Path(scratch), console)
+        found = {label: rates(str(Path(scratch) / label), places, at) for label in result.runs}
+    minutes = (time.perf_counter() - began) / 60
+    plot.curves(series, place / "curves.png", title=result.title, reference=result.reference)
+    if draw:
+        draw(places, found, place / "success.png")
+    figures = {
+        "places": places,
+        "success": {label: x.round(4).tolist() for label, x in found.items()},
+        "episodes": runs.EPISODES,
+        "seeds": list(range(result.seeds)),
+    }
+    configs = {label: json.loads(to_json(config)) for label, config in result.runs.items()}
+    table = commands.table({label: by_place(places, x) for label, x in found.items()})
+    claims = [] if quick else result.claims(found)
+    return Findings(result.title, claims, figures, minutes, configs, table)
+
+
+def by_place(places: tuple[Any, ...], rates: np.ndarray) -> dict[str, np.ndarray]:
+    """Turn rates of success [seeds, places] into columns."""
+    return {str(at): x for at, x in zip(places, rates.T, strict=True)}
+
+
+def rates(folder: str, places: tuple[Any, ...], at: Callable) -> np.ndarray:
+    """Return the success of every seed of a run in every place, [S, places]."""
+    _, config, run = experiment.read(folder)
+    program = make_program(config, run)
+    saved = checkpoint.load(checkpoints(Path(folder))[-1], program.shapes)
+    states = jax.tree.map(jnp.asarray, saved.train.agent)
+
+    def play(place: Any, key: Key, state: State) -> Array:
+        there = at(config, place)
+        trainer, _ = make(there)
+        played = trainer.evaluate(key, state, runs.EPISODES)
+        limit = make_environment(there).horizon
+        return jnp.mean(success(played.total, played.length, limit))
+
+    keys = parallel.seed_keys(1, run.seeds)
+    return np.asarray(diagnose.extrapolation(play, places, keys, states))
+
+
+def networks(environment: str, steps: int, **options: float) -> dict[str, memrl_jax.Config]:
+    """Return the runs of three memory Q-networks and of DQN with a window of 12 frames."""
+    base = memrl_jax.presets["mqn"].replace(environment=environment, total_steps=steps)
+    # A random walk finds the goal of a corridor of 9 in one episode of 700; an agent that hardly
+    # explores finds it once it goes on where it can. Windows hold all of an episode.
+    agent = base.agent.replace(
+        replay="prioritized",
+        window=48,
+        batch_size=8,
+        updates=2,
+        n_step=5,
+        learning_rate=5e-4,
+        decay_updates=steps / 20 - 100,
+        epsilon_start=0.4,
+        epsilon_end=0.4,
+        epsilon_spread=5.0,
+    )
+    # Among fewer frames the one that tells is found sooner; 24 hold the way through every maze.
+    base = base.replace(agent=agent.replace(**options), memory_args={"features": 64, "frames": 24})
+    window = {"features": 64, "frames": 12}
+    stack = base.replace(memory="frame_stack", memory_args=window, head=(64,))
+    return {
+        **{name.upper(): base.replace(memory=name) for name in ("mqn", "rmqn", "frmqn")},
+        "DQN, 12 frames": stack,
+    }
+
+
+def imaze() -> Plan:
+    """Learn in short corridors and play in long ones. Oh et al. (2016), section 5.1."""
+    agents = networks("IMaze", 240_000)
+
+    def judge(found: runs.Returns) -> list[Claim]:
+        mean = {label: by_place(LENGTHS, x.mean(axis=0)) for label, x in found.items()}
+        out = []
+        for label in ("MQN", "RMQN", "FRMQN"):
+            known, far = min(mean[label][str(n)] for n in TRAINED), mean[label]["40"]
+            out += [
+                at_least(f"{label}: success >= 0.95 at trained lengths", float(known), 0.95),
+                at_least(f"{label}: success >= 0.90 at length 40", float(far), 0.9),
+            ]
+        lost = float(max(mean["DQN, 12 frames"][str(n)] for n in LENGTHS if n > 12))
+        return [*out, Claim("DQN: success <= 0.6 beyond length 12", f"{lost:.3f}", lost <= 0.6)]
+
+    title = "I-Maze (a grid-world)"
+
+    def draw(lengths: tuple[int, ...], found: runs.Returns, path: Path) -> None:
+        trained = TRAINED[0], TRAINED[-1]
+        name = "length of the corridor"
+        plot.extrapolation(
+            lengths, found, path, trained=trained, chance=0.5, xlabel=name, title=title
+        )
+
+    return Plan(runs.Result(title, agents, judge, {}, seeds=4), LENGTHS, longer, draw)
+
+
+def longer(config: memrl_jax.Config, length: int) -> memrl_jax.Config:
+    """Play at another length, and give a memory that can look further back more frames.
+
+    No parameter of it depends on how many it holds. Those that are stacked cannot be more.
+    """
+    frames = {} if config.memory == "frame_stack" else {"frames": FRAMES}
+    return config.replace(
+        environment_args={"lengths": (length,), "max_steps_in_episode": HORIZON},
+        memory_args={**config.memory_args, **frames},
+    )
+
+
+def at_least(text: str, figure: float, bound: float) -> Claim:
+    """Claim that a figure is not below a bound."""
+    return Claim(text, f"{figure:.3f}", figure >= bound)
+
+
+def pattern_matching() -> Plan:
+    """Learn to tell whether two rooms look the same. Oh et al. (2016), section 5.2, table 1."""
+    agents = networks("PatternMatching", 1_000_000)
+
+    def judge(found: runs.Returns) -> list[Claim]:
+        seen = float(found["FRMQN"][:, 0].mean())
+        return [at_least("FRMQN: success >= 0.98 in seen mazes", seen, 0.98)]
+
+    def at(config: memrl_jax.Config, maps: str) -> memrl_jax.Config:
+        return config.replace(environment_args={"unseen": maps == "unseen"})
+
+    title = "Pattern matching (a grid-world)"
+    return Plan(runs.Result(title, agents, judge, {}, seeds=1), ("seen", "unseen"), at)
+
+
+RESULTS: dict[str, Callable[[], Plan]] = {"imaze": imaze, "pattern-matching": pattern_matching}
