@@ -87,9 +87,11 @@ def rates(folder: str, places: tuple[Any, ...], at: Callable) -> np.ndarray:
     return np.asarray(diagnose.extrapolation(play, places, keys, states))
 
 
-def networks(environment: str, steps: int, **options: float) -> dict[str, memrl_jax.Config]:
+def networks(environment: str, args: dict[str, Any], steps: int) -> dict[str, memrl_jax.Config]:
     """Return the runs of three memory Q-networks and of DQN with a window of 12 frames."""
-    base = memrl_jax.presets["mqn"].replace(environment=environment, total_steps=steps)
+    base = memrl_jax.presets["mqn"].replace(
+        environment=environment, environment_args=args, total_steps=steps
+    )
     # A random walk finds the goal of a corridor of 9 in one episode of 700; an agent that hardly
     # explores finds it once it goes on where it can. Windows hold all of an episode.
     agent = base.agent.replace(
@@ -105,7 +107,7 @@ def networks(environment: str, steps: int, **options: float) -> dict[str, memrl_
         epsilon_spread=5.0,
     )
     # Among fewer frames the one that tells is found sooner; 24 hold the way through every maze.
-    base = base.replace(agent=agent.replace(**options), memory_args={"features": 64, "frames": 24})
+    base = base.replace(agent=agent, memory_args={"features": 64, "frames": 24})
     window = {"features": 64, "frames": 12}
     stack = base.replace(memory="frame_stack", memory_args=window, head=(64,))
     return {
@@ -116,7 +118,7 @@ def networks(environment: str, steps: int, **options: float) -> dict[str, memrl_
 
 def imaze() -> Plan:
     """Learn in short corridors and play in long ones. Oh et al. (2016), section 5.1."""
-    agents = networks("IMaze", 240_000)
+    agents = networks("IMaze", {"lengths": TRAINED}, 240_000)
 
     def judge(found: runs.Returns) -> list[Claim]:
         mean = {label: by_place(LENGTHS, x.mean(axis=0)) for label, x in found.items()}
@@ -161,7 +163,7 @@ def at_least(text: str, figure: float, bound: float) -> Claim:
 
 def pattern_matching() -> Plan:
     """Learn to tell whether two rooms look the same. Oh et al. (2016), section 5.2, table 1."""
-    agents = networks("PatternMatching", 1_000_000)
+    agents = networks("PatternMatching", {}, 1_000_000)
 
     def judge(found: runs.Returns) -> list[Claim]:
         seen = float(found["FRMQN"][:, 0].mean())
