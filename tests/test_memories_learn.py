@@ -42,7 +42,7 @@ ARGS: dict[str, Any] = {
 # first with those after it, and takes larger steps to be told apart.
 FLOORS, RATES = {"memory_trace": 0.6}, {"memory_trace": 1e-2}
 # Fewer where updates take long and teach much, more where one of the seeds is slow.
-UPDATES = {"ffm": 500} | dict.fromkeys(("memn2n", "kv_memory", "rmqn", "frmqn"), 200)
+UPDATES = {"ffm": 500, "ntm": 500} | dict.fromkeys(("memn2n", "kv_memory", "rmqn", "frmqn"), 200)
 REMEMBER = [name for name in MEMORIES if name != "none"]
 
 
