@@ -1,17 +1,12 @@
 """The smallest run that learns anything: seconds to compile, milliseconds to train."""
 
-from functools import partial
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 import memrl_jax
 from memrl_jax.types import Segment, TimeStep
-
-# Compiles in a third of the time; for what is run for moments.
-quickly = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 SMALL = memrl_jax.presets["drqn"].replace(
     environment="TMaze",

@@ -4,7 +4,7 @@ import gzip
 import os
 import re
 from collections import Counter
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,6 @@ from memrl_jax.tasks.babi import Dataset, Questions, generate, load
 WRITTEN = (1, 2, 4, 6, 15)
 GOLDEN = Path(os.environ.get("MEMRL_GOLDEN", Path(__file__).parents[2] / "shared" / "golden"))
 ORIGINAL = GOLDEN / "babi" / "en"
-quickly = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 every_task = pytest.mark.parametrize("task", WRITTEN)
 original = pytest.mark.skipif(not ORIGINAL.is_dir(), reason=f"no original files in {ORIGINAL}")
 
@@ -212,7 +211,7 @@ def restarts() -> Any:
     data = generate(1, seed=0, count=400)
     answerer = make_answerer(data, QUICK)
     keys = jax.random.split(jax.random.key(0), 3)
-    trained = quickly(jax.vmap(answerer.train, (0, None)))(keys, data.train)
+    trained = jax.jit(jax.vmap(answerer.train, (0, None)))(keys, data.train)
     return data, answerer, keys, trained
 
 
@@ -223,12 +222,12 @@ def test_a_network_learns_to_answer():
     assert curves.loss.shape == (30,) and trained[1].loss[:, -1].min() == curves.loss[-1]
     assert curves.loss[-1] < 0.2 * curves.loss[0]
     assert curves.held_out_error[-1] <= 0.15
-    assert np.mean(quickly(answerer.wrong)(params, data.test)) < 0.15
+    assert np.mean(jax.jit(answerer.wrong)(params, data.test)) < 0.15
 
 
 def test_a_network_that_answers_looks_at_what_supports_the_answer():
     data, answerer, _, trained = restarts()
-    trace, logits = quickly(answerer.answer)(best(trained)[0], data.test)
+    trace, logits = jax.jit(answerer.answer)(best(trained)[0], data.test)
     right = np.argmax(logits, axis=-1) == data.test.answers
     looked = np.argmax(trace.weights.max(axis=1), axis=-1)
     assert np.mean(looked[right] == np.argmax(data.test.support, axis=1)[right]) > 0.8
@@ -236,7 +235,7 @@ def test_a_network_that_answers_looks_at_what_supports_the_answer():
 
 def test_restarts_at_once_are_those_one_by_one():
     data, answerer, keys, trained = restarts()
-    single = quickly(answerer.train)(keys[1], data.train)
+    single = jax.jit(answerer.train)(keys[1], data.train)
     one = jax.tree.map(lambda x: x[1], trained)
     np.testing.assert_allclose(single[1].loss[:3], one[1].loss[:3], rtol=1e-4)
     np.testing.assert_allclose(single[1].loss, one[1].loss, atol=0.05)
@@ -250,10 +249,10 @@ def test_the_vector_of_no_word_stays_zero():
 def test_layerwise_networks_are_trained_too():
     data = generate(6, seed=0, count=40)
     answerer = make_answerer(data, QUICK._replace(tying="layerwise", hops=1, epochs=1))
-    params, curves = quickly(answerer.train)(jax.random.key(0), data.train)
+    params, curves = jax.jit(answerer.train)(jax.random.key(0), data.train)
     assert params.keys() == {"query", "key", "value", "answer", "carry"}
     assert np.isfinite(curves.loss).all() and not params["key"][0].any()
-    before = quickly(answerer.init)(jax.random.split(jax.random.key(0), 3)[0])
+    before = jax.jit(answerer.init)(jax.random.split(jax.random.key(0), 3)[0])
     moved = {name: np.abs(params[name] - before[name]).max() for name in params}
     assert all(0 < x < 0.5 for x in moved.values()), moved
 
@@ -297,7 +296,7 @@ STEPS = 400
 def episodes(task: int) -> Any:
     env: Any = ENVIRONMENTS["bAbI"](task=task, count=30, seed=5)
 
-    @quickly
+    @jax.jit
     def run(key: Any) -> Any:
         def step(carry: Any, key: Any) -> Any:
             state, timestep = carry

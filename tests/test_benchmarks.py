@@ -1,6 +1,5 @@
 import json
 
-import jax
 import numpy as np
 import pytest
 
@@ -23,14 +22,6 @@ def timing(name, microseconds, capacity=targets.SMALL, seeds=1, steps=10.0):
     return Timing(name, capacity, seeds, 1.0, np.full(2, microseconds), np.full(2, steps))
 
 
-@pytest.fixture
-def fast_compilation():
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
-@pytest.mark.usefixtures("fast_compilation")
 def test_training_and_its_pieces_go_on():
     begun = memrl.begin(TINY, seeds=1)
     check_filled(begun.carry.train.agent.replay)
@@ -120,7 +111,6 @@ def test_report_holds_every_figure(tmp_path):
     assert report.tables("setting", timings, parts, targets.TRAINING)
 
 
-@pytest.mark.usefixtures("fast_compilation")
 @pytest.mark.parametrize("kind", ["uniform", "prioritized"])
 @pytest.mark.parametrize("seeds", [1, 2])
 @pytest.mark.parametrize("windows", [{}, {"period": 2, "length": 3, "stride": 2}])
@@ -144,7 +134,6 @@ def test_every_setting_can_be_named():
     assert len(names) == len(set(names)) == 9
 
 
-@pytest.mark.usefixtures("fast_compilation")
 def test_neural_memories_are_timed_beside_flax():
     plan = memory.QUICK._replace(names=("gru", "lru"), seconds=0.001, turns=2)
     made = memory.models(plan)

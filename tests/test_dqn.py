@@ -16,7 +16,7 @@ from memrl_jax.config import make_agent, make_environment, make_network, make_re
 from memrl_jax.environments import batch
 from memrl_jax.rollout import initial, rollout
 from memrl_jax.types import Network, Sample, Segment, TimeStep
-from tests.small import SMALL, quickly, random_segment
+from tests.small import SMALL, random_segment
 
 # Computed once with rlax 0.1.9 in double precision: three series [3, T = 12], of 4 actions.
 GOLDEN = dict(np.load(Path(__file__).parent / "data" / "q_learning.npz"))
@@ -233,7 +233,7 @@ def test_every_part_of_r2d2_can_be_switched_off_alone(switch):
     made = make_agent(config, make_environment(config))
     segment = random_segment(config, made.initial_memory(config.environments))
 
-    @quickly
+    @jax.jit
     def learn(key):
         begun = made.init(key, tree.at(segment.timestep, 0))
         fill = jax.lax.scan(lambda s, _: (made.observe(s, segment), None), begun, length=10)

@@ -30,9 +30,6 @@ OURS = {"CartPole-positions", "TMaze", "TMaze-active", "bAbI"} | OH
 GYMNAX = [name for name in ENVIRONMENTS if name not in OURS]
 MAZES = {"TMaze": TMaze(), "TMaze-active": TMaze(active=True)}
 
-# Compiling takes most of the time here, so the compiler does not try hard.
-quick_jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
-
 
 def is_spec(x):
     return isinstance(x, Discrete | Continuous)
@@ -77,7 +74,7 @@ def play(env, key, steps, hand=None):
         (state, timestep), (timesteps, states, actions, expected) = end, out
         return tree.append(timesteps, timestep), tree.append(states, state), actions, expected
 
-    timestep, state, action, expected = quick_jit(loop)(key)
+    timestep, state, action, expected = jax.jit(loop)(key)
     return *numbers((timestep, action)), state, numbers(expected)
 
 

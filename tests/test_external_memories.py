@@ -19,7 +19,6 @@ from memrl_jax.memory import MEMORIES
 # The package gives the names of these modules to their constructors.
 dnc = importlib.import_module("memrl_jax.memory.dnc")
 ntm = importlib.import_module("memrl_jax.memory.ntm")
-quickly = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 @cache
@@ -30,7 +29,7 @@ def golden(prefix: str) -> dict[str, Any]:
 
 def batched(f: Any) -> Any:
     """Compile f for arguments with a leading axis B."""
-    return quickly(jax.vmap(f))
+    return jax.jit(jax.vmap(f))
 
 
 def assert_close(ours: Any, theirs: Any, tolerance: float = 1e-5) -> None:
@@ -87,7 +86,7 @@ def dnc_trace(case: str, dtype: Any) -> tuple[Any, Any]:
         return state, (state, reads)
 
     raw = tuple(data[f"raw/{k}"].astype(dtype) for k in ORDER)
-    _, (states, reads) = quickly(partial(jax.lax.scan, step))(first, raw)
+    _, (states, reads) = jax.jit(partial(jax.lax.scan, step))(first, raw)
     theirs = {k: data[f"f64/{k}"] for k in (*dnc.Access._fields, "read_words")}
     return states._asdict() | {"read_words": reads}, theirs
 
@@ -169,7 +168,7 @@ def test_ten_steps_are_those_of_collier_and_beel(shifts: int, case: str) -> None
         data["init_memory"],
         np.stack([data["init_w_read"], data["init_w_write"]], axis=1),
     )
-    run, state = quickly(step), first
+    run, state = jax.jit(step), first
     for t in range(len(data["memory"])):
         raw = tuple(x[t] for x in both)
         before = first if case else state

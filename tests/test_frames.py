@@ -18,7 +18,6 @@ from memrl_jax.types import Continuous, Discrete, Environment, Segment, TimeStep
 B = 3
 FRAMES = 3
 # Compiling takes far longer than running.
-quickly_compiled = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 def noisy():
@@ -62,7 +61,7 @@ def emitted(name, stack):
     env = MAKE[name]()
     env = batch(frame_stack(env, FRAMES) if stack else env)
 
-    @quickly_compiled
+    @jax.jit
     def run(key):
         actor = initial(env, jnp.arange(B) * 1000, key, B)
         return rollout(env, policy, actor, jax.random.key(1), 96)[1]
@@ -111,14 +110,14 @@ def random_frames(steps):
 def test_stacks_are_those_of_a_loop(count):
     frame, start = random_frames(40)
     start[0] = True
-    ours = quickly_compiled(frames.stack, static_argnums=2)(frame, start, count)
+    ours = jax.jit(frames.stack, static_argnums=2)(frame, start, count)
     assert_same_bits(jax.device_get(ours), by_hand(frame, start, count))
 
 
 def test_stacks_without_their_past_are_right_from_a_start_or_when_full():
     frame, start = random_frames(60)
     whole = by_hand(frame, start, 4)
-    stack = quickly_compiled(partial(frames.stack, frames=4))
+    stack = jax.jit(partial(frames.stack, frames=4))
     for begin in range(50):
         part = slice(begin, begin + 10)
         ours = stack(jax.tree.map(lambda x, part=part: x[part], frame), start[part])
@@ -218,7 +217,7 @@ def test_windows_carry_the_stacks_that_the_environment_emitted(replay_name, name
     replay = REPLAYS[replay_name](**case._asdict(), batch_size=64, frames=FRAMES)
     whole = emitted(name, stack=True)
     state = replay.init(jax.tree.map(lambda x: jnp.asarray(x[0]), whole._replace(memory=())))
-    add, sample = quickly_compiled(replay.add), quickly_compiled(replay.sample)
+    add, sample = jax.jit(replay.add), jax.jit(replay.sample)
     for number in range(96 // case.period):
         state = add(state, cut(whole, number * case.period, case.period))
         if number + 1 >= replay.warmup:

@@ -14,7 +14,6 @@ from memrl_jax.types import NeuralMemory
 T, D, F, HEADS, LAYERS, WINDOW, FRAMES = 17, 3, 8, 2, 2, 5, 3
 REACH = {"gtrxl": LAYERS * (WINDOW - 1), "frame_stack": FRAMES - 1}
 TIMES = np.arange(T)
-compile_fast = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 both = pytest.mark.parametrize("name", REACH)
 
 
@@ -45,8 +44,8 @@ def compiled(name: str) -> Compiled:
         _, ys = memory.unroll(params, state, xs, starts)
         return jnp.sum(jnp.where(which[:, None], jnp.sin(ys), 0))
 
-    unroll = compile_fast(partial(memory.unroll, params))
-    gradients = compile_fast(jax.grad(chosen, (0, 1, 2), allow_int=True))
+    unroll = jax.jit(partial(memory.unroll, params))
+    gradients = jax.jit(jax.grad(chosen, (0, 1, 2), allow_int=True))
     busy, _ = unroll(memory.initial_state(), inputs(9)[0], TIMES < 0)
     return Compiled(memory, params, unroll, gradients, busy)
 
@@ -160,15 +159,15 @@ def test_the_unroll_is_that_of_the_papers() -> None:
 
 def test_a_shut_gate_leaves_the_projected_input() -> None:
     memory = gtrxl(F, 1, HEADS, WINDOW, gate_bias=1e9)
-    params = compile_fast(memory.init)(jax.random.key(0, impl="rbg"), jnp.zeros(D))  # compiles fast
+    params = jax.jit(memory.init)(jax.random.key(0, impl="rbg"), jnp.zeros(D))  # compiles fast
     xs, starts = inputs(0)
-    _, ys = compile_fast(memory.unroll)(params, memory.initial_state(), xs, starts)
+    _, ys = jax.jit(memory.unroll)(params, memory.initial_state(), xs, starts)
     assert_close(ys, xs @ params["params"]["input"]["dense"]["kernel"])
 
 
 def test_a_window_of_one_is_feed_forward() -> None:
     memory = gtrxl(F, 1, HEADS, window=1)
-    unroll = compile_fast(partial(memory.unroll, drawn(memory), memory.initial_state()))
+    unroll = jax.jit(partial(memory.unroll, drawn(memory), memory.initial_state()))
     xs = inputs(0)[0]
     state, ys = unroll(xs, TIMES < 0)
     assert state.held.shape == (1, 0, F) and state.valid == 0

@@ -36,7 +36,6 @@ original_maps = pytest.mark.skipif(
     not FOLDER.is_dir(), reason=f"no original maps in {FOLDER}; MEMRL_GOLDEN may say where"
 )
 SYMBOLS = "#.RCYLB"  # one for every block
-quick_jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 def drawn(observation):
@@ -58,8 +57,8 @@ class Walk:
     """One episode, step by step."""
 
     def __init__(self, env, seed=0, **state):
-        self.move = quick_jit(env.step)
-        self.state, self.timestep = quick_jit(env.reset)(jax.random.key(seed))
+        self.move = jax.jit(env.step)
+        self.state, self.timestep = jax.jit(env.reset)(jax.random.key(seed))
         self.state = self.state._replace(**{k: jnp.int32(v) for k, v in state.items()})
         self.total, self.length = 0.0, 0
 
@@ -319,7 +318,7 @@ def test_indicator_and_goals_are_never_in_sight_at_once(length, rows, columns):
 
     over = jax.vmap(seen, (None, 0, None)), jnp.arange(4)
     views = jax.vmap(jax.vmap(over[0], (0, None, None)), (None, None, 0))
-    blocks = np.asarray(quick_jit(views)(at, over[1], jnp.array([LOOK_UP, LOOK_DOWN])))
+    blocks = np.asarray(jax.jit(views)(at, over[1], jnp.array([LOOK_UP, LOOK_DOWN])))
     indicator = np.any(blocks[..., [BLOCKS.index(x) for x in ("yellow", "lime")]], axis=-1)
     goals = np.any(blocks[..., [BLOCKS.index(x) for x in ("red", "cyan")]], axis=-1)
     assert indicator[:, :near].any() and goals[:, near:].any()
@@ -389,7 +388,7 @@ def test_one_piece_or_more(seed):
     assert found == {True, False}
 
 
-one_piece = quick_jit(jax.vmap(random_mazes.in_one_piece))
+one_piece = jax.jit(jax.vmap(random_mazes.in_one_piece))
 
 
 @cache
@@ -401,7 +400,7 @@ def mazes(kind, large, indicator):
         random_mazes.random_map, size=size, sides=sides, walls=walls, indicator=indicator
     )
     u = np.random.default_rng(0).random((40, 3 + 2 * size**2), np.float32)
-    return sides, walls, Maps(*map(np.asarray, quick_jit(jax.vmap(draw))(u)))
+    return sides, walls, Maps(*map(np.asarray, jax.jit(jax.vmap(draw))(u)))
 
 
 KINDS = [("SINGLE", False, False), ("SINGLE", True, False), ("SEQUENTIAL", False, True)]
@@ -586,9 +585,9 @@ def test_many_at_once_are_as_one_alone_and_keep_their_types():
     keys = jax.random.split(jax.random.key(0), (2, count))
     state, timestep = many.reset(keys[0])
     actions = jnp.array([LOOK_RIGHT, FORWARD, LOOK_DOWN])
-    after = quick_jit(many.step)(keys[1], state, actions)
+    after = jax.jit(many.step)(keys[1], state, actions)
     assert jax.tree.map(jnp.shape, after[1]) == jax.tree.map(jnp.shape, timestep)
-    step = quick_jit(env.step)
+    step = jax.jit(env.step)
     for i in range(count):
         alone = step(keys[1, i], jax.tree.map(lambda x, i=i: x[i], state), actions[i])
         together = jax.tree.map(lambda x, i=i: x[i], after)
@@ -598,7 +597,7 @@ def test_many_at_once_are_as_one_alone_and_keep_their_types():
 
 def test_starts_are_uniform_over_maps_and_directions():
     env = imaze((5,))
-    state, timestep = quick_jit(batch(env).reset)(jax.random.split(jax.random.key(2), 2000))
+    state, timestep = jax.jit(batch(env).reset)(jax.random.split(jax.random.key(2), 2000))
     assert timestep.start.all() and not timestep.last.any()
     pairs = np.stack([state.at, state.facing])
     _, counts = np.unique(pairs, axis=1, return_counts=True)

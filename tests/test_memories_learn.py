@@ -16,9 +16,9 @@ from memrl_jax.tasks import accuracy, make_probe, remember_first
 from memrl_jax.tasks import train as train_probe
 from memrl_jax.tasks.base import score
 from memrl_jax.types import Segment
-from tests.small import SMALL, quickly, random_segment
+from tests.small import SMALL, random_segment
 
-# Compiles in less time, though not as fast as `quickly`; for what then runs for long.
+# Runs faster than what tests compile otherwise; for what runs for long.
 for_long = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 1})
 
 # What lets a memory keep something for 32 steps, where its defaults do not: gates that begin nearly
@@ -39,8 +39,8 @@ ARGS: dict[str, Any] = {
     **{name: {"features": 16, "frames": 33} for name in ("mqn", "rmqn", "frmqn")},
 }
 # The share of answers that has to be right, of four symbols; an average of all inputs mixes the
-# first with those after it, and takes larger steps to be told apart. With larger ones, one seed in
-# eight of the NTM tells two symbols from the others and never more.
+# first with those after it, and takes larger steps to be told apart. With those of the others, one
+# NTM in eight never tells all symbols apart.
 FLOORS, RATES = {"memory_trace": 0.6}, {"memory_trace": 1e-2, "ntm": 2e-3}
 # Fewer where updates take long and teach much, more where one of the seeds is slow.
 UPDATES = {"ffm": 500, "ntm": 800} | dict.fromkeys(("memn2n", "kv_memory", "rmqn", "frmqn"), 200)
@@ -101,7 +101,7 @@ def filled(name: str, agent: str) -> Any:
     """Begin with a full replay memory, which does not depend on the length of windows."""
     made, segment = agent_of(name, agent)
 
-    @quickly
+    @jax.jit
     def begin(key: Any) -> Any:
         state = made.init(key, jax.tree.map(lambda x: x[0], segment.timestep))
         return jax.lax.scan(
@@ -116,7 +116,7 @@ def filled(name: str, agent: str) -> Any:
 def test_it_trains_inside_every_agent(name: str, agent: str) -> None:
     made, segment = agent_of(name, agent)
 
-    @quickly
+    @jax.jit
     def five_updates(state: Any, keys: Any) -> Any:
         return jax.lax.scan(lambda s, key: made.learn(key, s, segment), state, keys)
 

@@ -39,8 +39,6 @@ CASES["ntm, feed-forward"] = partial(CASES["ntm"], controller="feedforward")
 CASES["dnc, heads"] = partial(CASES["dnc"], write_heads=2, controller="feedforward")
 CASES["stack of different ones"] = lambda: stack([lru(4), mlstm(4, heads=1)], 8, feedforward=16)
 CASES["cell of flax"] = lambda: from_cell(nn.SimpleCell(8))
-# Compiles in a third of the time; for what is run once.
-quickly = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 every_memory = pytest.mark.parametrize("name", CASES)
 # Their sums round differently for other rows of a matrix.
 ROUNDED = {"gtrxl", "mqn", "rmqn", "ffm", "stack", "stack of different ones"}
@@ -61,15 +59,15 @@ class Compiled(NamedTuple):
 @cache
 def compiled(name: str) -> Compiled:
     memory = CASES[name]()
-    init = quickly(memory.init)
+    init = jax.jit(memory.init)
     params = init(jax.random.key(0), jnp.zeros(D))
     functions = memory.step, memory.unroll, jax.vmap(memory.unroll, (None, 0, 0, 0))
-    step, unroll, batched = (quickly(partial(f, params)) for f in functions)
+    step, unroll, batched = (jax.jit(partial(f, params)) for f in functions)
 
     def late(params: Any, state: Any, xs: Any, starts: Any) -> Any:
         return jnp.sum(memory.unroll(params, state, xs, starts)[1][5:] ** 2)
 
-    gradient = quickly(jax.grad(late, (0, 1, 2), allow_int=True))
+    gradient = jax.jit(jax.grad(late, (0, 1, 2), allow_int=True))
     return Compiled(memory, params, step, unroll, batched, init, gradient)
 
 
@@ -197,7 +195,7 @@ def test_long_sequences_unroll_as_they_are_stepped(name: str) -> None:
     xs, starts = inputs(7, B, length)
     starts &= np.random.default_rng(8).uniform(size=starts.shape) < 0.1  # some 5 in 257
 
-    @quickly
+    @jax.jit
     def repeated(state: Any) -> Any:
         def step(state: Any, x: Any) -> Any:
             return jax.vmap(memory.step, (None, 0, 0, 0))(params, state, *x)
@@ -219,7 +217,7 @@ def test_gradients_of_long_sequences_are_finite(name: str) -> None:
     memory, params = compiled(name).memory, compiled(name).params
     xs, _ = inputs(8, 1000)
 
-    @quickly
+    @jax.jit
     def gradient(params: Any, xs: Any) -> Any:
         def last(params: Any, xs: Any) -> Any:
             ys = memory.unroll(params, memory.initial_state(), xs, np.zeros(1000, bool))[1]
@@ -239,8 +237,8 @@ def test_doubles_are_computed_with_throughout(name: str) -> None:
     with jax.enable_x64(True):
         double = partial(jax.tree.map, lambda x: x.astype(float) if x.dtype == np.float32 else x)
         params, state = double(params), double(memory.initial_state())
-        end, ys = quickly(memory.unroll)(params, state, double(xs), starts)
-        step = quickly(memory.step)
+        end, ys = jax.jit(memory.unroll)(params, state, double(xs), starts)
+        step = jax.jit(memory.step)
         for t in range(T):
             state, y = step(params, state, double(xs[t]), starts[t])
             assert y.dtype == ys.dtype == np.float64
@@ -258,7 +256,7 @@ def test_both_ways_to_scan_agree(name: str) -> None:
     for scan in ("sequential", "associative"):
         memory = CASES[name](scan=scan)
 
-        @quickly
+        @jax.jit
         def outcome(params: Any, state: Any, xs: Any, memory: Any = memory) -> Any:
             def loss(params: Any, xs: Any) -> Any:
                 end, ys = memory.unroll(params, state, xs, starts)
@@ -290,7 +288,7 @@ def test_the_state_keeps_its_type(name: str) -> None:
 def test_a_second_call_compiles_nothing(name: str) -> None:
     memory, traced = compiled(name).memory, []
 
-    @quickly
+    @jax.jit
     def both(params: Any, state: Any, xs: Any, starts: Any) -> Any:
         traced.append(name)
         state, _ = memory.step(params, state, xs[0], starts[0])
@@ -359,7 +357,7 @@ def test_vmapped_initialization_batches_no_factorization(name: str) -> None:
 def test_a_horizon_sets_for_how_long_units_keep(name: str, gate: str, sign: int) -> None:
     """With nothing to see, a unit of bias log u loses a part 1 / (1 + u) of its state a step."""
     memory = MEMORIES[name](features=512, horizon=100)
-    params = quickly(memory.init)(jax.random.key(0), jnp.zeros(3))
+    params = jax.jit(memory.init)(jax.random.key(0), jnp.zeros(3))
     gates = params["params"]
     bias = sign * gates[gate]["bias"]
     steps = np.exp(bias)

@@ -18,7 +18,6 @@ from memrl_jax.tasks.reading import ages, noisy_ages, read, tie
 GOLDEN = np.load(Path(__file__).parent / "data" / "memory_networks.npz")
 CASES = sorted({name.split("/")[0] for name in GOLDEN.files} - {"pe"})
 T, D, F, SLOTS, HOPS = 17, 3, 4, 5, 3
-quickly = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 @pytest.mark.parametrize("name", [name for name in GOLDEN.files if name.startswith("pe/")])
@@ -111,14 +110,14 @@ def outcome(name: str) -> Any:
     xs = rng.normal(size=(T, D)).astype(np.float32)
     starts = np.isin(np.arange(T), [0, 4])
 
-    @quickly
+    @jax.jit
     def stepped(xs: Any, starts: Any) -> Any:
         def step(state: Any, x: Any) -> Any:
             return memory.step(params, state, *x)[0], memory.inspect(params, state, *x)
 
         return jax.lax.scan(step, memory.initial_state(), (xs, starts))[1]
 
-    _, ys = quickly(memory.unroll)(params, memory.initial_state(), xs, starts)
+    _, ys = jax.jit(memory.unroll)(params, memory.initial_state(), xs, starts)
     doubles = jax.tree.map(lambda x: x.astype(np.float64), params["params"])
     dense = doubles["input"]["dense"]
     zs = xs @ dense["kernel"] + dense["bias"]
@@ -194,7 +193,7 @@ def test_without_noise_ages_are_the_true_ones():
 def test_noise_puts_empty_sentences_anywhere():
     """Of 12 sentences, 0 to 2 blanks among them: each newest age is as likely as can be counted."""
     keys = jax.random.split(jax.random.key(0), 6000)
-    drawn = quickly(jax.vmap(lambda key: noisy_ages(key, jnp.asarray(FACTS), 0.1)))(keys)
+    drawn = jax.jit(jax.vmap(lambda key: noisy_ages(key, jnp.asarray(FACTS), 0.1)))(keys)
     drawn = np.asarray(drawn)[:, :12]
     assert (np.diff(drawn) < 0).all() and drawn.min() == 0 and drawn.max() == 13
     blanks_before_oldest = drawn[:, 0] - 11
@@ -208,5 +207,5 @@ def test_noise_puts_empty_sentences_anywhere():
 def test_a_full_memory_has_no_more_times_than_slots():
     full = jnp.ones(20, bool)
     keys = jax.random.split(jax.random.key(1), 200)
-    drawn = quickly(jax.vmap(lambda key: noisy_ages(key, full, 0.2)))(keys)
+    drawn = jax.jit(jax.vmap(lambda key: noisy_ages(key, full, 0.2)))(keys)
     assert drawn.max() == 19 and (np.diff(drawn) <= 0).all()

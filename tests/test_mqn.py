@@ -1,6 +1,6 @@
 """Memory Q-networks against a plain loop, and what they attend to."""
 
-from functools import cache, partial
+from functools import cache
 from typing import Any, NamedTuple
 
 import jax
@@ -13,7 +13,6 @@ from memrl_jax.types import NeuralMemory
 
 T, D, F, FRAMES = 17, 3, 6, 5
 TIMES = np.arange(T)
-compile_fast = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 each = pytest.mark.parametrize("name", ["mqn", "rmqn", "frmqn"])
 
 
@@ -46,7 +45,7 @@ def compiled(name: str, frames: int = FRAMES) -> Compiled:
         return jnp.sum(jnp.where(which[:, None], jnp.sin(ys), 0))
 
     functions = memory.unroll, trace, jax.grad(chosen, (0, 1))
-    return Compiled(memory, params, *map(compile_fast, functions))
+    return Compiled(memory, params, *map(jax.jit, functions))
 
 
 def inputs(seed: int) -> tuple[Any, Any]:

@@ -23,7 +23,6 @@ ADD, SAMPLE, UPDATE = range(3)
 STEPS, DRAWS = 30, 4
 close = partial(np.testing.assert_allclose, rtol=3e-6)
 # Compiling takes far longer than playing.
-quickly_compiled = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 def cooling(updates: Any) -> Any:
@@ -191,10 +190,10 @@ class Step(NamedTuple):
 def play(name: str, case: Case, count: int) -> Iterator[Step]:
     """Do random operations: many adds in some sequences, few in others."""
     rng, everything, replay = np.random.default_rng(1), stream(case, STEPS), case.replay(name)
-    empty = jax.device_get(quickly_compiled(replay.init)(example(everything)))
+    empty = jax.device_get(jax.jit(replay.init)(example(everything)))
     state = jax.tree.map(lambda x: np.stack([x] * count), empty)
     add, update = in_turn(replay.add), in_turn(replay.update)
-    sampler = quickly_compiled(jax.vmap(replay.sample))
+    sampler = jax.jit(jax.vmap(replay.sample))
     oracle, last = Oracle(case, count, STEPS), np.zeros((3, count, DRAWS), np.int32)
     for operation, keys in zip(*tapes(rng, count, replay.warmup), strict=True):
         now = operation[:, None]
@@ -218,7 +217,7 @@ def in_turn(operation: Callable) -> Callable:
     def one(turn: Any, state: Any, *args: Any) -> Any:
         return tree.where(turn[0], operation(state, *args), state)
 
-    return quickly_compiled(jax.vmap(one))
+    return jax.jit(jax.vmap(one))
 
 
 def tapes(rng: np.random.Generator, count: int, warmup: int) -> tuple[Any, Any]:
@@ -351,7 +350,7 @@ def machine() -> Machine:
     def segment(number: int) -> Segment:
         return cut(everything, np.array(number * CASE.period), CASE.period)
 
-    state = quickly_compiled(replay.init)(example(everything))
+    state = jax.jit(replay.init)(example(everything))
     for number in range(2 * CASE.segments):
         state = add(state, segment(number))
     return Machine(replay, segment, add, sample, update, state)
@@ -368,7 +367,7 @@ def test_thousands_of_updates_do_no_harm() -> None:
         return replay.update(state, drawn.index, priority), (time, environment, priority)
 
     keys = jax.random.split(jax.random.key(1), 3000)
-    loop = quickly_compiled(lambda state: jax.lax.scan(once, state, keys))
+    loop = jax.jit(lambda state: jax.lax.scan(once, state, keys))
     state, updates = loop(full)
     oracle = Oracle(CASE, 1, 2 * CASE.segments)
     for _ in range(2 * CASE.segments):
@@ -409,7 +408,7 @@ def test_mapped_replays_are_replays() -> None:
         drawn = replay.sample(key, state)
         return replay.update(state, drawn.index, drawn.weight), drawn
 
-    states, samples = quickly_compiled(jax.vmap(learn, (0, None)))(keys, full)
+    states, samples = jax.jit(jax.vmap(learn, (0, None)))(keys, full)
     for i, key in enumerate(keys):
         ours, state = jax.tree.map(lambda x, i=i: x[i], (samples, states))
         theirs = sample(key, full)
@@ -430,11 +429,11 @@ def test_nothing_is_compiled_twice() -> None:
 
 def test_the_radix_does_not_change_what_is_drawn() -> None:
     *_, sample, _, full = machine()
-    other = quickly_compiled(CASE._replace(radix=16).replay("prioritized", 64).sample)
+    other = jax.jit(CASE._replace(radix=16).replay("prioritized", 64).sample)
     # Sums of whole numbers are exact, in any order.
     place = jnp.arange(18)
     weight = (sum_tree.read(full.weights, place) > 0) * (1.0 + place % 7)
-    write = quickly_compiled(sum_tree.write)
+    write = jax.jit(sum_tree.write)
     ours, theirs = (
         full._replace(weights=write(sum_tree.init(18, radix), place, weight)) for radix in (3, 16)
     )
@@ -452,8 +451,8 @@ def test_exponents_may_be_traced() -> None:
         unequal = replay.update(full, index, 1.0 + jnp.arange(DRAWS))
         return replay.sample(jax.random.key(1), unequal).weight
 
-    traced = quickly_compiled(importance)
-    close(traced(0.5, 0.9), quickly_compiled(partial(importance, 0.5, 0.9))())
+    traced = jax.jit(importance)
+    close(traced(0.5, 0.9), jax.jit(partial(importance, 0.5, 0.9))())
     assert (traced(0.5, 0.9) != traced(0.5, 0.0)).any()
 
 

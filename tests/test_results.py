@@ -17,13 +17,6 @@ TINY = {"stack": Learner("frame_stack", {"features": 4, "frames": 2}, learning_r
 COPY = tasks.copy()._replace(learners=TINY)
 
 
-@pytest.fixture(autouse=True)
-def fast_compilation():
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 def stopping(*_):
     raise KeyboardInterrupt
 

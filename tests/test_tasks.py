@@ -33,7 +33,6 @@ LARGER: dict[str, dict[str, Any]] = {
     "multi_query_recall": {"pairs": 6, "length": 40, "power": 1.0},
 }
 # To optimize these programs takes longer than to run them.
-jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 every_task = pytest.mark.parametrize("name", TASKS)
 
 
@@ -46,7 +45,7 @@ def keys() -> Any:
 
 def draw(task: Task) -> tuple[Task, Example]:
     """Draw COUNT examples one after another, which compiles sooner than all at once."""
-    batch = jit(lambda keys: jax.lax.map(task.sample, keys))(keys())
+    batch = jax.jit(lambda keys: jax.lax.map(task.sample, keys))(keys())
     return task, jax.tree.map(np.asarray, batch)
 
 
@@ -135,9 +134,9 @@ def test_the_score_counts_answers_that_are_due(name: str) -> None:
     task, batch = small(name)
     due = batch.mask[0].sum() * task.answers
     logits = np.where(batch.mask[0][:, None], 20 * batch.target[0] - 10, np.nan)
-    right = jit(partial(score, task))(logits, jax.tree.map(lambda x: x[0], batch))
+    right = jax.jit(partial(score, task))(logits, jax.tree.map(lambda x: x[0], batch))
     assert (right["errors"], right["answers"]) == (0, due) and right["loss"] < 0.01 * due
-    wrong = jit(partial(score, task))(-logits, jax.tree.map(lambda x: x[0], batch))
+    wrong = jax.jit(partial(score, task))(-logits, jax.tree.map(lambda x: x[0], batch))
     assert (wrong["errors"], wrong["answers"]) == (due, due) and wrong["loss"] > 10 * due
 
 
@@ -170,7 +169,7 @@ def test_sizes_are_those_declared(name: str) -> None:
 def test_one_of_a_batch_is_as_it_is_alone() -> None:
     """Also where items of some sequences are drawn anew."""
     task, _ = larger("associative_recall")
-    together = jit(jax.vmap(task.sample))(keys()[:20])
+    together = jax.jit(jax.vmap(task.sample))(keys()[:20])
     for ours, alone in zip(together, larger("associative_recall")[1], strict=True):
         np.testing.assert_array_equal(ours, alone[:20])
 
@@ -314,7 +313,7 @@ def probe_of(memory: NeuralMemory) -> Probe:
 @cache
 def trainer() -> tuple[Probe, Any]:
     probe = probe_of(gru(32))
-    return probe, jit(lambda key: train(probe, key, 200))
+    return probe, jax.jit(lambda key: train(probe, key, 200))
 
 
 @cache
@@ -326,7 +325,7 @@ def learned() -> tuple[Probe, Any, Any]:
 
 
 def evaluated(probe: Probe, params: Any, **on: Task) -> Any:
-    return jit(lambda params: probe.evaluate(params, jax.random.key(9), 500, **on))(params)
+    return jax.jit(lambda params: probe.evaluate(params, jax.random.key(9), 500, **on))(params)
 
 
 def test_a_memory_remembers() -> None:
@@ -345,10 +344,10 @@ def test_a_key_repeats_bit_for_bit() -> None:
 
 def test_without_a_memory_it_stays_a_guess_for_two_seeds_as_for_each_alone() -> None:
     probe, keys = probe_of(none()), jax.random.split(jax.random.key(0), 2)
-    states, metrics = jit(jax.vmap(lambda key: train(probe, key, 200)))(keys)
+    states, metrics = jax.jit(jax.vmap(lambda key: train(probe, key, 200)))(keys)
     assert (abs(accuracy(metrics)[:, -100:].mean(axis=1) - 0.25) < 0.05).all()
 
-    alone = jit(lambda key: train(probe, key, 200))
+    alone = jax.jit(lambda key: train(probe, key, 200))
     for seed in (0, 1):
         one = jax.tree.map(lambda x, seed=seed: x[seed], (states.params, metrics))
         state, apart = alone(keys[seed])
