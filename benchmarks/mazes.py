@@ -4,13 +4,11 @@ A grid-world with the maps, actions and rewards of the tasks, not Minecraft and 
 """
 
 import json
-import tempfile
-import time
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
@@ -18,11 +16,9 @@ from rich.console import Console
 import memrl_jax
 from benchmarks import runs
 from benchmarks.findings import Claim, Findings
-from memrl_jax import checkpoint, commands, diagnose, experiment, parallel, plot
+from memrl_jax import commands, diagnose, experiment, parallel, plot
 from memrl_jax.config import make, make_environment, to_json
 from memrl_jax.environments.mazes import success
-from memrl_jax.folder import checkpoints
-from memrl_jax.program import make_program
 from memrl_jax.types import Array, Key, State
 
 TRAINED = 5, 7, 9
@@ -44,11 +40,9 @@ def study(plan: Callable[[], Plan], console: Console, place: Path, quick: bool) 
     """Train the agents, then let them play in all places; draw what came of it."""
     result, places, at, draw = plan()
     result = runs.shortened(result) if quick else result
-    began = time.perf_counter()
-    with tempfile.TemporaryDirectory() as scratch:
-        series, _ = runs.train(result, Path(scratch), console)
-        found = {label: rates(str(Path(scratch) / label), places, at) for label in result.runs}
-    minutes = (time.perf_counter() - began) / 60
+    kept = place / "runs"
+    series, _, minutes = runs.train(result, kept, console)
+    found = {label: rates(str(kept / label), places, at) for label in result.runs}
     plot.curves(series, place / "curves.png", title=result.title, reference=result.reference)
     if draw:
         draw(places, found, place / "success.png")
@@ -61,6 +55,7 @@ def study(plan: Callable[[], Plan], console: Console, place: Path, quick: bool) 
     configs = {label: json.loads(to_json(config)) for label, config in result.runs.items()}
     table = commands.table({label: by_place(places, x) for label, x in found.items()})
     claims = [] if quick else result.claims(found)
+    shutil.rmtree(kept)
     return Findings(result.title, claims, figures, minutes, configs, table)
 
 
@@ -71,10 +66,7 @@ def by_place(places: tuple[Any, ...], rates: np.ndarray) -> dict[str, np.ndarray
 
 def rates(folder: str, places: tuple[Any, ...], at: Callable) -> np.ndarray:
     """Return the success of every seed of a run in every place, [S, places]."""
-    _, config, run = experiment.read(folder)
-    program = make_program(config, run)
-    saved = checkpoint.load(checkpoints(Path(folder))[-1], program.shapes)
-    states = jax.tree.map(jnp.asarray, saved.train.agent)
+    config, run, states = experiment.trained(folder)
 
     def play(place: Any, key: Key, state: State) -> Array:
         there = at(config, place)

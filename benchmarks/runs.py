@@ -1,7 +1,10 @@
-"""Results of agents: every run is trained, then evaluated greedily in fresh environments."""
+"""Results of agents: every run is trained, then evaluated greedily in fresh environments.
+
+A result that is interrupted goes on: until it is whole, its runs are kept in `runs/` of its folder.
+"""
 
 import json
-import tempfile
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,7 +15,7 @@ from rich.console import Console
 
 import memrl_jax
 from benchmarks.findings import Claim, Findings
-from memrl_jax import commands, experiment, plot
+from memrl_jax import commands, experiment, folder, plot
 from memrl_jax.config import to_json
 from memrl_jax.program import Run
 
@@ -40,10 +43,7 @@ def memoryless(config: memrl_jax.Config) -> memrl_jax.Config:
 def study(make: Callable[[], Result], console: Console, place: Path, quick: bool) -> Findings:
     """Train the runs of a result; draw their curves."""
     result = shortened(make()) if quick else make()
-    began = time.perf_counter()
-    with tempfile.TemporaryDirectory() as scratch:
-        series, returns = train(result, Path(scratch), console)
-    minutes = (time.perf_counter() - began) / 60
+    series, returns, minutes = train(result, place / "runs", console)
     plot.curves(series, place / "curves.png", title=result.title, reference=result.reference)
     figures = {
         "return": {label: x.mean(axis=1).round(4).tolist() for label, x in returns.items()},
@@ -53,23 +53,57 @@ def study(make: Callable[[], Result], console: Console, place: Path, quick: bool
     configs = {label: json.loads(to_json(config)) for label, config in result.runs.items()}
     table = commands.table({k: {"return": x.mean(axis=1)} for k, x in returns.items()})
     claims = [] if quick else result.claims(returns)
+    shutil.rmtree(place / "runs")
     return Findings(result.title, claims, figures, minutes, configs, table)
 
 
-def train(result: Result, scratch: Path, console: Console) -> tuple[dict, dict]:
-    """Train every run; return curves for the plot, and returns [seeds, EPISODES] at the end."""
-    series, returns = {}, {}
+def train(result: Result, kept: Path, console: Console) -> tuple[dict, dict, float]:
+    """Train every run, from the start or from where it was left in the folder `kept`.
+
+    Returns curves for the plot, returns [seeds, EPISODES] at the end, and minutes of training.
+    """
+    series, returns, total = {}, {}, 0.0
     for label, config in result.runs.items():
         console.print(f"{label}: {config.environment}, {result.seeds} seeds")
-        run = Run(out=str(scratch / label), seeds=result.seeds)
+        run = Run(out=str(kept / label), seeds=result.seeds)
+        took = kept / f"{label}.seconds"
         with commands.progress_bar(console) as progress:
-            done = experiment.start(config, run, console.print, progress)
+            done = begin_or_go_on(config, run, console.print, timed(progress, took))
         if not done.finished:
             raise KeyboardInterrupt
         past = done.history
         series[label] = past["evaluation_step"], past["evaluation_return"]
         returns[label] = experiment.evaluate(run.out, EPISODES, seed=1).total
-    return series, returns
+        total += seconds(took)
+    return series, returns, total / 60
+
+
+def begin_or_go_on(
+    config: memrl_jax.Config, run: Run, say: experiment.Say, report: experiment.Report
+) -> experiment.Result:
+    """Start a run, or resume it if it was begun; raises ValueError if that was another run."""
+    if not Path(run.out).exists():
+        return experiment.start(config, run, say, report)
+    _, begun, options = experiment.read(run.out)
+    if (to_json(begun), options) != (to_json(config), run):
+        raise ValueError(f"out: {run.out} was begun with other settings; remove it to begin anew")
+    return experiment.resume(run.out, say, report)
+
+
+def timed(report: experiment.Report, path: Path) -> experiment.Report:
+    """Let a report also keep in a file how many seconds there have been, over interruptions."""
+    earlier, began = seconds(path), time.perf_counter()
+
+    def kept(progress: experiment.Progress) -> None:
+        folder.write(path, str(earlier + time.perf_counter() - began))
+        report(progress)
+
+    return kept
+
+
+def seconds(path: Path) -> float:
+    """Return what `timed` has kept, if anything."""
+    return float(path.read_text()) if path.exists() else 0.0
 
 
 def shortened(result: Result) -> Result:

@@ -199,6 +199,16 @@ def play(path: str, seed: int, episodes: int) -> list[Episode]:
     return [episode(params, jax.random.fold_in(key, i)) for i in range(episodes)]
 
 
+def trained(path: str) -> tuple[Config, Run, Any]:
+    """Return the config and options of a run, and the agents' states [S, ...] as last saved.
+
+    Raises ValueError if the folder or its checkpoint cannot be read.
+    """
+    place, config, run = read(path)
+    carry, _ = _load(make_program(config, run), place)
+    return config, run, jax.tree.map(lambda x: x[: run.seeds], carry.train.agent)
+
+
 def _load(program: Program, place: Path) -> tuple[Carry, int]:
     """Return the last checkpoint, padded, and its step."""
     saved = folder.checkpoints(place)

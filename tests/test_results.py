@@ -1,6 +1,8 @@
 """Supervised results run in their short forms, go on where they stopped, and are judged."""
 
+import io
 import json
+import signal
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,8 +11,10 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from benchmarks import babi, mazes, probes, results, tasks
+import memrl_jax
+from benchmarks import babi, mazes, probes, results, runs, tasks
 from benchmarks.probes import Learner
+from memrl_jax.program import Run
 from memrl_jax.tasks import make_probe
 
 TINY = {"stack": Learner("frame_stack", {"features": 4, "frames": 2}, learning_rate=1e-2)}
@@ -79,6 +83,36 @@ def test_short_form_of_the_imaze(monkeypatch, tmp_path):
     written = json.loads((tmp_path / "result.json").read_text())
     assert (written["places"], written["claims"]) == ([3, 4], [])
     assert np.shape(written["success"]["MQN"]) == (2, 2)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_agents_go_on_where_they_were_stopped(tmp_path):
+    part = memrl_jax.Config(environment_args={"corridor": 2}, environments=2, total_steps=40)
+    agent = part.agent.replace(batch_size=2, capacity=20, learning_starts=8)
+    part = part.replace(environment="TMaze", agent=agent)
+    result = runs.Result("", {"a": part, "b": part}, lambda _: [], {}, seeds=2)
+    console = Console(file=io.StringIO())
+    series, returns, minutes = runs.train(result, tmp_path / "whole", console)
+    kept = tmp_path / "stopped"
+
+    def stop(progress):
+        if progress.steps >= 20:
+            signal.raise_signal(signal.SIGINT)
+
+    stopped = runs.begin_or_go_on(
+        part,
+        Run(out=str(kept / "a"), seeds=2),
+        console.print,
+        runs.timed(stop, kept / "a.seconds"),
+    )
+    assert not stopped.finished
+    before = runs.seconds(kept / "a.seconds")
+    again = runs.train(result, kept, console)
+    jax.tree.map(np.testing.assert_array_equal, again[:2], (series, returns))
+    assert minutes > 0
+    assert 60 * again[2] > before > 0
+    with pytest.raises(ValueError, match="begun with other settings; remove it"):
+        runs.train(result._replace(seeds=3), kept, console)
 
 
 def test_the_imaze_is_judged_at_trained_lengths_and_beyond():
