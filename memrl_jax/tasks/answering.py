@@ -72,12 +72,47 @@ def make_answerer(dataset: Dataset, setting: Setting = SINGLE) -> Answerer:
     Raises ValueError for sizes below 1, shares outside [0, 1], another `tying`, and a batch larger
     than what is learned.
     """
-    n, slots, width = dataset.train.stories.shape
+    n = len(dataset.train.stories)
     learned = n - int(n * within("held_out", setting.held_out, 0.0, 1.0))
     batches = learned // positive("batch_size", setting.batch_size)
     if not batches:
         raise ValueError(f"batch_size: {setting.batch_size} is more than the {learned} to learn")
-    within("noise", setting.noise, 0.0, 1.0)
+    init, predict = _reader(dataset, setting)
+    epoch = _epoch(predict, setting, batches)
+
+    def answer(params: Params, questions: Questions) -> tuple[Trace, Array]:
+        return jax.lax.map(
+            lambda one: predict(params, one, ages(one.facts)), questions, batch_size=EVALUATED
+        )
+
+    def wrong(params: Params, questions: Questions, linear: Any = False) -> Array:
+        def miss(one: Questions) -> Array:
+            _, logits = predict(params, one, ages(one.facts), linear)
+            return jnp.argmax(logits) != one.answers
+
+        return jax.lax.map(miss, questions, batch_size=EVALUATED)
+
+    def train(key: Key, questions: Questions) -> tuple[Params, Curves]:
+        init_key, split_key, key = jax.random.split(key, 3)
+        order = jax.random.permutation(split_key, n)
+        learn, held_out = (tree.at(questions, i) for i in (order[:learned], order[learned:]))
+
+        def step(params: Params, plan: Any) -> tuple[Params, Curves]:
+            key, linear, rate = plan
+            params, (cost, error) = epoch(params, key, learn, linear, rate)
+            return params, Curves(cost, error, jnp.mean(wrong(params, held_out, linear)))
+
+        linear, rates = schedule(setting)
+        return jax.lax.scan(
+            step, init(init_key), (jax.random.split(key, len(rates)), linear, rates)
+        )
+
+    return Answerer(init, train, answer, wrong)
+
+
+def _reader(dataset: Dataset, setting: Setting) -> tuple[Callable, Callable]:
+    """Return `init(key)` and `predict(params, question, ages, linear) -> trace, logits`."""
+    _, slots, width = dataset.train.stories.shape
     hops, words = positive("hops", setting.hops), len(dataset.vocabulary)
     shapes = _shapes(setting, words + slots)
     encode = position_encoding if setting.encode_positions else _bag_of_words
@@ -97,21 +132,15 @@ def make_answerer(dataset: Dataset, setting: Setting = SINGLE) -> Answerer:
 
         return read(tie(params, hops), story, one.questions, encoding, normalize)
 
-    def answer(params: Params, questions: Questions) -> tuple[Trace, Array]:
-        return jax.lax.map(
-            lambda one: predict(params, one, ages(one.facts)), questions, batch_size=EVALUATED
-        )
+    return init, predict
 
-    def wrong(params: Params, questions: Questions, linear: Any = False) -> Array:
-        def miss(one: Questions) -> Array:
-            _, logits = predict(params, one, ages(one.facts), linear)
-            return jnp.argmax(logits) != one.answers
 
-        return jax.lax.map(miss, questions, batch_size=EVALUATED)
+def _epoch(predict: Callable, setting: Setting, batches: int) -> Callable:
+    """Return `epoch(params, key, questions, linear, rate) -> params, (loss, error)`."""
+    noise = within("noise", setting.noise, 0.0, 1.0)
 
     def loss(params: Params, key: Key, one: Questions, linear: Array) -> tuple[Array, Array]:
-        age = noisy_ages(key, one.facts, setting.noise)
-        _, logits = predict(params, one, age, linear)
+        _, logits = predict(params, one, noisy_ages(key, one.facts, noise), linear)
         return -nn.log_softmax(logits)[one.answers], jnp.argmax(logits) != one.answers
 
     def total(params: Params, key: Key, batch: Questions, linear: Array) -> tuple[Array, Array]:
@@ -121,7 +150,8 @@ def make_answerer(dataset: Dataset, setting: Setting = SINGLE) -> Answerer:
 
     def epoch(params: Params, key: Key, learn: Questions, linear: Array, rate: Array) -> Any:
         order_key, noise_key = jax.random.split(key)
-        order = jax.random.permutation(order_key, learned)[: batches * setting.batch_size]
+        order = jax.random.permutation(order_key, len(learn.answers))
+        order = order[: batches * setting.batch_size]
         shuffled = tree.at(learn, order.reshape(batches, setting.batch_size))
 
         def update(params: Params, batch: tuple[Key, Questions]) -> tuple[Params, Any]:
@@ -133,22 +163,7 @@ def make_answerer(dataset: Dataset, setting: Setting = SINGLE) -> Answerer:
         )
         return params, [jnp.sum(x) / order.size for x in sums]
 
-    def train(key: Key, questions: Questions) -> tuple[Params, Curves]:
-        init_key, split_key, key = jax.random.split(key, 3)
-        order = jax.random.permutation(split_key, n)
-        learn, held_out = (tree.at(questions, i) for i in (order[:learned], order[learned:]))
-
-        def step(params: Params, plan: Any) -> tuple[Params, Curves]:
-            key, linear, rate = plan
-            params, (cost, error) = epoch(params, key, learn, linear, rate)
-            return params, Curves(cost, error, jnp.mean(wrong(params, held_out, linear)))
-
-        linear, rates = schedule(setting)
-        return jax.lax.scan(
-            step, init(init_key), (jax.random.split(key, len(rates)), linear, rates)
-        )
-
-    return Answerer(init, train, answer, wrong)
+    return epoch
 
 
 def _bag_of_words(features: int, words: int) -> np.ndarray:
