@@ -37,21 +37,16 @@ class Heads(NamedTuple):
     sharpness: Array  # above 1
 
 
-def address(memory: Array, heads: Heads, before: Array) -> Array:
-    """Return weights [heads, slots], each row with a sum of one.
-
-    Graves et al. (2014), equations 5 to 9.
-    """
-    return aim(*compare(memory, heads.key), heads, before)
-
-
 def compare(memory: Array, key: Array) -> tuple[Array, Array]:
     """Return the products of slots and keys [heads, slots] and the slots' squared lengths."""
     return key @ memory.T, jnp.sum(memory * memory, axis=-1)
 
 
 def aim(products: Array, lengths: Array, heads: Heads, before: Array) -> Array:
-    """Return weights [heads, slots] from what `compare` found."""
+    """Return weights [heads, slots], each row with a sum of one, from what `compare` found.
+
+    Graves et al. (2014), equations 5 to 9.
+    """
     content = by_content(products, lengths, heads.key, heads.strength)
     gate = heads.gate[:, None]
     return sharpen(rotate(gate * content + (1 - gate) * before, heads.shift), heads.sharpness)
