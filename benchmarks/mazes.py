@@ -110,7 +110,7 @@ def networks(environment: str, args: dict[str, Any], steps: int) -> dict[str, me
 
 def imaze() -> Plan:
     """Learn in short corridors and play in long ones. Oh et al. (2016), section 5.1."""
-    agents = networks("IMaze", {"lengths": TRAINED}, 480_000)
+    agents = networks("IMaze", {"lengths": TRAINED}, 240_000)
 
     def judge(found: runs.Returns) -> list[Claim]:
         mean = {label: by_place(LENGTHS, x.mean(axis=0)) for label, x in found.items()}
