@@ -48,6 +48,9 @@ def main(arguments: list[str] | None = None) -> int:
     except ValueError as error:
         print(f"benchmarks.results: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("benchmarks.results: interrupted; the same command goes on", file=sys.stderr)
+        return 130
     return 0
 
 

@@ -57,6 +57,12 @@ def test_a_training_goes_on_where_it_was_stopped(tmp_path):
         probes.train(result, learner._replace(batch_size=2), probe, path, Console())
 
 
+def test_an_interrupt_says_how_to_go_on(monkeypatch, tmp_path, capsys):
+    monkeypatch.setitem(results.RESULTS, "copy", stopping)
+    assert results.main(["copy", "--out", str(tmp_path)]) == 130
+    assert "the same command goes on" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("wrong", "reached"), [(0.05, True), (0.15, False)])
 def test_copy_is_judged_by_four_of_five_seeds(wrong, reached):
     figures = {
