@@ -4,7 +4,6 @@ A grid-world with the maps, actions and rewards of the tasks, not Minecraft and 
 """
 
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -48,14 +47,13 @@ def study(plan: Callable[[], Plan], console: Console, place: Path, quick: bool) 
         draw(places, found, place / "success.png")
     figures = {
         "places": places,
-        "success": {label: x.round(4).tolist() for label, x in found.items()},
+        "success": {label: x.astype(float).round(4).tolist() for label, x in found.items()},
         "episodes": runs.EPISODES,
         "seeds": list(range(result.seeds)),
     }
     configs = {label: json.loads(to_json(config)) for label, config in result.runs.items()}
     table = commands.table({label: by_place(places, x) for label, x in found.items()})
     claims = [] if quick else result.claims(found)
-    shutil.rmtree(kept)
     return Findings(result.title, claims, figures, minutes, configs, table)
 
 

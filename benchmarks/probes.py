@@ -1,10 +1,9 @@
 """Results of neural memories that learn a task under supervision, all seeds in one program.
 
-A training that is interrupted goes on: until all are done, their states and curves are kept in
+A training that is interrupted goes on: until the report is written, states and curves are kept in
 `runs/` of the result's folder.
 """
 
-import shutil
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -76,7 +75,6 @@ def study(make: Callable[[], Result], console: Console, place: Path, quick: bool
         learned[label] = train(result, learner, probe, kept / f"{label}.ckpt", console)
         figures[label] = tested(result, probe, learned[label].carry[1])
     draw(result, learned, place / "curves.png")
-    shutil.rmtree(kept)
     figured = {k: {n: x.round(3).tolist() for n, x in of.items()} for k, of in figures.items()}
     return Findings(
         title=result.title,

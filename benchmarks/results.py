@@ -6,6 +6,7 @@ whether it was reached, and writes curves, figures, configs and seeds to a folde
 
 import json
 import os
+import shutil
 import sys
 from dataclasses import dataclass
 from functools import partial
@@ -65,6 +66,7 @@ def run(given: Options, console: Console) -> None:
         verdict = "reached" if claim.reached else "NOT REACHED"
         console.print(f"{verdict:>11}  {claim.text}: {claim.figure}")
     write(place / "result.json", report(found))
+    shutil.rmtree(place / "runs")  # what an interrupted study would have gone on from
     console.print(f"{found.minutes:.1f} minutes; curves: {place / 'curves.png'}")
 
 

@@ -1,10 +1,10 @@
 """Results of agents: every run is trained, then evaluated greedily in fresh environments.
 
-A result that is interrupted goes on: until it is whole, its runs are kept in `runs/` of its folder.
+A result that is interrupted goes on: until its report is written, its runs are kept in `runs/` of
+its folder.
 """
 
 import json
-import shutil
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -53,7 +53,6 @@ def study(make: Callable[[], Result], console: Console, place: Path, quick: bool
     configs = {label: json.loads(to_json(config)) for label, config in result.runs.items()}
     table = commands.table({k: {"return": x.mean(axis=1)} for k, x in returns.items()})
     claims = [] if quick else result.claims(returns)
-    shutil.rmtree(place / "runs")
     return Findings(result.title, claims, figures, minutes, configs, table)
 
 
@@ -66,7 +65,7 @@ def train(result: Result, kept: Path, console: Console) -> tuple[dict, dict, flo
     for label, config in result.runs.items():
         console.print(f"{label}: {config.environment}, {result.seeds} seeds")
         run = Run(out=str(kept / label), seeds=result.seeds)
-        took = kept / f"{label}.seconds"
+        took = Path(run.out) / "seconds"
         with commands.progress_bar(console) as progress:
             done = begin_or_go_on(config, run, console.print, timed(progress, took))
         if not done.finished:

@@ -17,7 +17,6 @@ from memrl_jax.types import Continuous, Discrete, Environment, Segment, TimeStep
 
 B = 3
 FRAMES = 3
-# Compiling takes far longer than running.
 
 
 def noisy():

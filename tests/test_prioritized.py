@@ -22,7 +22,6 @@ from memrl_jax.types import ReplayMemory, Sample, Segment, TimeStep
 ADD, SAMPLE, UPDATE = range(3)
 STEPS, DRAWS = 30, 4
 close = partial(np.testing.assert_allclose, rtol=3e-6)
-# Compiling takes far longer than playing.
 
 
 def cooling(updates: Any) -> Any:

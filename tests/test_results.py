@@ -13,6 +13,7 @@ from rich.console import Console
 
 import memrl_jax
 from benchmarks import babi, mazes, probes, results, runs, tasks
+from benchmarks.findings import Findings
 from benchmarks.probes import Learner
 from memrl_jax.program import Run
 from memrl_jax.tasks import make_probe
@@ -63,6 +64,21 @@ def test_an_interrupt_says_how_to_go_on(monkeypatch, tmp_path, capsys):
     assert "the same command goes on" in capsys.readouterr().err
 
 
+def test_nothing_is_removed_before_the_report_is_written(monkeypatch, tmp_path):
+    def study(console, place, quick):
+        (place / "runs").mkdir()
+        return Findings("", [], {}, 1.0, {}, "")
+
+    def fail(*_):
+        raise OSError("no space left")
+
+    monkeypatch.setitem(results.RESULTS, "copy", study)
+    monkeypatch.setattr(results, "write", fail)
+    with pytest.raises(OSError, match="no space"):
+        results.main(["copy", "--out", str(tmp_path)])
+    assert (tmp_path / "runs").exists()
+
+
 @pytest.mark.parametrize(("wrong", "reached"), [(0.05, True), (0.15, False)])
 def test_copy_is_judged_by_four_of_five_seeds(wrong, reached):
     figures = {
@@ -109,10 +125,10 @@ def test_agents_go_on_where_they_were_stopped(tmp_path):
         part,
         Run(out=str(kept / "a"), seeds=2),
         console.print,
-        runs.timed(stop, kept / "a.seconds"),
+        runs.timed(stop, kept / "a" / "seconds"),
     )
     assert not stopped.finished
-    before = runs.seconds(kept / "a.seconds")
+    before = runs.seconds(kept / "a" / "seconds")
     again = runs.train(result, kept, console)
     jax.tree.map(np.testing.assert_array_equal, again[:2], (series, returns))
     assert minutes > 0

@@ -32,7 +32,6 @@ LARGER: dict[str, dict[str, Any]] = {
     "associative_recall": {"items": 12, "fewest": 12},
     "multi_query_recall": {"pairs": 6, "length": 40, "power": 1.0},
 }
-# To optimize these programs takes longer than to run them.
 every_task = pytest.mark.parametrize("name", TASKS)
 
 
