@@ -77,27 +77,27 @@ def rates(folder: str, places: tuple[Any, ...], at: Callable) -> np.ndarray:
     return np.asarray(diagnose.extrapolation(play, places, keys, states))
 
 
-def networks(environment: str, args: dict[str, Any], steps: int) -> dict[str, memrl_jax.Config]:
-    """Return the runs of three memory Q-networks and of DQN with a window of 12 frames."""
-    base = memrl_jax.presets["mqn"].replace(
-        environment=environment, environment_args=args, total_steps=steps
+def networks(
+    environment: str, args: dict[str, Any], steps: int, copies: int, length: int, **agent: Any
+) -> dict[str, memrl_jax.Config]:
+    """Return the runs of three memory Q-networks and of DQN with a window of 12 frames.
+
+    They play for `length` steps in `copies` of the environment, then learn; `agent` says how.
+    """
+    preset = memrl_jax.presets["mqn"]
+    # Windows hold all of an episode.
+    learner = preset.agent.replace(window=48, **agent)
+    updates = learner.updates * (steps - learner.learning_starts) / (copies * length)
+    base = preset.replace(
+        environment=environment,
+        environment_args=args,
+        # Among fewer frames the one that tells is found sooner; 24 hold the way through every maze.
+        memory_args={"features": 64, "frames": 24},
+        environments=copies,
+        rollout_length=length,
+        total_steps=steps,
+        agent=learner.replace(decay_updates=updates),
     )
-    # A random walk finds the goal of a corridor of 9 in one episode of 700; an agent that hardly
-    # explores finds it once it goes on where it can. Windows hold all of an episode.
-    agent = base.agent.replace(
-        replay="prioritized",
-        window=48,
-        batch_size=8,
-        updates=2,
-        n_step=5,
-        learning_rate=5e-4,
-        decay_updates=steps / 20 - 100,
-        epsilon_start=0.4,
-        epsilon_end=0.4,
-        epsilon_spread=5.0,
-    )
-    # Among fewer frames the one that tells is found sooner; 24 hold the way through every maze.
-    base = base.replace(agent=agent, memory_args={"features": 64, "frames": 24})
     window = {"features": 64, "frames": 12}
     stack = base.replace(memory="frame_stack", memory_args=window, head=(64,))
     return {
@@ -108,7 +108,29 @@ def networks(environment: str, args: dict[str, Any], steps: int) -> dict[str, me
 
 def imaze() -> Plan:
     """Learn in short corridors and play in long ones. Oh et al. (2016), section 5.1."""
-    agents = networks("IMaze", {"lengths": TRAINED}, 240_000)
+    # A random walk finds the goal of a corridor of 9 in one episode of 700; an agent that hardly
+    # explores finds it once it goes on where it can. Learning little from each of many steps, out
+    # of a replay that forgets late, carries over to long corridors where more passes over fewer
+    # steps do not.
+    agents = networks(
+        "IMaze",
+        {"lengths": TRAINED},
+        steps=1_536_000,
+        copies=32,
+        length=8,
+        replay="prioritized",
+        capacity=512_000,
+        batch_size=16,
+        updates=2,
+        n_step=5,
+        learning_rate=5e-4,
+        epsilon_start=0.4,
+        epsilon_end=0.4,
+        epsilon_spread=3.0,
+    )
+    # With no LSTM to say whether it has looked around, it takes longer to learn that it should.
+    mqn = agents["MQN"]
+    agents["MQN"] = mqn.replace(agent=mqn.agent.replace(learning_rate=1e-3))
 
     def judge(found: runs.Returns) -> list[Claim]:
         mean = {label: by_place(LENGTHS, x.mean(axis=0)) for label, x in found.items()}
@@ -153,7 +175,23 @@ def at_least(text: str, figure: float, bound: float) -> Claim:
 
 def pattern_matching() -> Plan:
     """Learn to tell whether two rooms look the same. Oh et al. (2016), section 5.2, table 1."""
-    agents = networks("PatternMatching", {}, 1_000_000)
+    # What the rooms have in common shows in few of the rewards, so many episodes are seen once.
+    agents = networks(
+        "PatternMatching",
+        {},
+        steps=16_384_000,
+        copies=64,
+        length=16,
+        replay="uniform",
+        capacity=204_800,
+        batch_size=32,
+        updates=1,
+        n_step=5,
+        learning_rate=1e-3,
+        target_rate=0.02,
+        epsilon_start=0.25,
+        epsilon_end=0.25,
+    )
 
     def judge(found: runs.Returns) -> list[Claim]:
         seen = float(found["FRMQN"][:, 0].mean())

@@ -15,6 +15,7 @@ import memrl_jax
 from benchmarks import babi, mazes, probes, results, runs, tasks
 from benchmarks.findings import Findings
 from benchmarks.probes import Learner
+from memrl_jax.config import make
 from memrl_jax.program import Run
 from memrl_jax.tasks import make_probe
 
@@ -93,7 +94,11 @@ def test_copy_is_judged_by_four_of_five_seeds(wrong, reached):
 def test_short_form_of_the_imaze(monkeypatch, tmp_path):
     plan = mazes.imaze()
     config = plan.result.runs["MQN"].replace(
-        memory_args={"features": 4, "frames": 3}, encoder=(4,), total_steps=2_000
+        memory_args={"features": 4, "frames": 3},
+        encoder=(4,),
+        environments=10,
+        rollout_length=4,
+        total_steps=2_000,
     )
     agent = config.agent.replace(window=6, batch_size=2, capacity=400, learning_starts=0)
     result = plan.result._replace(runs={"MQN": config.replace(agent=agent)})
@@ -106,6 +111,16 @@ def test_short_form_of_the_imaze(monkeypatch, tmp_path):
     assert (written["places"], written["claims"]) == ([3, 4], [])
     assert np.shape(written["success"]["MQN"]) == (2, 2)
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("plan", mazes.RESULTS.values(), ids=mazes.RESULTS)
+def test_runs_in_mazes_can_be_made_and_played_everywhere(plan):
+    result, places, at, _ = plan()
+    for config in (*result.runs.values(), *runs.shortened(result).runs.values()):
+        make(config)
+    assert len({at(config, place) for config in result.runs.values() for place in places}) == (
+        len(result.runs) * len(places)
+    )
 
 
 def test_agents_go_on_where_they_were_stopped(tmp_path):
