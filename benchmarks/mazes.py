@@ -24,6 +24,7 @@ TRAINED = 5, 7, 9
 LENGTHS = *TRAINED, 15, 20, 30, 40
 HORIZON = 100  # steps to play in, as in the paper; to learn in, there are 50
 FRAMES = 50  # that memories hold when they play, as in the paper
+SEEN, UNSEEN = "PatternMatching", "PatternMatchingTest"
 
 
 class Plan(NamedTuple):
@@ -174,11 +175,14 @@ def at_least(text: str, figure: float, bound: float) -> Claim:
 
 
 def pattern_matching() -> Plan:
-    """Learn to tell whether two rooms look the same. Oh et al. (2016), section 5.2, table 1."""
+    """Learn to tell whether two rooms look the same. Oh et al. (2016), section 5.2, table 1.
+
+    On the original maps, in the folder that the environment variable MEMRL_MAZES names.
+    """
     # What the rooms have in common shows in few of the rewards, so many episodes are seen once.
     agents = networks(
-        "PatternMatching",
-        {},
+        "OriginalMaze",
+        {"path": "$MEMRL_MAZES", "task": SEEN},
         steps=16_384_000,
         copies=64,
         length=16,
@@ -197,11 +201,11 @@ def pattern_matching() -> Plan:
         seen = float(found["FRMQN"][:, 0].mean())
         return [at_least("FRMQN: success >= 0.98 in seen mazes", seen, 0.98)]
 
-    def at(config: memrl_jax.Config, maps: str) -> memrl_jax.Config:
-        return config.replace(environment_args={"unseen": maps == "unseen"})
+    def at(config: memrl_jax.Config, task: str) -> memrl_jax.Config:
+        return config.replace(environment_args={**config.environment_args, "task": task})
 
     title = "Pattern matching (a grid-world)"
-    return Plan(runs.Result(title, agents, judge, {}, seeds=1), ("seen", "unseen"), at)
+    return Plan(runs.Result(title, agents, judge, {}, seeds=1), (SEEN, UNSEEN), at)
 
 
 RESULTS: dict[str, Callable[[], Plan]] = {"imaze": imaze, "pattern-matching": pattern_matching}

@@ -1,5 +1,7 @@
 """The smallest run that learns anything: seconds to compile, milliseconds to train."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
@@ -35,3 +37,18 @@ def random_segment(config: Any, memory: Any) -> Segment:
     )
     timestep = TimeStep(**{name: jnp.asarray(value) for name, value in fields.items()})
     return Segment(memory, timestep, timestep.action[:-1], ())
+
+
+def write_original_maps(folder: Path, tasks: list[str]) -> None:
+    """Write files of maps like the original ones: for each task, three cells with a goal."""
+    goal = np.array([[[0, 0, 2]]], np.uint8)
+    arrays: dict[str, Any] = {"topology": goal * 0 + 1, "goal": goal, "spawn": goal * 0 + [1, 0, 0]}
+    named = {f"{task}/{name}": x for task in tasks for name, x in arrays.items()}
+    np.savez(folder / "oh2016_maps.npz", **named)
+    rules = {
+        "time_limit": 9,
+        "step_reward": -0.1,
+        "goals": [{"sequence": [2], "rewards": [1.0], "terminate": 1}],
+        "blocks": [{"goal_ids": [2], "color": "CYAN"}],
+    }
+    (folder / "oh2016_tasks.json").write_text(json.dumps({"tasks": dict.fromkeys(tasks, rules)}))

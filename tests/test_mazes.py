@@ -29,6 +29,7 @@ from memrl_jax.environments.mazes.original import _rules as original_rules
 from memrl_jax.environments.mazes.pattern_matching import pattern_matching, patterns
 from memrl_jax.environments.mazes.rules import choice, machine, order, priced
 from memrl_jax.environments.mazes.view import BLOCKS, cells, viewer
+from tests.small import write_original_maps
 
 GOLDEN = Path(os.environ.get("MEMRL_GOLDEN", Path(__file__).parents[2] / "shared" / "golden"))
 FOLDER = GOLDEN / "minecraft_maps"
@@ -569,6 +570,16 @@ def test_a_file_of_another_kind_is_named(tmp_path):
     (tmp_path / "oh2016_tasks.json").write_text(json.dumps({"tasks": {"IMaze": rules}}))
     with pytest.raises(ValueError, match=r"oh2016_maps.npz in .* is not of this kind"):
         ENVIRONMENTS["OriginalMaze"](path=str(tmp_path))
+
+
+def test_a_path_may_name_a_variable_of_the_environment(monkeypatch, tmp_path):
+    write_original_maps(tmp_path, ["Corridor"])
+    monkeypatch.setenv("MEMRL_MAZES", str(tmp_path))
+    env = ENVIRONMENTS["OriginalMaze"](path="$MEMRL_MAZES", task="Corridor")
+    assert env.horizon == 9
+    monkeypatch.delenv("MEMRL_MAZES")
+    with pytest.raises(ValueError, match=r"^path: '\$MEMRL_MAZES' has no file"):
+        ENVIRONMENTS["OriginalMaze"](path="$MEMRL_MAZES", task="Corridor")
 
 
 def test_maps_that_cannot_be_played_are_refused():

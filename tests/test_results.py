@@ -18,6 +18,7 @@ from benchmarks.probes import Learner
 from memrl_jax.config import make
 from memrl_jax.program import Run
 from memrl_jax.tasks import make_probe
+from tests.small import write_original_maps
 
 TINY = {"stack": Learner("frame_stack", {"features": 4, "frames": 2}, learning_rate=1e-2)}
 COPY = tasks.copy()._replace(learners=TINY)
@@ -114,7 +115,9 @@ def test_short_form_of_the_imaze(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("plan", mazes.RESULTS.values(), ids=mazes.RESULTS)
-def test_runs_in_mazes_can_be_made_and_played_everywhere(plan):
+def test_runs_in_mazes_can_be_made_and_played_everywhere(plan, monkeypatch, tmp_path):
+    write_original_maps(tmp_path, [mazes.SEEN, mazes.UNSEEN])
+    monkeypatch.setenv("MEMRL_MAZES", str(tmp_path))
     result, places, at, _ = plan()
     for config in (*result.runs.values(), *runs.shortened(result).runs.values()):
         make(config)
