@@ -75,7 +75,10 @@ def study(make: Callable[[], Result], console: Console, place: Path, quick: bool
         learned[label] = train(result, learner, probe, kept / f"{label}.ckpt", console)
         figures[label] = tested(result, probe, learned[label].carry[1])
     draw(result, learned, place / "curves.png")
-    figured = {k: {n: x.round(3).tolist() for n, x in of.items()} for k, of in figures.items()}
+    figured = {
+        k: {n: x.astype(float).round(3).tolist() for n, x in of.items()}
+        for k, of in figures.items()
+    }
     return Findings(
         title=result.title,
         claims=[] if quick else result.claims(figures),
