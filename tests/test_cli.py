@@ -175,6 +175,7 @@ SETTINGS: list[tuple[dict[str, Any], list[str]]] = [
     ({"burn_in": 76}, ["window: 4 actions", "burn_in = 76", "capacity / environments = 80"]),
     ({"rescaling": 2.0}, ["rescaling: 2.0 is not between 0 and 1"]),
     ({"epsilon_spread": -7.0}, ["epsilon_spread: -7.0 is not between 0 and inf"]),
+    ({"persistence": 1.5}, ["persistence: 1.5 is not between 0 and 1"]),
     ({"frames": 0}, ["frames: 0 is below 1"]),
     ({"frames": 77}, ["window: 4 actions", "frames = 77", "capacity / environments = 80"]),
     ({"environment": "FrozenLake-misc", "frames": 2}, ["frames: 2 ", "without axes"]),

@@ -126,7 +126,8 @@ def acted(config: memrl_jax.Config, rollouts: int) -> tuple[Any, ...]:
     def policy(key, memory, timestep):
         memory, q = network.step(params, memory, timestep)
         greedy = jnp.argmax(q, axis=-1).astype(jnp.int32)
-        return memory, epsilon_greedy(key, greedy, q.shape[-1], jnp.float32(0.9)), q
+        action = epsilon_greedy(key, greedy, q.shape[-1], jnp.float32(0.9), timestep, 0.0)
+        return memory, action, q
 
     @jax.jit
     def run(actor, key):
@@ -196,9 +197,27 @@ def test_epsilon_falls_linearly_and_acts_at_random_that_often():
     settings = DQNConfig(epsilon_start=0.8, epsilon_end=0.2, epsilon_steps=100.0)
     falling = [epsilon(settings, jnp.int32(n), 2) for n in (0, 50, 100, 1000)]
     np.testing.assert_allclose(falling, np.repeat([[0.8], [0.5], [0.2], [0.2]], 2, axis=1))
-    action = epsilon_greedy(jax.random.key(0), jnp.full(40_000, 3, jnp.int32), 4, jnp.float32(0.4))
-    counts = np.bincount(action, minlength=4) / 40_000
+    counts = np.bincount(explored(0.4, 0.0), minlength=4) / 40_000
     np.testing.assert_allclose(counts, [0.1, 0.1, 0.1, 0.7], atol=0.01)
+
+
+def explored(probability, persistence):
+    """40,000 actions where 3 is best and 1 was the last; every other one begins an episode."""
+    best = jnp.full(40_000, 3, jnp.int32)
+    start = jnp.arange(40_000) % 2 == 0
+    zeros = jnp.zeros(40_000, jnp.float32)
+    timestep = TimeStep(zeros, jnp.where(start, 0, 1), zeros, zeros, start, jnp.zeros_like(start))
+    key = jax.random.key(0)
+    return np.asarray(epsilon_greedy(key, best, 4, jnp.float32(probability), timestep, persistence))
+
+
+def test_persistence_repeats_the_last_action_that_often_but_not_at_a_start():
+    action = explored(0.4, 0.5)
+    started = np.bincount(action[::2], minlength=4) / 20_000
+    np.testing.assert_allclose(started, [0.1, 0.1, 0.1, 0.7], atol=0.015)
+    going_on = np.bincount(action[1::2], minlength=4) / 20_000
+    np.testing.assert_allclose(going_on, [0.05, 0.55, 0.05, 0.35], atol=0.015)
+    np.testing.assert_array_equal(explored(1.0, 1.0)[1::2], 1)
 
 
 def test_every_actor_explores_with_an_epsilon_of_its_own():

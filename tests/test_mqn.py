@@ -109,6 +109,30 @@ def test_they_are_what_a_plain_loop_gives(name: str, seed: int) -> None:
     assert_close(trace(memory.initial_state(), xs, starts), attention)
 
 
+@each
+def test_gradients_are_those_of_one_step_after_the_other(name: str) -> None:
+    """Of parameters, the state a sequence goes on from, and inputs; through outputs and the end."""
+    memory, params, unroll, _, _ = compiled(name)
+    state, _ = unroll(params, memory.initial_state(), *inputs(8))
+    xs, starts = inputs(9)
+
+    def steps(params: Any, state: Any, xs: Any, starts: Any) -> Any:
+        return jax.lax.scan(lambda state, x: memory.step(params, state, *x), state, (xs, starts))
+
+    def gradient(run: Any) -> Any:
+        def total(*arguments: Any) -> Any:
+            return sum(jnp.sum(jnp.sin(y)) for y in jax.tree.leaves(run(*arguments, starts)))
+
+        return jax.jit(jax.grad(total, (0, 1, 2)))(params, state, xs)
+
+    starts[:3] = False  # so that there is something to come of the state
+    jax.tree.map(
+        lambda ours, theirs: np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5),
+        gradient(unroll),
+        gradient(steps),
+    )
+
+
 def test_without_feedback_weights_feedback_changes_nothing() -> None:
     fed, recurrent = compiled("frmqn"), compiled("rmqn")
     xs, starts = inputs(3)

@@ -29,6 +29,7 @@ FRACTIONS = (
     "target_rate",
     "epsilon_start",
     "epsilon_end",
+    "persistence",
     "priority_exponent",
     "priority_mix",
     "importance_start",
@@ -104,6 +105,9 @@ class DQNConfig(struct.PyTreeNode):
     epsilon_spread: float = 0.0
     """Environment i of B explores with epsilon ** (1 + spread i / (B - 1)); 0 makes all alike
     (Horgan et al. 2018 use 7, with an epsilon of 0.4)."""
+    persistence: float = 0.0
+    """Probability of doing the last action again instead, whatever it was: random actions alone
+    undo each other (Dabney et al. 2021)."""
 
 
 class Learner(NamedTuple):
@@ -151,7 +155,9 @@ def dqn(config: DQNConfig, network: Network, replay: ReplayMemory) -> Agent:
         action = jnp.argmax(q, axis=-1).astype(jnp.int32)
         if explore:
             probability = epsilon(config, state.observed, action.shape[0])
-            action = epsilon_greedy(key, action, q.shape[-1], probability)
+            action = epsilon_greedy(
+                key, action, q.shape[-1], probability, timestep, config.persistence
+            )
         return memory, action, ()
 
     def observe(state: DQNState, segment: Segment) -> DQNState:
@@ -267,10 +273,21 @@ def epsilon(config: DQNConfig, observed: Array, batch: int) -> Array:
     return base ** (1 + config.epsilon_spread * jnp.linspace(0, 1, batch, dtype=jnp.float32))
 
 
-def epsilon_greedy(key: Key, greedy: Array, actions: int, probability: Array) -> Array:
-    """Replace each action [B] by a uniformly random one with this probability."""
-    explore, choice = jax.random.uniform(key, (2, *greedy.shape))
-    return jnp.where(explore < probability, (choice * actions).astype(jnp.int32), greedy)
+def epsilon_greedy(
+    key: Key,
+    greedy: Array,
+    actions: int,
+    probability: Array,
+    timestep: TimeStep,
+    persistence: float,
+) -> Array:
+    """Replace each action [B] by a uniformly random one with this probability.
+
+    Then by the last one with probability `persistence`, where an episode does not start.
+    """
+    explore, choice, again = jax.random.uniform(key, (3, *greedy.shape))
+    action = jnp.where(explore < probability, (choice * actions).astype(jnp.int32), greedy)
+    return jnp.where((again < persistence) & ~timestep.start, timestep.action, action)
 
 
 def _pick(q: Array, action: Array) -> Array:

@@ -12,6 +12,7 @@ import numpy as np
 from flax import linen as nn
 
 from memrl_jax.checks import at_least, positive
+from memrl_jax.memory import feedback
 from memrl_jax.memory.base import from_step
 from memrl_jax.memory.gtrxl import tiles
 from memrl_jax.memory.layers import all_finite, newest
@@ -129,18 +130,30 @@ def attending(context: NeuralMemory, features: int, frames: int, fed_back: int =
         return {"attention": weights[None]}
 
     def unroll(params: Any, state: MQNState, xs: Array, starts: Array) -> tuple[MQNState, Array]:
-        after, hs = context.unroll(params["context"], state.context, xs, starts)
         new = maps.apply(params["maps"], xs, method="hold")
         keys, values = (jnp.concatenate(pair) for pair in zip(state[:2], new, strict=True))
         now = jnp.cumsum(starts, dtype=jnp.int32)
         episode = jnp.concatenate([jnp.zeros(before, jnp.int32), now])
-        os = retrieve(hs, keys, values, episode)
+        given = params["context"], xs, starts, keys, values, episode
+        after, retrieved, hs, os = (feed_back if fed_back else look_up)(state, *given)
         ys: Any = maps.apply(params["maps"], hs, os, method="read")
         keys, values = (newest(x, episode, before) for x in (keys, values))
-        return MQNState(keys, values, state.retrieved, after), ys
+        return MQNState(keys, values, retrieved, after), ys
 
-    memory = from_step(init, initial_state, step, inspect)
-    return memory if fed_back else memory._replace(unroll=unroll)
+    def look_up(
+        state: MQNState, params: Any, xs: Array, starts: Array, *held: Array
+    ) -> tuple[State, Array, Array, Array]:
+        after, hs = context.unroll(params, state.context, xs, starts)
+        return after, state.retrieved, hs, retrieve(hs, *held)
+
+    def feed_back(
+        state: MQNState, params: Any, xs: Array, starts: Array, *held: Array
+    ) -> tuple[State, Array, Array, Array]:
+        begin = state.context, state.retrieved
+        (after, retrieved), hs, os = feedback.unroll(params, begin, xs, starts, *held)
+        return after, retrieved, hs, os
+
+    return from_step(init, initial_state, step, inspect)._replace(unroll=unroll)
 
 
 def mqn(features: int = 256, frames: int = 12) -> NeuralMemory:

@@ -1,0 +1,148 @@
+"""An LSTM that sees what it got from memory last.
+
+Every query depends on the answer before it, so sequences go step by step; but what is asked is
+known before the loop, and the gradients of matrices, keys and values are summed after it.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from memrl_jax import tree
+from memrl_jax.memory.gates import Gates
+from memrl_jax.memory.lstm import update
+from memrl_jax.types import Array, State
+
+GATES = "ifgo"
+
+
+def unroll(
+    params: Any,
+    state: tuple[State, Array],
+    xs: Array,
+    starts: Array,
+    keys: Array,
+    values: Array,
+    episode: Array,
+) -> tuple[tuple[State, Array], Array, Array]:
+    """Unroll flax's LSTM on [x, o], where o is what its last hidden state got as a query.
+
+    `state` is ((c, h), o). Step t asks rows t to t + M of keys and values [M + T, F]; those that
+    are not of its `episode` [M + T] are zeros. Returns the last state and all h and o, [T, F].
+    Differentiated backwards only.
+    """
+    layers, size = params["params"], xs.shape[-1]
+    (c, h), o = state
+    of_inputs = [layers[f"i{gate}"]["kernel"] for gate in GATES]
+    of_hidden = [layers[f"h{gate}"] for gate in GATES]
+    kernels = tuple(
+        jnp.concatenate([kernel[size:], layer["kernel"]])
+        for kernel, layer in zip(of_inputs, of_hidden, strict=True)
+    )
+    biases = tuple(layer["bias"] for layer in of_hidden)
+    inputs = tuple(xs @ kernel[:size] for kernel in of_inputs)
+    steps, reach = len(xs), len(keys) - len(xs)
+    same = episode[np.arange(steps)[:, None] + np.arange(reach)] == episode[reach:, None]
+    begin = c, jnp.concatenate([o, h])
+    (c, end), past = scan(kernels, biases, begin, inputs, keys, values, same, starts)
+    o, h = jnp.split(end, 2)
+    os, hs = jnp.split(past, 2, axis=-1)
+    return ((c, h), o), hs, os
+
+
+@jax.custom_vjp
+def scan(
+    kernels: Gates,
+    biases: Gates,
+    state: State,
+    inputs: Gates,
+    keys: Array,
+    values: Array,
+    same: Array,
+    starts: Array,
+) -> tuple[State, Array]:
+    """Return the last state (c, [o, h]) and all [o, h], [T, 2 F].
+
+    As in `gates`, `inputs` are the inputs' parts of the gates; `same` [T, M] tells of the rows that
+    a step asks whether they are of its episode.
+    """
+    return _forward(kernels, biases, state, inputs, keys, values, same, starts)[0]
+
+
+def _forward(
+    kernels: Gates,
+    biases: Gates,
+    state: State,
+    inputs: Gates,
+    keys: Array,
+    values: Array,
+    same: Array,
+    starts: Array,
+) -> Any:
+    def step(state: State, x: Any) -> tuple[State, Any]:
+        t, of_input, same, start = x
+        before = tree.where(start, jax.tree.map(jnp.zeros_like, state), state)
+        past = before[1]
+        of_past = tuple(past @ kernel + bias for kernel, bias in zip(kernels, biases, strict=True))
+        c, h = update(before, of_input, of_past)
+        weights = nn.softmax(_window(keys, t, same) @ h)
+        o = weights @ _window(values, t, same)
+        state = c, jnp.concatenate([o, h])
+        return state, (state[1], before, of_past, weights)
+
+    xs = jnp.arange(len(starts)), inputs, same, starts
+    end, (past, before, of_past, weights) = jax.lax.scan(step, state, xs)
+    return (end, past), (kernels, keys, values, xs, past, before, of_past, weights)
+
+
+def _backward(kept: Any, gradients: Any) -> Any:
+    kernels, keys, values, xs, past, before, of_past, weights = kept
+    of_end, of_all = gradients
+
+    def step(of_state: State, x: Any) -> tuple[State, Any]:
+        (t, of_input, same, start), before, of_past, weights, of_this = x
+        of_o, of_h = jnp.split(of_state[1] + of_this, 2)
+        of_weights = _window(values, t, same) @ of_o
+        of_scores = weights * (of_weights - weights @ of_weights)
+        of_h += of_scores @ _window(keys, t, same)
+        _, pull = jax.vjp(lambda before, gates: update(before, of_input, gates), before, of_past)
+        (of_c, _), of_gates = pull((of_state[0], of_h))
+        through = sum(g @ kernel.T for g, kernel in zip(of_gates, kernels, strict=True))
+        of_before = of_c, through
+        of_before = tree.where(start, jax.tree.map(jnp.zeros_like, of_before), of_before)
+        return of_before, (of_gates, of_scores, of_o)
+
+    kept_by_step = xs, before, of_past, weights, of_all
+    of_state, (of_gates, of_scores, of_os) = jax.lax.scan(step, of_end, kept_by_step, reverse=True)
+    _, _, same, _ = xs
+    # One product over all steps, in place of one in each.
+    of_kernels = tuple(before[1].T @ g for g in of_gates)
+    of_biases = tuple(g.sum(axis=0) for g in of_gates)
+    _, hs = jnp.split(past, 2, axis=-1)
+    of_keys = _spread(jnp.where(same, of_scores, 0), hs, keys)
+    of_values = _spread(jnp.where(same, weights, 0), of_os, values)
+    # Inputs and past are added up in the gates, so they have the same gradient.
+    return of_kernels, of_biases, of_state, of_gates, of_keys, of_values, None, None
+
+
+def _window(held: Array, t: Array, same: Array) -> Array:
+    """Return rows t to t + M, zeros where not of the same episode."""
+    return jnp.where(same[:, None], jax.lax.dynamic_slice_in_dim(held, t, len(same)), 0)
+
+
+def _spread(weights: Array, xs: Array, held: Array) -> Array:
+    """Add up weights [T, M] times xs [T, F], each at the row of `held` [M + T, F] it is about."""
+
+    def add(total: Array, x: tuple[Array, Array]) -> tuple[Array, None]:
+        i, weight = x
+        there = jax.lax.dynamic_slice_in_dim(total, i, len(xs)) + weight[:, None] * xs
+        return jax.lax.dynamic_update_slice_in_dim(total, there, i, 0), None
+
+    offsets = jnp.arange(weights.shape[1])
+    return jax.lax.scan(add, jnp.zeros_like(held), (offsets, weights.T))[0]
+
+
+scan.defvjp(_forward, _backward)
