@@ -94,9 +94,7 @@ def networks(
     """
     preset = memrl_jax.presets["mqn"]
     # Windows hold all of an episode.
-    learner = preset.agent.replace(
-        window=48, n_step=5, epsilon_start=epsilon, epsilon_end=epsilon, **agent
-    )
+    learner = preset.agent.replace(window=48, epsilon_start=epsilon, epsilon_end=epsilon, **agent)
     updates = learner.updates * (steps - learner.learning_starts) / (copies * length)
     base = preset.replace(
         environment=environment,
@@ -133,6 +131,7 @@ def imaze() -> Plan:
         batch_size=16,
         updates=2,
         learning_rate=5e-4,
+        n_step=5,
         epsilon_spread=3.0,
     )
     # Having no LSTM, with steps of 5e-4 it did not learn to look around before it goes.
@@ -186,20 +185,21 @@ def pattern_matching() -> Plan:
     On the original maps, in the folder that the environment variable MEMRL_MAZES names.
     """
     # Who goes straight to the goals hardly ever sees both rooms, and before it pays nobody looks;
-    # who goes on turning sees them in two episodes of five. The others are noise: steps are small.
+    # who goes on turning sees them in one episode of three. What is paid for the others is noise,
+    # which targets of one step keep from all values but the last.
     agents = networks(
         "OriginalMaze",
         {"path": "$MEMRL_MAZES", "task": SEEN},
-        steps=16_384_000,
+        steps=32_768_000,
         copies=64,
         length=16,
         epsilon=0.1,
         persistence=0.5,
         replay="uniform",
-        capacity=409_600,
+        capacity=131_072,
         batch_size=32,
-        updates=2,
-        learning_rate=4e-4,
+        n_step=1,
+        learning_rate=1e-3,
         target_rate=0.02,
     )
     # Between the goals, both sides look the same: only the last action tells which one is ahead.
