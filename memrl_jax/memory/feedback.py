@@ -53,25 +53,6 @@ def unroll(
     return ((c, h), o), hs, os
 
 
-@jax.custom_vjp
-def scan(
-    kernels: Gates,
-    biases: Gates,
-    state: State,
-    inputs: Gates,
-    keys: Array,
-    values: Array,
-    same: Array,
-    starts: Array,
-) -> tuple[State, Array]:
-    """Return the last state (c, [o, h]) and all [o, h], [T, 2 F].
-
-    As in `gates`, `inputs` are the inputs' parts of the gates; `same` [T, M] tells of the rows that
-    a step asks whether they are of its episode.
-    """
-    return _forward(kernels, biases, state, inputs, keys, values, same, starts)[0]
-
-
 def _forward(
     kernels: Gates,
     biases: Gates,
@@ -82,6 +63,12 @@ def _forward(
     same: Array,
     starts: Array,
 ) -> Any:
+    """Return the last state (c, [o, h]) and all [o, h], [T, 2 F]; and what the way back needs.
+
+    As in `gates`, `inputs` are the inputs' parts of the gates; `same` [T, M] tells of the rows that
+    a step asks whether they are of its episode.
+    """
+
     def step(state: State, x: Any) -> tuple[State, Any]:
         t, of_input, same, start = x
         before = tree.where(start, jax.tree.map(jnp.zeros_like, state), state)
@@ -145,4 +132,5 @@ def _spread(weights: Array, xs: Array, held: Array) -> Array:
     return jax.lax.scan(add, jnp.zeros_like(held), (offsets, weights.T))[0]
 
 
+scan = jax.custom_vjp(lambda *given: _forward(*given)[0])
 scan.defvjp(_forward, _backward)

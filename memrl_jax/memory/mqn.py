@@ -134,24 +134,18 @@ def attending(context: NeuralMemory, features: int, frames: int, fed_back: int =
         keys, values = (jnp.concatenate(pair) for pair in zip(state[:2], new, strict=True))
         now = jnp.cumsum(starts, dtype=jnp.int32)
         episode = jnp.concatenate([jnp.zeros(before, jnp.int32), now])
-        given = params["context"], xs, starts, keys, values, episode
-        after, retrieved, hs, os = (feed_back if fed_back else look_up)(state, *given)
+        begin = state.context, state.retrieved
+        given = params["context"], begin, xs, starts, keys, values, episode
+        (after, retrieved), hs, os = (feedback.unroll if fed_back else look_up)(*given)
         ys: Any = maps.apply(params["maps"], hs, os, method="read")
         keys, values = (newest(x, episode, before) for x in (keys, values))
         return MQNState(keys, values, retrieved, after), ys
 
     def look_up(
-        state: MQNState, params: Any, xs: Array, starts: Array, *held: Array
-    ) -> tuple[State, Array, Array, Array]:
-        after, hs = context.unroll(params, state.context, xs, starts)
-        return after, state.retrieved, hs, retrieve(hs, *held)
-
-    def feed_back(
-        state: MQNState, params: Any, xs: Array, starts: Array, *held: Array
-    ) -> tuple[State, Array, Array, Array]:
-        begin = state.context, state.retrieved
-        (after, retrieved), hs, os = feedback.unroll(params, begin, xs, starts, *held)
-        return after, retrieved, hs, os
+        params: Any, state: tuple[State, Array], xs: Array, starts: Array, *held: Array
+    ) -> tuple[tuple[State, Array], Array, Array]:
+        after, hs = context.unroll(params, state[0], xs, starts)
+        return (after, state[1]), hs, retrieve(hs, *held)
 
     return from_step(init, initial_state, step, inspect)._replace(unroll=unroll)
 
@@ -178,6 +172,6 @@ def frmqn(features: int = 256, frames: int = 12) -> NeuralMemory:
     """Feedback recurrent memory Q-network: as `rmqn`, but the LSTM also sees what it got last.
 
     Every query depends on the answer before it, so sequences are unrolled step by step.
-    Oh et al. (2016), section 4.3.
+    Differentiated backwards only. Oh et al. (2016), section 4.3.
     """
     return attending(lstm(features), features, frames, fed_back=features)
