@@ -96,6 +96,7 @@ def networks(
     # Windows hold all of an episode.
     learner = preset.agent.replace(window=48, epsilon_start=epsilon, epsilon_end=epsilon, **agent)
     updates = learner.updates * (steps - learner.learning_starts) / (copies * length)
+    updates -= learner.restart or 0
     base = preset.replace(
         environment=environment,
         environment_args=args,
@@ -186,11 +187,13 @@ def pattern_matching() -> Plan:
     """
     # Who goes straight to the goals hardly ever sees both rooms, and before it pays nobody looks;
     # who goes on turning sees them in one episode of three. What is paid for the others is noise,
-    # which targets of one step keep from all values but the last.
+    # which targets of one step keep from all values but the last. Even so, networks that learned
+    # the way first never learned the match: most of their units no longer told rooms apart. A fresh
+    # one does, from what an old one does that knows the way.
     agents = networks(
         "OriginalMaze",
         {"path": "$MEMRL_MAZES", "task": SEEN},
-        steps=32_768_000,
+        steps=20_480_000,
         copies=64,
         length=16,
         epsilon=0.1,
@@ -201,6 +204,8 @@ def pattern_matching() -> Plan:
         n_step=1,
         learning_rate=1e-3,
         target_rate=0.02,
+        restart=4_000,
+        restart_hold=5_000,
     )
     # Between the goals, both sides look the same: only the last action tells which one is ahead.
     agents = {label: config.replace(previous_action=True) for label, config in agents.items()}

@@ -11,7 +11,7 @@ import pytest
 import memrl_jax
 from memrl_jax import tree
 from memrl_jax.agents import DQNConfig, R2D2Config
-from memrl_jax.agents.dqn import burn_in, epsilon, epsilon_greedy, priority, q_loss, targets
+from memrl_jax.agents.dqn import acting, burn_in, epsilon, epsilon_greedy, priority, q_loss, targets
 from memrl_jax.config import make_agent, make_environment, make_network, make_replay
 from memrl_jax.environments import batch
 from memrl_jax.rollout import initial, rollout
@@ -271,6 +271,51 @@ def test_every_part_of_r2d2_can_be_switched_off_alone(switch):
         )
     ]
     assert all(moved)
+
+
+def test_a_restart_begins_anew_and_lets_the_old_network_act():
+    """Updates 1 to 3 learn, the 3rd restarts, and until the 5th the old target network acts."""
+    agent = SMALL.agent.replace(restart=3, restart_hold=2)
+    config = SMALL.replace(agent=agent)
+    made = make_agent(config, make_environment(config))
+    segment = random_segment(config, made.initial_memory(config.environments))
+    begun = made.init(jax.random.key(0), tree.at(segment.timestep, 0))
+    assert not same(begun.learner.spare, begun.learner.params)
+
+    observe, learn = jax.jit(made.observe), jax.jit(made.learn)
+    state, states = begun, [begun]
+    for _ in range(made.warmup):
+        state = observe(state, segment)
+    for key in jax.random.split(jax.random.key(1), 6):
+        state, _ = learn(key, state, segment)
+        states.append(state)
+    learners = [state.learner for state in states]
+    assert [int(x.updates) for x in learners] == [0, 1, 2, 3, 4, 5, 6]
+    assert same(learners[2].spare, begun.learner.spare)
+    restarted = learners[3]
+    assert same(restarted.params, begun.learner.spare)
+    assert same(restarted.target_params, begun.learner.spare)
+    assert same(restarted.optimizer, begun.learner.optimizer)
+    assert same(restarted.spare, learners[2].target_params)  # its next move would be the 5th
+    for learner in learners:
+        held = int(learner.updates) in (3, 4)
+        assert same(acting(agent, learner), restarted.spare if held else learner.params)
+        assert held != same(acting(agent, learner), learner.params)
+
+    def remembers(learner):
+        """What the network that acts makes of a first timestep."""
+        memory = made.initial_memory(config.environments)
+        state = begun._replace(learner=learner)
+        return made.act(jax.random.key(2), state, memory, tree.at(segment.timestep, 0))[0]
+
+    old = restarted._replace(updates=jnp.int32(0), params=restarted.spare)
+    assert same(remembers(restarted), remembers(old))
+
+
+def same(x: Any, y: Any) -> bool:
+    """Tell whether all leaves are equal."""
+    pairs = zip(jax.tree.leaves(x), jax.tree.leaves(y), strict=True)
+    return all(np.array_equal(a, b) for a, b in pairs)
 
 
 def test_r2d2_has_the_published_settings():

@@ -108,6 +108,11 @@ class DQNConfig(struct.PyTreeNode):
     persistence: float = 0.0
     """Probability of doing the last action again instead, whatever it was: random actions alone
     undo each other (Dabney et al. 2021)."""
+    restart: int | None = struct.field(pytree_node=False, default=None)
+    """Updates after which a fresh network takes over, once, with the replay of the old one: what is
+    learned first can keep a network from learning more (Nikishin et al. 2022). None goes on."""
+    restart_hold: int = struct.field(pytree_node=False, default=0)
+    """Updates for which the old network (its target network) then goes on acting."""
 
 
 class Learner(NamedTuple):
@@ -117,6 +122,7 @@ class Learner(NamedTuple):
     target_params: Any
     optimizer: Any
     updates: Array  # [] int32
+    spare: Any  # with a restart, the parameters to begin anew with; after it, the old ones
 
 
 class DQNState(NamedTuple):
@@ -138,12 +144,17 @@ def dqn(config: DQNConfig, network: Network, replay: ReplayMemory) -> Agent:
     _check(config)
     optimizer = _optimizer(config)
 
-    def init(key: Key, timestep: TimeStep) -> DQNState:
-        batch = timestep.reward.shape[0]
-        params = network.init(key, timestep)
+    def begin(params: Any, spare: Any) -> Learner:
         # A copy of its own: two names for one array could not both be donated.
         target_params = jax.tree.map(jnp.copy, params)
-        learner = Learner(params, target_params, optimizer.init(params), jnp.int32(0))
+        return Learner(params, target_params, optimizer.init(params), jnp.int32(0), spare)
+
+    def init(key: Key, timestep: TimeStep) -> DQNState:
+        batch = timestep.reward.shape[0]
+        if config.restart is None:
+            learner = begin(network.init(key, timestep), spare=())
+        else:
+            learner = begin(*(network.init(k, timestep) for k in jax.random.split(key)))
         memory = network.initial_state(batch)
         example = Segment(memory, timestep, jnp.zeros(batch, jnp.int32), extras=())
         return DQNState(learner, replay.init(example), jnp.int32(0))
@@ -151,7 +162,7 @@ def dqn(config: DQNConfig, network: Network, replay: ReplayMemory) -> Agent:
     def act(
         key: Key, state: DQNState, memory: State, timestep: TimeStep, explore: bool = True
     ) -> tuple[State, Array, Any]:
-        memory, q = network.step(state.learner.params, memory, timestep)
+        memory, q = network.step(acting(config, state.learner), memory, timestep)
         action = jnp.argmax(q, axis=-1).astype(jnp.int32)
         if explore:
             probability = epsilon(config, state.observed, action.shape[0])
@@ -172,7 +183,14 @@ def dqn(config: DQNConfig, network: Network, replay: ReplayMemory) -> Agent:
         updates = learner.updates + 1
         rate = jnp.where(updates % config.target_period == 0, config.target_rate, 0.0)
         target_params = optax.incremental_update(params, learner.target_params, rate)
-        return Learner(params, target_params, optimizer_state, updates), loss
+        learner = Learner(params, target_params, optimizer_state, updates, learner.spare)
+        return restart(learner), loss
+
+    def restart(learner: Learner) -> Learner:
+        if config.restart is None:
+            return learner
+        fresh = begin(learner.spare, spare=learner.target_params)._replace(updates=learner.updates)
+        return tree.where(learner.updates == config.restart, fresh, learner)
 
     def learn(key: Key, state: DQNState, segment: Segment) -> tuple[DQNState, dict[str, Array]]:
         def update(state: DQNState, key: Key) -> tuple[DQNState, Any]:
@@ -186,6 +204,15 @@ def dqn(config: DQNConfig, network: Network, replay: ReplayMemory) -> Agent:
         return state, metrics
 
     return Agent(init, network.initial_state, act, observe, learn, replay.warmup)
+
+
+def acting(config: DQNConfig, learner: Learner) -> Any:
+    """Return the parameters to act with: for a while after a restart, the old ones."""
+    if config.restart is None:
+        return learner.params
+    since = learner.updates - config.restart
+    held = (since >= 0) & (since < config.restart_hold)
+    return tree.where(held, learner.spare, learner.params)
 
 
 class Loss(NamedTuple):
@@ -310,6 +337,11 @@ def _check(config: DQNConfig) -> None:
     if config.n_step > config.window:
         raise ValueError(f"n_step: {config.n_step} rewards do not fit in window = {config.window}")
     checks.at_least("burn_in", config.burn_in, 0)
+    checks.at_least("restart_hold", config.restart_hold, 0)
+    if config.restart is not None:
+        checks.positive("restart", config.restart)
+    elif config.restart_hold:
+        raise ValueError(f"restart_hold: {config.restart_hold} updates after restart = None")
     checks.known("loss", config.loss, LOSSES)
     for field in FRACTIONS:
         checks.within(field, getattr(config, field), 0, 1)
