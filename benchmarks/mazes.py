@@ -193,7 +193,7 @@ def pattern_matching() -> Plan:
     agents = networks(
         "OriginalMaze",
         {"path": "$MEMRL_MAZES", "task": SEEN},
-        steps=20_480_000,
+        steps=32_768_000,
         copies=64,
         length=16,
         epsilon=0.1,
