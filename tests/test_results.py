@@ -118,7 +118,7 @@ def test_short_form_of_the_imaze(monkeypatch, tmp_path):
 def test_runs_in_mazes_can_be_made_and_played_everywhere(plan, monkeypatch, tmp_path):
     write_original_maps(tmp_path, [mazes.SEEN, mazes.UNSEEN])
     monkeypatch.setenv("MEMRL_MAZES", str(tmp_path))
-    result, places, at, _ = plan()
+    result, places, at, *_ = plan()
     for config in (*result.runs.values(), *runs.shortened(result).runs.values()):
         make(config)
     assert len({at(config, place) for config in result.runs.values() for place in places}) == (
