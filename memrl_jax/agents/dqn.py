@@ -71,7 +71,8 @@ class DQNConfig(struct.PyTreeNode):
     learning_rate: float = 2.5e-4
     """Step size of Adam."""
     decay_updates: float | None = None
-    """Updates over which the step size falls to zero, linearly; None keeps it as it is."""
+    """Updates over which the step size falls to zero, linearly, and once more after a restart; None
+    keeps it as it is."""
     adam_epsilon: float = 1e-8
     """Added to the denominator of Adam's steps."""
     max_gradient_norm: float | None = None
