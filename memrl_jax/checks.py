@@ -2,6 +2,7 @@
 
 import difflib
 import inspect
+import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -9,18 +10,23 @@ import jax
 import numpy as np
 
 
-def positive(field: str, value: int) -> int:
-    """Return `value` if it is an integer of at least 1."""
-    return at_least(field, value, 1)
+INT32 = 2**31 - 1  # the largest int32
 
 
-def at_least(field: str, value: int, low: int) -> int:
-    """Return `value` if it is an integer of at least `low`."""
-    if isinstance(value, bool) or not isinstance(value, int):
+def positive(field: str, value: Any, high: int = INT32) -> int:
+    """Return `value` if it is a whole number from 1 to `high`."""
+    return at_least(field, value, 1, high)
+
+
+def at_least(field: str, value: Any, low: int, high: int = INT32) -> int:
+    """Return `value` if it is a whole number from `low` to `high`."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
         raise ValueError(f"{field}: {value!r} is not a whole number")
     if value < low:
         raise ValueError(f"{field}: {value} is below {low}")
-    return value
+    if value > high:
+        raise ValueError(f"{field}: {value} is above {high}")
+    return int(value)
 
 
 def divides(field: str, value: int, by_field: str, by: int) -> int:
@@ -51,6 +57,14 @@ def known(field: str, name: str, names: Iterable[str]) -> str:
     near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}? " if near else ""
     raise ValueError(f"{field}: {name!r} is unknown; {hint}(one of: {', '.join(names)})")
+
+
+def above(field: str, value: Any, low: float) -> Any:
+    """Return `value` if all of it is finite and above `low`; traced values are not looked at."""
+    within(field, value, -math.inf, math.inf)
+    if not isinstance(value, jax.core.Tracer) and not np.all((low < value) & (value < math.inf)):
+        raise ValueError(f"{field}: {value} is not a finite number above {low:g}")
+    return value
 
 
 def options(field: str, constructor: Callable[..., Any], given: Mapping[str, Any]) -> None:

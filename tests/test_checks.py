@@ -100,6 +100,28 @@ def test_at_least_returns_the_value(value: int, low: int) -> None:
     assert checks.at_least("size", value, low) == value
 
 
+@pytest.mark.parametrize("value", [np.int64(7), np.uint8(7)], ids=repr)
+def test_whole_numbers_of_numpy_are_whole(value: Any) -> None:
+    assert type(checks.positive("size", value)) is int
+
+
+def test_beyond_int32_is_refused_unless_more_is_allowed() -> None:
+    with raises("size: 2147483648 is above 2147483647"):
+        checks.positive("size", 2**31)
+    assert checks.positive("size", 2**31, high=2**40) == 2**31
+
+
+@pytest.mark.parametrize("value", [1e-9, 1, np.float32(2), jnp.float32(3)], ids=repr)
+def test_numbers_above_are_returned(value: Any) -> None:
+    assert checks.above("rate", value, 0) is value
+
+
+@pytest.mark.parametrize("value", [0, -1.0, float("inf"), np.float32(-2)], ids=repr)
+def test_numbers_not_above_are_refused(value: Any) -> None:
+    with raises(f"rate: {value} is not a finite number above 0"):
+        checks.above("rate", value, 0)
+
+
 @pytest.mark.parametrize("value", [True, False, 3.0, 2.5, "3", None, np.float32(3)], ids=str)
 def test_only_whole_numbers_are_whole(value: Any) -> None:
     with pytest.raises(ValueError, match=r"^size: .* is not a whole number$"):
