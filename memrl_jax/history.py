@@ -4,13 +4,15 @@
 evaluations, whose names all begin with `evaluation_`.
 """
 
+import hashlib
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from memrl_jax import checks
+from memrl_jax import checks, files
 
 History = dict[str, np.ndarray]
 
@@ -36,14 +38,40 @@ def until(history: History, step: int) -> History:
 
 
 def read(path: Path) -> History:
-    """Read `metrics.npz`; raises ValueError if it cannot be read."""
+    """Read `metrics.npz`, or nothing where there is none; raises ValueError for anything else."""
     try:
-        with open(path, "rb") as file, np.load(file) as arrays:
-            return {name: arrays[name] for name in arrays.files}
+        with warnings.catch_warnings(), files.opened(path) as file:
+            warnings.simplefilter("error")
+            with np.load(file) as arrays:
+                history = {name: arrays[name] for name in arrays.files}
+        _check(history)
     except FileNotFoundError:
         return {}
     except Exception as error:  # numpy and zipfile raise many kinds for a damaged file
-        raise ValueError(f"metrics: {path} cannot be read ({error})") from None
+        raise ValueError(f"metrics: {path} cannot be read ({files.reason(error)})") from None
+    return history
+
+
+def _check(history: History) -> None:
+    """Raise ValueError unless every name has a number for every seed and step."""
+    for name, x in history.items():
+        own = "evaluation_step" if name.startswith("evaluation_") else "step"
+        if own not in history:
+            raise ValueError(f"{name} is there, but not {own}")
+        if name == own:
+            whole = x.ndim == 1 and x.dtype.kind == "i" and bool(np.all(np.diff(x) > 0))
+        else:
+            whole = x.ndim == 2 and x.dtype.kind in "iuf" and x.shape[1:] == history[own].shape
+        if not whole:
+            raise ValueError(f"{name}: {x.dtype} of shape {x.shape}, not numbers [seeds, {own}]")
+
+
+def digest(history: History) -> str:
+    """Return a hash of every bit."""
+    found = hashlib.sha256()
+    for name, x in sorted(history.items()):
+        found.update(f"{name} {x.dtype.str} {x.shape}\n".encode() + x.tobytes())
+    return found.hexdigest()
 
 
 def means(sums: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -50,6 +50,7 @@ class Carry(NamedTuple):
 class Program(NamedTuple):
     """The compiled parts of a run and its timetable."""
 
+    config: Config
     run: Run
     init: Callable[..., Any]  # keys [S] -> Carry [S]
     chunk: Callable[..., Any]  # Carry [S], steps -> Carry [S]; donates
@@ -62,13 +63,8 @@ class Program(NamedTuple):
 
     def due(self, done: int) -> tuple[int, int, int]:
         """Return when, after `done`, the next point, evaluation and checkpoint are due."""
-        run, total = self.run, self.total_steps
-        every = (
-            run.log_every or math.ceil(total / 100),
-            run.evaluate_every or math.ceil(total / 20),
-            run.checkpoint_every or math.ceil(total / 10),
-        )
-        log, evaluation, save = (min(total, (done // e + 1) * e) for e in every)
+        every = spacings(self.run, self.total_steps).values()
+        log, evaluation, save = (min(self.total_steps, (done // e + 1) * e) for e in every)
         return log, evaluation, save
 
     def sums(self, carry: Carry) -> dict[str, np.ndarray]:
@@ -98,6 +94,7 @@ def make_program(config: Config, run: Run) -> Program:
         return trainer.evaluate(*x, run.evaluate_episodes)
 
     return Program(
+        config,
         run,
         init=parallel.over_seeds(lambda key: _begin(trainer, key), run.seeds),
         chunk=parallel.update_seeds(lambda carry, n: _advance(trainer, carry, n), run.seeds),
@@ -110,11 +107,18 @@ def make_program(config: Config, run: Run) -> Program:
     )
 
 
+def spacings(run: Run, total_steps: int) -> dict[str, int]:
+    """Return the timesteps between two points, evaluations and checkpoints of a run so long."""
+    parts = {"log_every": 100, "evaluate_every": 20, "checkpoint_every": 10}
+    asked = {name: getattr(run, name) for name in parts}
+    return {name: asked[name] or math.ceil(total_steps / n) for name, n in parts.items()}
+
+
 def check(run: Run) -> None:
     """Raise ValueError for options out of range."""
     for field in ("seeds", "evaluate_episodes"):
         checks.positive(field, getattr(run, field))
-    checks.within("seed", checks.at_least("seed", run.seed, 0), 0, 2**32 - 1)
+    checks.at_least("seed", run.seed, 0, 2**32 - 1)
     if run.target_return is not None:
         checks.within("target_return", run.target_return, -math.inf, math.inf)
     if run.max_gigabytes is not None:
