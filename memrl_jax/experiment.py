@@ -16,9 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from memrl_jax import checks, folder, history, parallel, snapshot, tree
-from memrl_jax.config import Config, from_json, make_environment, make_network, plain, to_json
+from memrl_jax.config import Config, from_json, make, make_environment, make_network, plain, to_json
 from memrl_jax.history import History
-from memrl_jax.program import Carry, Program, Run, make_program, spacings
+from memrl_jax.program import Carry, Program, Run, check, make_program, spacings
 from memrl_jax.rollout import Episode, Evaluation, player
 from memrl_jax.statistics import iqm
 
@@ -88,8 +88,8 @@ def resume(
         _, config, run = read(path)
         config, run, changed = _changed(config, run, changes)
         program = make_program(config, run)
-        if not snapshot.checkpoints(place):  # it ended before it had begun
-            _first(program, place)
+        if not snapshot.checkpoints(place) and not history.read(place / "metrics.npz"):
+            _first(program, place)  # it had ended before it began
         carry, about = _load(program, place)
         if program.total_steps < about.step:
             raise ValueError(
@@ -97,6 +97,7 @@ def resume(
             )
         past = snapshot.measured(place, about)
         folder.cut_log(place, past, about.step)
+        snapshot.remove_old(place)
         if changed:
             entry = {"step": about.step, "changed": changed}
             folder.describe(place, config, vars(run), [*folder.changes(place), entry])
@@ -125,9 +126,13 @@ def _changed(
 def read(path: str) -> tuple[Path, Config, Run]:
     """Return the folder, config and options of a run; raises ValueError if it is not one."""
     place, config, options = folder.read(path)
-    for name in options:
-        checks.known(f"{path}/config.json", name, [f.name for f in dataclasses.fields(Run)])
-    return place, config, Run(**options | {"out": path})
+    with folder.of_config(place):
+        for name in options:
+            checks.known("run", name, [f.name for f in dataclasses.fields(Run)])
+        run = Run(**options | {"out": path})
+        check(run)
+        make(config)
+    return place, config, run
 
 
 def _first(program: Program, place: Path) -> Carry:

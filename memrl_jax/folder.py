@@ -118,7 +118,17 @@ def read(path: str) -> tuple[Path, Config, dict[str, Any]]:
         raise ValueError(f"run: {path} is not a run folder (no config.json in it)") from None
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise _unreadable(folder / "config.json", error) from None
-    return folder, from_json(json.dumps(config)), options
+    with of_config(folder):
+        return folder, from_json(json.dumps(config)), options
+
+
+@contextmanager
+def of_config(folder: Path) -> Iterator[None]:
+    """Say of settings that are wrong that they are those of a run's `config.json`."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"run: {folder / 'config.json'}: {error}") from None
 
 
 def _unreadable(path: Path, error: Exception) -> ValueError:
@@ -159,7 +169,8 @@ def write(path: Path, text: str | bytes) -> None:
 def log(folder: Path, step: int, past: History) -> None:
     """Rewrite `metrics.npz` and add a line to `progress.jsonl`: means over seeds, newest last."""
     with files.replacing(folder / "metrics.npz") as file:
-        np.savez(file, **past)  # type: ignore[arg-type]
+        # In C order, so that the same numbers are the same bytes.
+        np.savez(file, **{k: np.ascontiguousarray(x) for k, x in past.items()})  # type: ignore
     line: dict[str, Any] = {"step": step, "time": round(time.time(), 3)}
     for name, value in past.items():
         own = "evaluation_step" if name.startswith("evaluation_") else "step"

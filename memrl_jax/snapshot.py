@@ -25,6 +25,11 @@ def save(place: Path, step: int, tree: Any, settings: Mapping[str, Any], past: H
     """Write a checkpoint, then remove all but the last few."""
     said = About(step, dict(settings), _last(past), history.digest(past))
     checkpoint.save(place / f"checkpoints/{step:012d}.ckpt", tree, said._asdict())
+    remove_old(place)
+
+
+def remove_old(place: Path) -> None:
+    """Remove all checkpoints but the last few."""
     for old in checkpoints(place)[:-KEPT]:
         old.unlink()
 
