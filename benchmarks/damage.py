@@ -15,7 +15,22 @@ import numpy as np
 Damage = Callable[[random.Random, Path], None]  # of the file at a path
 
 DEEP = "[" * 100_000 + "]" * 100_000
-VALUES: list[Any] = [None, True, -1, 0, 3, 10**30, 1.5, float("nan"), float("inf"), "", "x\ny", [], [[1]], {}]
+VALUES: list[Any] = [
+    None,
+    True,
+    -1,
+    0,
+    3,
+    10**30,
+    1.5,
+    float("nan"),
+    float("inf"),
+    "",
+    "x\ny",
+    [],
+    [[1]],
+    {},
+]
 TEXTS = [
     "",
     "null",

@@ -126,10 +126,10 @@ class Undisturbed(NamedTuple):
 
 def undisturbed(out: Path) -> Undisturbed:
     began = time.perf_counter()
-    with process("train", out) as child:
-        _wait_for(child, "training")
+    with process("train", out, LONG.total_steps) as child:
+        wait_for(child, "training")
         training = time.perf_counter()
-        _wait_for(child, "finished")
+        wait_for(child, "finished")
     return Undisturbed(out, training - began, time.perf_counter() - training)
 
 
@@ -151,17 +151,17 @@ def kills(
 
 def _killed(out: Path, whole: Undisturbed, draw: random.Random) -> int:
     """Kill a process that trains `out`, at a random moment; return what it ended with."""
-    with process("train", out) as child:
+    with process("train", out, LONG.total_steps) as child:
         if draw.random() < 0.2:
             time.sleep(draw.uniform(0, whole.startup))
-        elif _wait_for(child, "training"):
+        elif wait_for(child, "training"):
             time.sleep(draw.uniform(0, whole.seconds / 4))
         child.kill()
         return child.wait()
 
 
 def _left_alone(out: Path) -> int:
-    with process("train", out) as child:
+    with process("train", out, LONG.total_steps) as child:
         return child.wait()
 
 
@@ -177,7 +177,7 @@ def process(*words: Any) -> Iterator[subprocess.Popen[str]]:
             child.kill()
 
 
-def _wait_for(child: subprocess.Popen[str], word: str) -> bool:
+def wait_for(child: subprocess.Popen[str], word: str) -> bool:
     assert child.stdout is not None
     return any(line.strip() == word for line in iter(child.stdout.readline, ""))
 
@@ -186,7 +186,7 @@ def told(line: str) -> None:
     print(line, flush=True)
 
 
-def child_train(out: Path) -> None:
+def child_train(out: Path, config: memrl_jax.Config) -> None:
     """Train, saying when that begins and ends."""
     begun = False
 
@@ -196,7 +196,7 @@ def child_train(out: Path) -> None:
             begun = True
             told("training")
 
-    if train(out, LONG, report):
+    if train(out, config, report):
         told("finished")
 
 
@@ -206,8 +206,8 @@ def child_train(out: Path) -> None:
 def writers(place: Path, whole: Undisturbed, count: int, draw: random.Random) -> Figures:
     """Start or resume the same run in two processes at about the same time."""
     early = place / "early"
-    with process("train", early) as child:
-        _wait_for(child, "training")
+    with process("train", early, LONG.total_steps) as child:
+        wait_for(child, "training")
         time.sleep(whole.seconds / 4)
     ends: Counter[str] = Counter()
     with process("obey") as first, process("obey") as second:
@@ -259,14 +259,14 @@ def child_obey() -> None:
 # States: everything that a disk can hold between two operations on files.
 
 
-def states(place: Path, whole: Path) -> Figures:
+def states(place: Path, whole: Path, every: int = 1) -> Figures:
     """Go on from every state that the folder of a run, and of its resume, was in."""
     begun = recorded(place / "begun", lambda out: train(out, SMALL))
     measured = [x for x in begun if "run/metrics.npz" in x]
     restore(measured[len(measured) // 2], place / "resumed")
     resumed = recorded(place / "resumed", lambda out: train(out, SMALL))
     cut = [x for seen in (begun, resumed) for pair in pairwise(seen) for x in torn(*pair)]
-    seen = [*begun, *resumed, *cut]
+    seen = [*begun, *resumed, *cut][::every]
     ends: Counter[str] = Counter()
     for state in seen:
         again = place / "again"
@@ -464,7 +464,7 @@ def _verdict(x: Figures) -> str:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["train"]:
-        child_train(Path(sys.argv[2]))
+        child_train(Path(sys.argv[2]), SMALL.replace(total_steps=int(sys.argv[3])))
     elif sys.argv[1:2] == ["obey"]:
         child_obey()
     else:

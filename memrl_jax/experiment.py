@@ -126,9 +126,9 @@ def _changed(
 def read(path: str) -> tuple[Path, Config, Run]:
     """Return the folder, config and options of a run; raises ValueError if it is not one."""
     place, config, options = folder.read(path)
+    for name in options:
+        checks.known(f"{path}/config.json", name, [f.name for f in dataclasses.fields(Run)])
     with folder.of_config(place):
-        for name in options:
-            checks.known("run", name, [f.name for f in dataclasses.fields(Run)])
         run = Run(**options | {"out": path})
         check(run)
         make(config)

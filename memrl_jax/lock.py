@@ -34,11 +34,11 @@ def held(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
     _descriptors.add(descriptor)
     try:
         _take(descriptor, folder, say)
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()} on {socket.gethostname()}".encode(), 0)
-        yield
-        if descriptor in _descriptors:
-            os.ftruncate(descriptor, 0)
+        _write(descriptor, f"{os.getpid()} on {socket.gethostname()}")
+        try:
+            yield
+        finally:
+            _write(descriptor, "")
     finally:
         if descriptor in _descriptors:
             _descriptors.remove(descriptor)
@@ -56,6 +56,12 @@ def _take(descriptor: int, folder: Path, say: Callable[[str], None]) -> None:
         ) from None
     except OSError as error:
         say(f"{folder} cannot be locked ({error.strerror}): see to it that nobody else writes it")
+
+
+def _write(descriptor: int, text: str) -> None:
+    if descriptor in _descriptors:  # a fork has let go of it
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, text.encode(), 0)
 
 
 def _holder(descriptor: int) -> str:

@@ -19,7 +19,8 @@ import numpy as np
 import pytest
 
 import memrl_jax
-from memrl_jax import checkpoint, experiment, history, parallel, tree
+from memrl_jax import checkpoint, experiment, history, lock, parallel, tree
+from memrl_jax.config import make, to_json
 from memrl_jax.experiment import Progress, Result
 from memrl_jax.history import History
 from memrl_jax.program import Carry, Program, Run, check
@@ -52,10 +53,19 @@ def compile_once() -> Iterator[None]:
 
     def make_program(config: memrl_jax.Config, run: Run) -> Program:
         check(run)
-        program = made(config, run.seeds, run.evaluate_episodes)
+        make(config)
+        same = config.replace(total_steps=CONFIG.total_steps)  # its length is not compiled
+        program = made(same, run.seeds, run.evaluate_episodes)
         padded = run.seeds + -run.seeds % parallel.mesh(run.seeds).size
-        same = made(config, padded, run.evaluate_episodes)
-        return program._replace(run=run, init=same.init, chunk=same.chunk, evaluate=same.evaluate)
+        wide = made(same, padded, run.evaluate_episodes)
+        return program._replace(
+            config=config,
+            run=run,
+            total_steps=config.total_steps,
+            init=wide.init,
+            chunk=wide.chunk,
+            evaluate=wide.evaluate,
+        )
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(experiment, "make_program", make_program)
@@ -101,9 +111,9 @@ def start(
     return experiment.start(config, run, told.lines.append, report), told
 
 
-def resume(out: Path) -> tuple[Result, Told]:
+def resume(out: Path, **changes: Any) -> tuple[Result, Told]:
     told = Told([], [])
-    return experiment.resume(str(out), told.lines.append, told.progress.append), told
+    return experiment.resume(str(out), told.lines.append, told.progress.append, changes), told
 
 
 def interrupt(at: int, signals: tuple[int, ...] = (signal.SIGINT,)) -> Callable[[Progress], None]:
@@ -347,6 +357,235 @@ def test_resuming_a_run_that_reached_its_target_changes_nothing(tmp_path: Path) 
     result, told = resume(result.folder)
     assert result.finished and told.progress == []
     assert contents(result.folder) == before
+
+
+def test_a_run_that_reached_its_target_goes_on_for_another(
+    whole: tuple[Result, Told], tmp_path: Path
+) -> None:
+    first, _ = start(tmp_path / "run", target_return=-100.0)
+    assert first.history["evaluation_step"].tolist() == [160]
+    resume(tmp_path / "run", target_return=float("inf"))
+    assert_same_run(tmp_path / "run", whole[0].folder)
+    (entry,) = described(tmp_path / "run")["history"]
+    assert entry == {"step": 160, "changed": {"target_return": [-100.0, float("inf")]}}
+
+
+def test_a_run_made_longer_is_one_that_was_so_long_from_the_start(
+    whole: tuple[Result, Told], tmp_path: Path
+) -> None:
+    short, _ = start(tmp_path / "run", CONFIG.replace(total_steps=320))
+    assert short.finished and checkpoints(short.folder)[-1] == 320
+    longer, told = resume(short.folder, total_steps=640)
+    assert longer.finished and told.progress[-1].total_steps == 640
+    assert_same_run(longer.folder, whole[0].folder)
+    assert described(longer.folder)["history"] == [
+        {"step": 320, "changed": {"total_steps": [320, 640]}}
+    ]
+    before = contents(longer.folder)
+    resume(longer.folder, total_steps=640)
+    assert contents(longer.folder) == before
+
+
+def test_spacings_may_change_and_are_those_of_the_start_where_they_do_not(tmp_path: Path) -> None:
+    defaults = {"log_every": None, "evaluate_every": None, "checkpoint_every": None}
+    out = tmp_path / "run"
+    start(out, CONFIG.replace(total_steps=160), **defaults)
+    asked = described(out)["run"]
+    assert [asked[name] for name in defaults] == [2, 8, 16]
+    again, _ = resume(out, total_steps=240, evaluate_every=40, evaluate_episodes=np.int64(2))
+    assert again.history["evaluation_step"].tolist() == [*range(88, 161, 8), 200, 240]
+    assert checkpoints(out) == [224, 240]
+    assert described(out)["run"] == asked | {"evaluate_every": 40, "evaluate_episodes": 2}
+    assert described(out)["config"]["total_steps"] == 240
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"total_steps": 560}, "total_steps: 560 is below 640, the steps that are done"),
+        ({"total_steps": 641}, "total_steps: 641 is not a multiple of .* = 8"),
+        ({"total_steps": 0}, "total_steps: 0 is below 1"),
+        ({"evaluate_every": 0}, "evaluate_every: 0 is below 1"),
+        ({"log_every": jnp.ones(2)}, "log_every: .* cannot be written to config.json"),
+        ({"learning_rate": 0.1}, "learning_rate: cannot change on resume .*total_steps, .*"),
+        ({"seeds": 4}, "seeds: cannot change on resume .*"),
+        ({"out": "x"}, "out: cannot change on resume .*"),
+    ],
+)
+def test_what_may_not_change_is_refused(copy: Path, changes: dict[str, Any], message: str) -> None:
+    before = contents(copy)
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        resume(copy, **changes)
+    assert contents(copy) == before
+
+
+def described(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "config.json").read_text())
+
+
+def edit(folder: Path, *where: str, value: Any) -> None:
+    """Set one entry of `config.json`."""
+    given = described(folder)
+    entry = given
+    for name in where[:-1]:
+        entry = entry[name]
+    entry[where[-1]] = value
+    (folder / "config.json").write_text(json.dumps(given))
+
+
+@pytest.mark.parametrize(
+    "where, value, message",
+    [
+        (("config", "agent", "learning_rate"), 0.5, "learning_rate is 0.001 .*, 0.5 in config"),
+        (("config", "memory_args", "features"), 16, "memory_args is {'features': 8} .*16.* in con"),
+        (("config", "environment"), "TMaze-active", "environment is 'TMaze' in the file, "),
+        (("run", "seed"), 1, "seed is 0 in the file, 1 in config.json"),
+        (("run", "seeds"), 2, "seeds is 3 in the file, 2 in config.json"),
+    ],
+)
+def test_a_checkpoint_of_other_settings_is_refused(
+    copy: Path, where: tuple[str, ...], value: Any, message: str
+) -> None:
+    edit(copy, *where, value=value)
+    path = re.escape(str(copy / "checkpoints/000000000640.ckpt"))
+    for read in (resume, experiment.trained, lambda out: experiment.evaluate(str(out), 4, 0)):
+        with pytest.raises(ValueError, match=f"^{path}: {message}.*$") as error:
+            read(copy)
+        assert "which is whole" not in str(error.value)
+
+
+def test_a_checkpoint_of_another_run_is_refused(copy: Path, tmp_path: Path) -> None:
+    other, _ = start(tmp_path / "other", seed=1)
+    name = "checkpoints/000000000640.ckpt"
+    shutil.copy(other.folder / name, copy / name)
+    with pytest.raises(ValueError, match=f"^{copy / name}: seed is 1 in the file, 0 in .*480,.*$"):
+        resume(copy)
+
+
+def test_the_checkpoint_before_a_damaged_one_serves(whole: tuple[Result, Told], copy: Path) -> None:
+    path = copy / "checkpoints/000000000640.ckpt"
+    path.write_bytes(path.read_bytes()[:-1])
+    advice = "remove it to go on from the one before, of step 480, which is whole"
+    with pytest.raises(ValueError, match=f"^{path}: truncated, .*; {advice}$"):
+        resume(copy)
+    path.unlink()
+    resume(copy)
+    assert_same_run(copy, whole[0].folder)
+    for name in checkpoints(copy):
+        (copy / f"checkpoints/{name:012d}.ckpt").write_bytes(b"")
+    with pytest.raises(ValueError, match=f"^{path}: not a memrl_jax checkpoint$"):
+        resume(copy)
+
+
+@pytest.mark.parametrize(
+    "spoil, message",
+    [
+        (lambda past: history.until(past, 560), "has its last point before step 640 at 560, .*640"),
+        (lambda past: {}, "has its last point before step 640 at None, .* after one at 640"),
+        (lambda past: past | {"loss": past["loss"] + 1}, "is not what was measured up to step 640"),
+    ],
+)
+def test_metrics_that_are_not_those_of_the_checkpoint_are_refused(
+    copy: Path, spoil: Callable[[History], History], message: str
+) -> None:
+    path = copy / "metrics.npz"
+    np.savez(path, **spoil(history.read(path)))  # type: ignore[arg-type]
+    before = contents(copy)
+    with pytest.raises(ValueError, match=f"^metrics: {path} {message}$"):
+        resume(copy)
+    assert contents(copy) == before
+
+
+def test_a_hole_in_the_log_is_refused(copy: Path) -> None:
+    path = copy / "progress.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:2] + lines[3:]))
+    with pytest.raises(ValueError, match=f"^run: {path} has other steps than metrics.npz up to"):
+        resume(copy)
+
+
+def test_metrics_without_a_checkpoint_are_not_begun_anew(copy: Path) -> None:
+    shutil.rmtree(copy / "checkpoints")
+    before = contents(copy)
+    with pytest.raises(ValueError, match=f"^run: {copy} has no checkpoint$"):
+        resume(copy)
+    assert contents(copy) == before
+
+
+def test_other_versions_are_said(copy: Path) -> None:
+    path = copy / "versions.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"jax": "0.1", "python": "2.7"}))
+    _, told = resume(copy)
+    assert re.search(r"numbers may differ: jax 0\.1 -> 0.*, python 2\.7 -> 3", told.lines[1])
+    experiment.evaluate(str(copy), 4, 0)
+
+
+def test_only_one_process_writes(copy: Path) -> None:
+    before = contents(copy)
+    with lock.held(copy, print):
+        with pytest.raises(
+            ValueError, match=f"^run: {copy} is being written by process {os.getpid()} on .+$"
+        ):
+            resume(copy)
+        experiment.evaluate(str(copy), 4, 0)
+        experiment.trained(str(copy))
+    assert contents(copy) == before
+    (copy / "lock").write_text("1 on a machine that has died")
+    assert resume(copy)[0].finished
+
+
+def test_what_dead_writers_left_is_removed(copy: Path, tmp_path: Path) -> None:
+    left = "metrics.npz.0123456789abcdef.tmp", "checkpoints/7.ckpt.0123456789abcdef.tmp"
+    kept = "notes.tmp", "x.0123456789abcdef"
+    for name in left + kept:
+        (copy / name).write_text("x")
+    resume(copy)
+    assert not set(left) & set(names(copy)) and set(kept) <= set(names(copy))
+    stale = ["new.0123456789abcdef.tmp", "new.fedcba9876543210.tmp", "other.0123456789abcdef.tmp"]
+    for name in stale:
+        (tmp_path / name).mkdir()
+    with lock.held(tmp_path / stale[1], print):
+        start(tmp_path / "new", CONFIG.replace(total_steps=88))
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["copy", "new", *stale[1:]]
+
+
+def test_numbers_of_numpy_and_jax_are_trained_with_as_they_are_written(
+    whole: tuple[Result, Told], tmp_path: Path
+) -> None:
+    agent = CONFIG.agent
+    rate, start_at = np.float64(agent.learning_rate), jnp.float32(agent.epsilon_start)
+    config = CONFIG.replace(
+        agent=agent.replace(learning_rate=rate, epsilon_start=start_at, window=np.int64(4)),
+        memory_args={"features": np.int32(8)},
+        previous_action=np.bool_(True),
+    )
+    result, _ = start(tmp_path / "run", config, seeds=np.int64(3), target_return=np.float32(100))
+    assert to_json(experiment.read(str(result.folder))[1]) == to_json(CONFIG)
+    assert_same_run(result.folder, whole[0].folder)
+
+
+@pytest.mark.parametrize("value", [np.ones(2, np.float32), jnp.ones((1,)), 1j, np.complex64(1)])
+def test_numbers_that_cannot_be_written_leave_nothing(tmp_path: Path, value: Any) -> None:
+    config = CONFIG.replace(agent=CONFIG.agent.replace(learning_rate=value))
+    with pytest.raises(ValueError, match=r"^learning_rate: .+ cannot be written to config.json$"):
+        start(tmp_path / "run", config)
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("where", ["os.rename", "os.fsync", "memrl_jax.folder.versions"])
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_a_folder_is_made_whole_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, error: BaseException
+) -> None:
+    def fail(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(where, fail)
+    out = tmp_path / "run"
+    refused = KeyboardInterrupt, ValueError
+    with pytest.raises(refused, match=f"^(|out: {out} cannot be made .No space left on device.)$"):
+        start(out)
+    assert names(tmp_path) == []
 
 
 def test_a_target_out_of_reach_stops_nothing(whole: tuple[Result, Told], tmp_path: Path) -> None:
