@@ -376,7 +376,9 @@ def test_file_is_synced_before_and_folder_after_the_rename(path, monkeypatch):
     assert calls == ["file", "rename", "folder"]
 
 
-LEAF = {"leaf": "x", "key_impl": None, "dtype": "int8", "shape": [], "offset": 0, "length": 1}
+LEAF: dict[str, Any] = {"leaf": "x", "key_impl": None, "dtype": "int8", "shape": []}
+LEAF |= {"offset": 0, "length": 1}
+ODD: tuple[Any, ...] = ({}, 1.5)
 
 
 @pytest.mark.parametrize(
@@ -398,7 +400,7 @@ LEAF = {"leaf": "x", "key_impl": None, "dtype": "int8", "shape": [], "offset": 0
                 {"about": {}, "leaves": {}},
                 {"about": {}, "leaves": [1]},
                 {"about": {}, "leaves": [{}]},
-                *({"about": {}, "leaves": [LEAF | {k: x}]} for k in LEAF for x in ({}, 1.5)),
+                *({"about": {}, "leaves": [LEAF | {k: x}]} for k in LEAF for x in ODD),
             )
         ),
         *(

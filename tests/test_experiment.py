@@ -387,7 +387,7 @@ def test_a_run_made_longer_is_one_that_was_so_long_from_the_start(
 
 
 def test_spacings_may_change_and_are_those_of_the_start_where_they_do_not(tmp_path: Path) -> None:
-    defaults = {"log_every": None, "evaluate_every": None, "checkpoint_every": None}
+    defaults: dict[str, Any] = {"log_every": None, "evaluate_every": None, "checkpoint_every": None}
     out = tmp_path / "run"
     start(out, CONFIG.replace(total_steps=160), **defaults)
     asked = described(out)["run"]
@@ -448,9 +448,13 @@ def test_a_checkpoint_of_other_settings_is_refused(
 ) -> None:
     edit(copy, *where, value=value)
     path = re.escape(str(copy / "checkpoints/000000000640.ckpt"))
-    for read in (resume, experiment.trained, lambda out: experiment.evaluate(str(out), 4, 0)):
+    for read in (
+        lambda: resume(copy),
+        lambda: experiment.trained(str(copy)),
+        lambda: experiment.evaluate(str(copy), 4, 0),
+    ):
         with pytest.raises(ValueError, match=f"^{path}: {message}.*$") as error:
-            read(copy)
+            read()
         assert "which is whole" not in str(error.value)
 
 

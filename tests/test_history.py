@@ -1,5 +1,7 @@
 """Metrics of training steps as curves."""
 
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -74,7 +76,7 @@ def test_impossible_points_are_refused(points, message):
         binned(ONE, points)
 
 
-PAST = {
+PAST: dict[str, Any] = {
     "step": np.array([8, 16]),
     "loss": np.array([[1.0, np.nan], [3.0, 4.0]]),
     "evaluation_step": np.array([16]),
