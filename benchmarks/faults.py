@@ -9,6 +9,7 @@ refused in one line.
 """
 
 import argparse
+import itertools
 import json
 import os
 import random
@@ -17,12 +18,12 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,6 +36,7 @@ from memrl_jax import experiment, folder, history
 from memrl_jax.program import Program, Run
 
 RESULTS = Path(__file__).parent / "results"
+RUNS = 4  # in a process that is killed
 AGENT = {"batch_size": 4, "capacity": 160, "learning_starts": 80}
 SMALL = memrl_jax.presets["dqn"].replace(
     environment="TMaze",
@@ -126,43 +128,47 @@ class Undisturbed(NamedTuple):
 
 def undisturbed(out: Path) -> Undisturbed:
     began = time.perf_counter()
-    with process("train", out, LONG.total_steps) as child:
+    with process("train", LONG.total_steps, out) as child:
         wait_for(child, "training")
         training = time.perf_counter()
-        wait_for(child, "finished")
+        wait_for(child, f"finished {out}")
     return Undisturbed(out, training - began, time.perf_counter() - training)
 
 
 def kills(
     place: Path, whole: Undisturbed, count: int, draw: random.Random, say: Callable[[str], None]
 ) -> Figures:
-    """Kill runs, mostly while they train; resume them until they end."""
+    """Kill processes that train several runs each; resume these until they end."""
+    new = (place / f"killed-{number}" for number in itertools.count())
     ends: Counter[str] = Counter()
+    running = list(itertools.islice(new, RUNS))
     killed = 0
-    while killed < count:
-        out, code = place / f"killed-{ends.total()}", -signal.SIGKILL
-        while code == -signal.SIGKILL:
-            code = _killed(out, whole, draw) if killed < count else _left_alone(out)
-            killed += code == -signal.SIGKILL
-            say(f"{killed} kills")
-        ends["same bits" if code == 0 and same(out, whole.out) else f"other bits, exit {code}"] += 1
+    while running:
+        ended = _train(running, whole, draw if killed < count else None)
+        killed += len(running) - len(ended)
+        ends.update(x if x != "finished" else _bits(out, whole.out) for out, x in ended.items())
+        more = new if killed < count else ()
+        running = [x for x in running if x not in ended] + list(itertools.islice(more, len(ended)))
+        say(f"{killed} kills")
     return Figures(f"{killed} kills", ("same bits",), ends)
 
 
-def _killed(out: Path, whole: Undisturbed, draw: random.Random) -> int:
-    """Kill a process that trains `out`, at a random moment; return what it ended with."""
-    with process("train", out, LONG.total_steps) as child:
-        if draw.random() < 0.2:
+def _bits(out: Path, like: Path) -> str:
+    return "same bits" if same(out, like) else "other bits"
+
+
+def _train(runs: list[Path], whole: Undisturbed, draw: random.Random | None) -> dict[Path, str]:
+    """Train runs in one process, and kill that if told to; return how those ended that did."""
+    with process("train", LONG.total_steps, *runs) as child:
+        if draw and draw.random() < 0.2:
             time.sleep(draw.uniform(0, whole.startup))
-        elif wait_for(child, "training"):
-            time.sleep(draw.uniform(0, whole.seconds / 4))
-        child.kill()
-        return child.wait()
-
-
-def _left_alone(out: Path) -> int:
-    with process("train", out, LONG.total_steps) as child:
-        return child.wait()
+        elif draw and wait_for(child, "training"):
+            time.sleep(draw.uniform(0, whole.seconds))
+        if draw:
+            child.kill()
+        assert child.stdout is not None
+        lines = [line.split(maxsplit=1) for line in child.stdout if " " in line]
+    return {Path(path.strip()): end for end, path in lines}
 
 
 @contextmanager
@@ -186,18 +192,26 @@ def told(line: str) -> None:
     print(line, flush=True)
 
 
-def child_train(out: Path, config: memrl_jax.Config) -> None:
-    """Train, saying when that begins and ends."""
-    begun = False
+def child_train(config: memrl_jax.Config, runs: list[Path]) -> None:
+    """Train runs side by side, saying when the last begins and when each ends."""
+    began = [threading.Event() for _ in runs]
 
-    def report(_: Any) -> None:
-        nonlocal begun
-        if not begun:
-            begun = True
-            told("training")
+    def run(out: Path, began: threading.Event) -> None:
+        try:
+            if train(out, config, lambda _: began.set()):
+                told(f"finished {out}")
+        except Exception as error:
+            told(f"{type(error).__name__}:{error}".replace(" ", "_") + f" {out}")
+        began.set()
 
-    if train(out, config, report):
-        told("finished")
+    with compiled_once():
+        threads = [threading.Thread(target=run, args=x) for x in zip(runs, began, strict=True)]
+        for thread, event in zip(threads, began, strict=True):
+            thread.start()
+            event.wait()  # what it has compiled serves the next
+        told("training")
+        for thread in threads:
+            thread.join()
 
 
 # Writers: two processes that are told to train the same run.
@@ -206,7 +220,7 @@ def child_train(out: Path, config: memrl_jax.Config) -> None:
 def writers(place: Path, whole: Undisturbed, count: int, draw: random.Random) -> Figures:
     """Start or resume the same run in two processes at about the same time."""
     early = place / "early"
-    with process("train", early, LONG.total_steps) as child:
+    with process("train", LONG.total_steps, early) as child:
         wait_for(child, "training")
         time.sleep(whole.seconds / 4)
     ends: Counter[str] = Counter()
@@ -265,7 +279,7 @@ def states(place: Path, whole: Path, every: int = 1) -> Figures:
     measured = [x for x in begun if "run/metrics.npz" in x]
     restore(measured[len(measured) // 2], place / "resumed")
     resumed = recorded(place / "resumed", lambda out: train(out, SMALL))
-    cut = [x for seen in (begun, resumed) for pair in pairwise(seen) for x in torn(*pair)]
+    cut = [x for seen in (begun, resumed) for pair in itertools.pairwise(seen) for x in torn(*pair)]
     seen = [*begun, *resumed, *cut][::every]
     ends: Counter[str] = Counter()
     for state in seen:
@@ -458,7 +472,8 @@ def main() -> int:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["train"]:
-        child_train(Path(sys.argv[2]), SMALL.replace(total_steps=int(sys.argv[3])))
+        steps, *runs = sys.argv[2:]
+        child_train(SMALL.replace(total_steps=int(steps)), [Path(out) for out in runs])
     elif sys.argv[1:2] == ["obey"]:
         child_obey()
     else:

@@ -49,7 +49,7 @@ def test_other_damaged_files_are_refused(whole: Path, tmp_path: Path) -> None:
 
 def test_a_process_that_is_killed(whole: Path, tmp_path: Path) -> None:
     """SIGKILL while it trains; this process goes on with what it left."""
-    with faults.process("train", tmp_path / "run", SMALL.total_steps) as child:
+    with faults.process("train", SMALL.total_steps, tmp_path / "run") as child:
         assert faults.wait_for(child, "training")
         time.sleep(0.05)
         child.kill()
