@@ -31,11 +31,12 @@ from memrl_jax.statistics import Interval, bootstrap
 MISSING = tyro.MISSING_NONPROP
 
 TRAIN_HELP = """usage: memrl train PRESET [OPTIONS]
-       memrl train --resume RUN
+       memrl train --resume RUN [OPTIONS]
 
 presets: {presets}
 
-`memrl train PRESET --help` lists every setting with its default.
+`memrl train PRESET --help` lists every setting with its default,
+`memrl train --resume --help` what may change on the way.
 """
 
 

@@ -63,7 +63,7 @@ def _about(path: Path) -> About:
         case {"step": int(), "settings": dict(), "point": int() | None, "metrics": str()} as given:
             said = About(*(given[field] for field in About._fields))
         case _:
-            raise ValueError(f"{path}: does not say what it is of")
+            raise ValueError(f"{path}: does not say which run it is of")
     if said.step != int(path.stem):
         raise ValueError(f"{path}: is of step {said.step}")
     return said

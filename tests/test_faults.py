@@ -8,27 +8,27 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import damage, faults
-from benchmarks.faults import SMALL
+from benchmarks import damage, faults, kills, states, trials
+from benchmarks.trials import SMALL, Figures
 from memrl_jax import experiment
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A run that nothing happened to."""
-    with faults.compiled_once():
+    with trials.compiled_once():
         out = tmp_path_factory.mktemp("runs") / "whole"
-        faults.train(out, SMALL)
+        trials.train(out, SMALL)
         yield out
 
 
-def assert_reached(found: faults.Figures, count: int, *ends: str) -> None:
+def assert_reached(found: Figures, count: int, *ends: str) -> None:
     assert found.reached, found
     assert found.ends.total() == count and set(ends) <= set(found.ends)
 
 
 def test_every_state_of_the_disk_is_gone_on_from(whole: Path, tmp_path: Path) -> None:
-    found = faults.states(tmp_path, whole, every=4)
+    found = states.states(tmp_path, whole, every=4)
     assert_reached(found, found.ends.total(), "same bits")
     assert found.ends.total() > 30
 
@@ -49,11 +49,11 @@ def test_other_damaged_files_are_refused(whole: Path, tmp_path: Path) -> None:
 
 def test_a_process_that_is_killed(whole: Path, tmp_path: Path) -> None:
     """SIGKILL while it trains; this process goes on with what it left."""
-    with faults.process("train", SMALL.total_steps, tmp_path / "run") as child:
-        assert faults.wait_for(child, "training")
+    with kills.process("train", SMALL.total_steps, tmp_path / "run") as child:
+        assert kills.wait_for(child, "training")
         time.sleep(0.05)
         child.kill()
-    assert faults.train(tmp_path / "run", SMALL)
+    assert trials.train(tmp_path / "run", SMALL)
     assert faults.numbers(tmp_path / "run") == faults.numbers(whole)
 
 
@@ -67,7 +67,7 @@ def test_of_two_writers_one_is_refused(whole: Path, tmp_path: Path) -> None:
     def write() -> None:
         both.wait()
         try:
-            answers.append("finished" if faults.train(out, SMALL, slow) else "interrupted")
+            answers.append("finished" if trials.train(out, SMALL, slow) else "interrupted")
         except ValueError as error:
             answers.append(str(error))
 
@@ -79,4 +79,4 @@ def test_of_two_writers_one_is_refused(whole: Path, tmp_path: Path) -> None:
     refused, done = answers
     assert done == "finished"
     assert refused.startswith((f"run: {out} is being written by process ", f"out: {out} exists;"))
-    assert faults.same(out, whole)
+    assert trials.same(out, whole)
