@@ -36,7 +36,7 @@ TRAIN_HELP = """usage: memrl train PRESET [OPTIONS]
 presets: {presets}
 
 `memrl train PRESET --help` lists every setting with its default,
-`memrl train --resume --help` what may change on the way.
+`memrl train --resume RUN --help` what may change on the way.
 """
 
 

@@ -42,10 +42,13 @@ def temporary(path: Path) -> Path:
 
 def append(path: Path, line: str) -> None:
     """Add a line to a file and wait until it is on disk; raises OSError, which names the file."""
+    new = not path.exists()
     with naming(path), open(path, "ab") as file:
         file.write(line.encode() + b"\n")
         file.flush()
         os.fsync(file.fileno())
+    if new:
+        sync(path.parent)
 
 
 def sync(folder: Path) -> None:

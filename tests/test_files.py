@@ -35,9 +35,12 @@ def test_a_full_disk_names_the_file():
         files.append(files.Path("/dev/full"), "line")
 
 
-def test_lines_are_added(tmp_path):
+def test_lines_are_added_and_a_new_file_survives_a_power_cut(tmp_path, monkeypatch):
+    synced: list[files.Path] = []
+    monkeypatch.setattr(files, "sync", synced.append)
     files.append(tmp_path / "a", "one")
     files.append(tmp_path / "a", "two é")
+    assert synced == [tmp_path]
     assert (tmp_path / "a").read_text() == "one\ntwo é\n"
 
 
