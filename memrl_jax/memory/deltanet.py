@@ -33,7 +33,7 @@ def _apply(state: Array, update: Update) -> Array:
 def _expand(update: Update) -> tuple[Array, Array]:
     rate, keep = update.rate[..., None, None], update.keep[..., None, None]
     eye = jnp.eye(update.key.shape[-1], dtype=update.key.dtype)
-    decay = keep * (eye - rate * outer(update.key, update.key))
+    decay = keep * (eye[None] - rate * outer(update.key, update.key))
     return decay, rate * outer(update.value, update.key)
 
 
@@ -71,7 +71,8 @@ class _Cell(nn.Module):
         rate = nn.sigmoid(self.rate(x))
         keep = jnp.ones_like(rate)
         if self.gated:
-            keep = jnp.exp(-jnp.exp(self.decay) * nn.softplus(self.step(x)))
+            decay = jnp.broadcast_to(jnp.exp(self.decay), rate.shape)
+            keep = jnp.exp(-decay * nn.softplus(self.step(x)))
         key, query = _unit(nn.silu(self.key(x))), _unit(nn.silu(self.query(x)))
         return Update(keep, rate, key, nn.silu(self.value(x)), query)
 

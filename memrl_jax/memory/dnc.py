@@ -119,7 +119,7 @@ def linked(link: Array, precedence: Array, write_weights: Array) -> tuple[Array,
     """Return the links [W, slots, slots] after a write, and which slots it leaves as the last."""
     to, since = write_weights[:, :, None], write_weights[:, None, :]
     link = (1 - to - since) * link + to * precedence[:, None, :]
-    link = link * (1 - jnp.eye(link.shape[-1], dtype=link.dtype))
+    link = link * (1 - jnp.eye(link.shape[-1], dtype=link.dtype))[None]
     total = jnp.sum(write_weights, axis=-1, keepdims=True)
     return link, (1 - total) * precedence + write_weights
 

@@ -35,8 +35,8 @@ class _Cell(nn.Module):
         trace = self.content(x) * nn.sigmoid(self.gate_in(x))
         real = jnp.broadcast_to(trace[..., None], (*trace.shape, self.contexts))
         # A trace may only decay: below a rate of 1e-6 it would all but grow.
-        modulus = jnp.exp(jnp.minimum(self.decay, -1e-6))[:, None]
-        decay = Complex.polar(modulus, self.frequency)
+        modulus = jnp.exp(jnp.minimum(self.decay, -1e-6))
+        decay = Complex.polar(modulus[:, None], self.frequency[None])
         return constantly(decay, Complex(real, jnp.zeros_like(real)))
 
     def read(self, state: Complex, x: Array) -> Array:

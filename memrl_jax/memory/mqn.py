@@ -68,7 +68,7 @@ def retrieve(hs: Array, keys: Array, values: Array, episode: Array) -> Array:
     key, value, fine, then = (
         tiles(x[:-1], blocks, size, reach) for x in (keys, values, finite, episode)
     )
-    ahead = np.arange(reach) - np.arange(size)[:, None]
+    ahead = np.arange(reach)[None, None] - np.arange(size)[None, :, None]
     inside = (ahead >= 0) & (ahead < before)
     same = inside & (now[:, :, None] == then[:, None])
     scores = jnp.where(same, jnp.einsum("ncf,nkf->nck", query, key), 0)
