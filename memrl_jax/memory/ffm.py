@@ -34,8 +34,7 @@ class _Cell(nn.Module):
     def lift(self, x: Array) -> Any:
         trace = self.content(x) * nn.sigmoid(self.gate_in(x))
         real = jnp.broadcast_to(trace[..., None], (*trace.shape, self.contexts))
-        # A trace may only decay: below a rate of 1e-6 it would all but grow.
-        modulus = jnp.exp(jnp.minimum(self.decay, -1e-6))
+        modulus = jnp.exp(-jnp.abs(self.decay))
         decay = Complex.polar(modulus[:, None], self.frequency[None])
         return constantly(decay, Complex(real, jnp.zeros_like(real)))
 
@@ -57,7 +56,8 @@ def ffm(
 
     Every trace fades at a rate of its own and turns at every context's frequency, with periods from
     1 to `max_period` steps. One step at a time, not by powers of the elapsed time, so that nothing
-    overflows. `scan`: how sequences are unrolled (see `from_monoid`).
+    overflows. A rate is |alpha|, as in the paper: the authors' code has -min(alpha, -1e-6), with no
+    gradient once alpha is above 0. `scan`: how sequences are unrolled (see `from_monoid`).
     Morad et al. (2023), equations 4 to 13.
     """
     positive("max_period", max_period)

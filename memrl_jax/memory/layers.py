@@ -10,15 +10,16 @@ from memrl_jax.types import Array
 
 
 class Heads(nn.Module):
-    """A linear map that is split among heads: [..., D] to [..., heads, features / heads]."""
+    """A linear layer that is split among heads: [..., D] to [..., heads, features / heads]."""
 
     features: int
     heads: int
+    use_bias: bool = False
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """Return the heads' parts."""
-        x = nn.Dense(self.features, use_bias=False)(x)
+        x = nn.Dense(self.features, use_bias=self.use_bias)(x)
         return x.reshape(*x.shape[:-1], self.heads, -1)
 
 

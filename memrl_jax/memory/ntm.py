@@ -223,8 +223,9 @@ def ntm(
     the matrix as it was before this step's write. At an episode's start it is constant, which
     trains fastest (Collier & Beel 2018), and heads are at its first slot, until they learn to begin
     elsewhere. `controller` is "lstm" or "feedforward", of `hidden` units. What it says is kept
-    within -20 and 20, and so is the output. Raises ValueError for sizes below 1, `shifts` below 0
-    and an unknown `controller`.
+    within -20 and 20, and so is the output. Keys and what is added are a tanh, and erasing is a
+    sigmoid: the paper does not bound the first two. Raises ValueError for sizes below 1, `shifts`
+    below 0 and an unknown `controller`.
     Graves et al. (2014), section 3.
     """
     positive("features", features)
