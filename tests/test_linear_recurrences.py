@@ -126,6 +126,23 @@ def test_ffm_is_the_published_one(scan: Any, case: str, start: str) -> None:
     assert_close(end.imag, golden()[f"{case}/{start}/h"][-1].imag)
 
 
+def test_a_decay_of_either_sign_is_one_and_learns() -> None:
+    """As in the paper, exp(-|alpha|); a rate that has crossed 0 has a gradient, and may go back."""
+    params, memory, data = of_ffm("ffm_orig"), ffm(4, traces=4, contexts=3), golden()
+
+    def total(decay: Any) -> Any:
+        given = {"params": params["params"] | {"decay": decay}}
+        return jnp.sum(
+            memory.unroll(given, memory.initial_state(), data["x"], data["start/mid"])[1]
+        )
+
+    both = jax.jit(jax.vmap(jax.value_and_grad(total)))
+    (below, above), (down, up) = both(
+        np.stack([-np.abs(params["params"]["decay"])] * 2) * [[1], [-1]]
+    )
+    assert below == above and np.all(down == -up) and np.all(down)
+
+
 def normal(*shape: int) -> Any:
     return np.random.default_rng(sum(shape)).normal(size=(TRIPLES, 3, *shape)).astype(np.float32)
 

@@ -40,6 +40,7 @@ CASES["dnc, heads"] = partial(CASES["dnc"], write_heads=2, controller="feedforwa
 CASES["stack of different ones"] = lambda: stack([lru(4), mlstm(4, heads=1)], 8, feedforward=16)
 CASES["cell of flax"] = lambda: from_cell(nn.SimpleCell(8))
 every_memory = pytest.mark.parametrize("name", CASES)
+SCANNED = [name for name in CASES if "scan" in signature(CASES[name]).parameters]
 # Their sums round differently for other rows of a matrix.
 ROUNDED = {"gtrxl", "mqn", "rmqn", "ffm", "stack", "stack of different ones"}
 
@@ -247,7 +248,7 @@ def test_doubles_are_computed_with_throughout(name: str) -> None:
     assert_close(compiled(name).unroll(memory.initial_state(), xs, starts)[1], ys)
 
 
-@pytest.mark.parametrize("name", [n for n in CASES if "scan" in signature(CASES[n]).parameters])
+@pytest.mark.parametrize("name", SCANNED)
 def test_both_ways_to_scan_agree(name: str) -> None:
     """In values, last states and gradients; with resets, and not a number before one of them."""
     xs, starts = inputs(11, 33)
@@ -282,6 +283,27 @@ def test_the_state_keeps_its_type(name: str) -> None:
     assert y.dtype == jnp.float32
     for leaf in jax.tree.leaves((state, y)):
         assert leaf.dtype in (jnp.float32, jnp.int32) and not leaf.weak_type
+
+
+@pytest.mark.parametrize(
+    "name, options", [(n, {}) for n in CASES] + [(n, {"scan": "associative"}) for n in SCANNED]
+)
+def test_no_axis_is_added_in_silence(name: str, options: Any) -> None:
+    """Every function can be traced, also backwards, where JAX refuses to promote ranks."""
+    memory = CASES[name](**options)
+    shaped = jax.ShapeDtypeStruct
+    x, start = shaped((D,), jnp.float32), shaped((), bool)
+    xs, starts = shaped((T, D), jnp.float32), shaped((T,), bool)
+
+    def total(*given: Any) -> Any:
+        return jnp.sum(memory.unroll(*given)[1])
+
+    with jax.numpy_rank_promotion("raise"):
+        state = memory.initial_state()
+        params = jax.eval_shape(memory.init, jax.random.key(0), x)
+        jax.eval_shape(memory.step, params, state, x, start)
+        jax.eval_shape(memory.inspect, params, state, x, start)
+        jax.eval_shape(jax.grad(total, (0, 2)), params, state, xs, starts)
 
 
 @every_memory
