@@ -94,8 +94,8 @@ def write(memory: Array, weights: Array, erase: Array, add: Array) -> Array:
 
 def outers(weights: Array, vectors: Array) -> Array:
     """Return the sum of outer products of [heads, slots] and [heads, width]: [slots, width]."""
-    pairs = zip(weights, vectors, strict=True)
-    return sum(jnp.outer(w, v) for w, v in pairs)
+    products: Any = [jnp.outer(w, v) for w, v in zip(weights, vectors, strict=True)]
+    return sum(products)
 
 
 @jax.custom_vjp

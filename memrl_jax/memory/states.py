@@ -1,7 +1,7 @@
 """What the states of a memory have to be: arrays, of one kind from step to step."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -37,18 +37,19 @@ def explicit(initial_state: Callable[[], State]) -> Callable[[], State]:
 def like(name: str, before: State, after: State) -> State:
     """Return the state `after` what is called `name`, if it is of the kind it was `before`."""
     after = _arrays(name, after)
-    was, is_now = jax.tree.structure(before), jax.tree.structure(after)
-    if was != is_now:
-        message = f"{name}: the state becomes {is_now}, but initial_state gives {was}"
-        raise ValueError(" ".join(message.split()))
-    for (path, x), y in zip(
-        jax.tree_util.tree_leaves_with_path(before), jax.tree.leaves(after), strict=True
-    ):
+    structures: Any = jax.tree.structure(before), jax.tree.structure(after)
+    if structures[0] != structures[1]:
+        _differs(name, "the state", *structures)
+    leaves = jax.tree_util.tree_leaves_with_path(before)
+    for (path, x), y in zip(leaves, jax.tree.leaves(after), strict=True):
         if _kind(x) != _kind(y):
-            raise ValueError(
-                f"{name}: {_leaf(path)} becomes {_kind(y)}, but initial_state gives {_kind(x)}"
-            )
+            _differs(name, _leaf(path), _kind(x), _kind(y))
     return after
+
+
+def _differs(name: str, what: str, before: Any, after: Any) -> NoReturn:
+    message = f"{name}: {what} becomes {after}, but initial_state gives {before}"
+    raise ValueError(" ".join(message.split()))
 
 
 def _arrays(name: str, state: State) -> State:
