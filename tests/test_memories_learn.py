@@ -44,7 +44,8 @@ ARGS: dict[str, Any] = {
 # NTM in eight never tells all symbols apart.
 FLOORS, RATES = {"memory_trace": 0.6}, {"memory_trace": 1e-2, "ntm": 2e-3}
 # Fewer where updates take long and teach much, more where one of the seeds is slow.
-UPDATES = {"ffm": 500, "ntm": 800} | dict.fromkeys(("memn2n", "kv_memory", "rmqn", "frmqn"), 200)
+QUICK = "memn2n", "kv_memory", "rmqn", "frmqn", "deltanet, gated"
+UPDATES = {"ntm": 800} | dict.fromkeys(QUICK, 200)
 REMEMBER = [name for name in MEMORIES if name != "none"] + ["deltanet, gated"]
 
 
