@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from memrl_jax.memory.states import checked
 from memrl_jax.types import Array, Continuous, Discrete, Key, Network, NeuralMemory, State, TimeStep
 
 
@@ -109,7 +110,11 @@ class QHead(nn.Module):
 
 
 def recurrent(encoder: nn.Module, memory: NeuralMemory, head: nn.Module) -> Network:
-    """Put a memory between an encoder of timesteps and a head; with `none`, feed-forward."""
+    """Put a memory between an encoder of timesteps and a head; with `none`, feed-forward.
+
+    The memory's states are checked as by `memory.states.checked`.
+    """
+    memory = checked(memory)
 
     def init(key: Key, timestep: TimeStep) -> Any:
         encoder_key, memory_key, head_key = jax.random.split(key, 3)

@@ -48,7 +48,7 @@ def visible(episode: Array, window: int) -> Array:
     reach = size + window - 1
     queries = tiles(episode[window - 1 :], blocks, size, size, fill=-2)
     keys = tiles(episode, blocks, size, reach, fill=-2)
-    later = np.arange(reach) - np.arange(size)[:, None]
+    later = np.arange(reach)[None, None] - np.arange(size)[None, :, None]
     return (queries[:, :, None] == keys[:, None, :]) & (later >= 0) & (later < window)
 
 
@@ -84,7 +84,8 @@ class Attention(nn.Module):
             self.param(name, kernel, (features, *shape), jnp.float32)
             for name in ("query", "key", "value", "distance")
         )
-        u, v = (self.param(name, nn.initializers.zeros, shape, jnp.float32) for name in "uv")
+        zeros, each = nn.initializers.zeros, (1, 1, *shape)
+        u, v = (self.param(name, zeros, shape, jnp.float32).reshape(each) for name in "uv")
         now = tiles(x[self.window - 1 :], blocks, size, size)
         x = tiles(x, *look.shape)
         distances = sinusoids(self.window, features).astype(x.dtype)
@@ -114,7 +115,7 @@ class Gate(nn.Module):
         of_x = nn.Dense(2 * features, use_bias=False, name="x")(x)
         y_r, y_z, y_h = jnp.split(of_y, 3, axis=-1)
         x_r, x_z = jnp.split(of_x, 2, axis=-1)
-        r, z = nn.sigmoid(y_r + x_r), nn.sigmoid(y_z + x_z - bias)
+        r, z = nn.sigmoid(y_r + x_r), nn.sigmoid(y_z + x_z - bias[None])
         h = nn.tanh(y_h + nn.Dense(features, use_bias=False, name="rx")(r * x))
         return (1 - z) * x + z * h
 

@@ -10,6 +10,7 @@ import optax
 from flax import linen as nn
 
 from memrl_jax.checks import positive
+from memrl_jax.memory.states import checked
 from memrl_jax.networks import MLP
 from memrl_jax.tasks.base import Task, score
 from memrl_jax.types import Array, Key, NeuralMemory, State
@@ -53,6 +54,7 @@ def make_probe(
     answer, with gradients clipped to a global norm. Raises ValueError for sizes below 1.
     """
     positive("batch_size", batch_size)
+    memory = checked(memory)
     encoder, head = MLP((positive("width", width),)), nn.Dense(task.outputs)
     optimizer = optax.chain(optax.clip_by_global_norm(max_gradient_norm), optax.adam(learning_rate))
 
