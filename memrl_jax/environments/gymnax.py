@@ -58,7 +58,7 @@ def from_gymnax(name: Any, **params: Any) -> Environment:
 
     def adapted_step(key: Key, episode: Episode, action: Array) -> tuple[Episode, TimeStep]:
         # Only one of the two is kept, so both may use the same key.
-        fresh = first(*restart(key, episode.state))
+        fresh = first(*restart(jax.random.clone(key), episode.state))
         observation, state, reward, terminated, truncated = step(key, episode.state, action)
         observation, state = tree.cast((observation, state), like)
         timestep = TimeStep(
