@@ -413,7 +413,7 @@ def test_a_window_that_took_the_place_of_one_drawn_before_keeps_its_priority() -
 
 @pytest.mark.parametrize("priority", [np.nan, np.inf, -np.inf, -1e-6, 1.1e28, 3e38])
 def test_what_is_no_priority_changes_nothing_and_is_counted(priority: float) -> None:
-    replay, _, _, sample, update, full = machine()
+    replay, _, _, sample, _, full = machine()
     index = sample(jax.random.key(0), full).index
     some = jnp.where(index.start < 9, priority, 2.0).astype(jnp.float32)
     state, counts = replay.update(full, index, some)

@@ -45,7 +45,8 @@ def from_gymnax(name: Any, **params: Any) -> Environment:
         first_action = jnp.zeros(actions.shape, actions.dtype)
 
     # What a step gives decides the dtypes, so that a loop can carry it.
-    like = jax.eval_shape(lambda key: step(key, reset(key)[1], first_action)[:2], jax.random.key(0))
+    keys = jax.random.split(jax.random.key(0))
+    like = jax.eval_shape(lambda keys: step(keys[0], reset(keys[1])[1], first_action)[:2], keys)
 
     def first(observation: Any, state: Any) -> tuple[Episode, TimeStep]:
         observation, state = tree.cast((observation, state), like)
