@@ -23,9 +23,11 @@ Array = NDArray[Any]
 # Okabe & Ito (2008), told apart with any colour vision; their yellow is too pale on white.
 BLUE, VERMILLION, GREEN = "#0072B2", "#D55E00", "#009E73"
 COLORS = (BLUE, VERMILLION, GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#333333")
-STYLES = [(color, dashes) for dashes in ("-", "-.", ":") for color in COLORS]
+DASHES = ("-", "--", "-.", ":")
+STYLES = [(COLORS[i % len(COLORS)], DASHES[i % len(DASHES)]) for i in range(28)]  # all differ
 GREY = "#666666"
 WIDTH, DPI = 8.0, 150  # inches, pixels per inch
+PLAIN: dict[str, Any] = {"parse_math": False}  # for texts of users: a dollar is a dollar
 
 
 def blank(height: float, title: str | None) -> Figure:
@@ -36,7 +38,7 @@ def blank(height: float, title: str | None) -> Figure:
     layout = ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.06)
     figure = Figure(figsize=(WIDTH, height), dpi=DPI, layout=layout, facecolor="white")
     if title is not None:
-        figure.suptitle(title, fontsize=13, fontweight="bold")
+        figure.suptitle(title, fontsize=13, fontweight="bold", **PLAIN)
     return figure
 
 
@@ -71,7 +73,7 @@ def integers(axis: Any, most: int) -> None:
 
 def note(axes: Axes, text: str, at: Any, offset: Any, coordinates: Any, align: Any) -> None:
     """Write small grey text, also outside the axes."""
-    style: dict[str, Any] = {"ha": align, "va": "center", "fontsize": 9, "color": GREY}
+    style: dict[str, Any] = {"ha": align, "va": "center", "fontsize": 9, "color": GREY, **PLAIN}
     axes.annotate(text, at, offset, coordinates, "offset points", annotation_clip=False, **style)
 
 
