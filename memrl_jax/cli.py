@@ -14,7 +14,7 @@ Train agents that remember.
 commands:
   train PRESET [OPTIONS]       train a preset, with any of its settings changed
   train --resume RUN           go on with a run that was interrupted
-  evaluate RUN [OPTIONS]       play greedy episodes with a trained agent
+  evaluate RUN [RUN ...]       play greedy episodes with trained agents
   watch RUN [OPTIONS]          film greedy episodes and what the memory attends to
   plot RUN [RUN ...]           draw the learning curves of runs in one picture
   list                         name environments, memories, replays, agents and presets

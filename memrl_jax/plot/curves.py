@@ -83,7 +83,7 @@ def extrapolation(
     # A little wider than told, for one length has no width.
     shade = axes.axvspan(first / 1.06, last * 1.06, color="#E4E4E4", linewidth=0)
     named = _lines(axes, lines, level, {} if chance is None else {"chance": chance})
-    _decorate(axes, {"trained lengths": shade} | named, xlabel, ylabel)
+    _decorate(axes, {"trained lengths": shade, **named}, xlabel, ylabel)
     _measured(axes, x)
     return finished(figure, path)
 
@@ -132,7 +132,7 @@ def _curve(axes: Axes, x: Array, y: Array, level: float, style: Any, width: floa
     marker = "." if len(x) <= 30 else ""  # few points: show where they were measured
     if len(y) > 1:
         axes.fill_between(x, low, high, color=color, alpha=0.18, linewidth=0)
-    (line,) = axes.plot(x, middle, marker, color=color, linestyle=dashes, linewidth=width)
+    (line,) = axes.plot(x, middle, dashes, color=color, linewidth=width, marker=marker)
     return line
 
 
