@@ -78,7 +78,7 @@ def log(folder: Path, step: int, past: History) -> None:
         own = "evaluation_step" if name.startswith("evaluation_") else "step"
         if value.ndim == 2 and past[own][-1] == step:
             mean = float(value[:, -1].mean())
-            line[name] = mean if math.isfinite(mean) else None
+            line |= {name: mean} if math.isfinite(mean) else {}  # e.g. before an episode has ended
     with open(folder / "progress.jsonl", "a") as file:
         file.write(json.dumps(line) + "\n")
 
