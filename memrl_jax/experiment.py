@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from memrl_jax import checkpoint, checks, folder, history, parallel, tree
-from memrl_jax.config import Config, make_environment, make_network
+from memrl_jax.config import Config, make_agent, make_environment
 from memrl_jax.history import History
 from memrl_jax.program import Carry, Program, Run, make_program
 from memrl_jax.rollout import Episode, Evaluation, player
@@ -192,11 +192,11 @@ def play(path: str, seed: int, episodes: int) -> list[Episode]:
     checks.within("seed", checks.at_least("seed", seed, 0), 0, run.seeds - 1)
     program = make_program(config, run)
     carry, _ = _load(program, place)
-    params = jax.device_get(tree.at(carry.train.agent.learner.params, seed))
+    state = jax.device_put(tree.at(carry.train.agent, seed), jax.devices()[0])
     env = make_environment(config)
-    episode = player(env, make_network(config, env))
+    episode = player(env, make_agent(config, env))
     key = parallel.seed_keys(run.seed, run.seeds, program.total_steps)[seed]
-    return [episode(params, jax.random.fold_in(key, i)) for i in range(episodes)]
+    return [episode(state, jax.random.fold_in(key, i)) for i in range(episodes)]
 
 
 def trained(path: str) -> tuple[Config, Run, Any]:

@@ -49,6 +49,8 @@ def read(path: Path) -> History:
 def means(sums: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Turn sums over steps into means: `return` and `length` per episode, others per update.
 
+    Counts stay as they are.
+
     NaN where nothing was counted, e.g. before the first episode has ended.
     """
 
@@ -60,7 +62,8 @@ def means(sums: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         if name.endswith("_sum"):
             of = "episodes" if name in ("return_sum", "length_sum") else "updates"
             out[name.removesuffix("_sum")] = per(np.asarray(total), np.asarray(sums[of]))
-    return out | {"episodes": np.asarray(sums["episodes"]), "steps": np.asarray(sums["steps"])}
+    counts = [name for name in sums if not name.endswith("_sum")]
+    return out | {k: np.asarray(sums[k]) for k in counts if k not in ("updates", "finite")}
 
 
 def binned(metrics: Mapping[str, ArrayLike], points: int) -> tuple[np.ndarray, History]:
