@@ -33,7 +33,7 @@ def iqm(x: ArrayLike, axis: int = 0) -> Floats:
     that rounds the cuts to whole values agrees where n is a multiple of 4.) Raises
     ValueError when there is no value or one is not finite. Agarwal et al. (2021), section 4.3.
     """
-    x = _finite(x)
+    x = finite("x", x)
     if not x.ndim:
         raise ValueError("x: shape () has no axis of values")
     x = np.moveaxis(x, axis, -1)
@@ -59,7 +59,7 @@ def bootstrap(
     narrow an interval: see `coverage`. Raises ValueError when a value is not finite or `level`
     is not inside (0, 1). Efron (1979).
     """
-    x = _finite(x)
+    x = finite("x", x)
     if not x.ndim:
         raise ValueError("x: shape () is not [seeds, ...]")
     return stratified(x[None], statistic, level, resamples, seed)
@@ -114,7 +114,7 @@ def stratified(
     then aggregates all tasks x seeds values. Bring the tasks to one scale first. Raises like
     `bootstrap`. Agarwal et al. (2021), section 4.1.
     """
-    x = _finite(x)
+    x = finite("x", x)
     _check(x, level)
     tasks, seeds, *rest = x.shape
     rows = np.arange(tasks)[:, None]
@@ -153,15 +153,16 @@ def real(field: str, values: Any) -> Floats:
         raise ValueError(f"{field}: rows of different lengths, or no array at all") from None
     if not np.can_cast(array.dtype, np.float64, "same_kind"):
         raise ValueError(f"{field}: {array.dtype} is not a type of real numbers")
-    return array.astype(np.float64)
+    return array.astype(np.float64, copy=False)
 
 
-def _finite(x: ArrayLike) -> Floats:
-    x = real("x", x)
+def finite(field: str, values: Any) -> Floats:
+    """Return an array of finite numbers, at least one; raises ValueError, naming the field."""
+    x = real(field, values)
     if x.size == 0:
-        raise ValueError(f"x: shape {x.shape} holds no value")
+        raise ValueError(f"{field}: shape {x.shape} holds no value")
     if bad := x.size - np.count_nonzero(np.isfinite(x)):
-        raise ValueError(f"x: {bad} of {x.size} values are NaN or infinite")
+        raise ValueError(f"{field}: {bad} of {x.size} values are NaN or infinite")
     return x
 
 

@@ -33,7 +33,9 @@ def an_episode(seen: tuple[int, ...] = (3,), steps: int = T, **record: Any) -> E
     rng = np.random.default_rng(3)
     values = rng.normal(size=(steps, 2))
     reward = np.arange(steps, dtype=np.float32)
-    return Episode(rng.random((steps, *seen)), values.argmax(axis=1), reward, values, record)
+    return Episode(
+        rng.random((steps, *seen)), values.argmax(axis=1), reward, {"q": values, **record}
+    )
 
 
 def shown(axes: Any) -> Any:

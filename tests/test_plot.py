@@ -324,7 +324,7 @@ weights = np.ones((3, 1, 2)) / 2
 record = {"read": weights, "memory": np.ones((3, 2, 2)), "attention": weights}
 plot.addresses(record, sys.argv[1] + "/addresses.png")
 plot.attention(weights, sys.argv[1] + "/attention.png")
-episode = Episode(np.eye(3), np.array([0, 1, 0]), np.array([0.0, 0, 1]), np.eye(3), record)
+episode = Episode(np.eye(3), np.array([0, 1, 0]), np.array([0.0, 0, 1]), {"q": np.eye(3)} | record)
 plot.film([episode], sys.argv[1] + "/film.gif")
 assert settings() == before
 assert "matplotlib.pyplot" not in sys.modules
