@@ -49,6 +49,8 @@ def film(
         raise ValueError("episodes: there are none")
     for number, episode in enumerate(episodes):
         _check(f"episodes: {number}", episode)
+    if len({frozenset(episode.record) for episode in episodes}) > 1:
+        raise ValueError("episodes: their records do not have the same names")
     with replacing(path, ".gif") as temporary:
         durations = [x for episode in episodes for x in _durations(len(episode.action))]
         first, *rest = _frames(episodes, report)
@@ -91,19 +93,17 @@ def _frames(episodes: Sequence[Episode], report: Callable[[int], None]) -> Itera
 
     ranges, done = spans(episodes), 0
 
-    def drawing(number: int) -> tuple[Figure, Callable[[int], Array]]:
+    def staged(number: int) -> tuple[set[str], Callable[[int], Array]]:
         name = f"episode {number}, " if len(episodes) > 1 else ""
         figure, shows = stage(episodes[number], name, ranges)
-        return figure, _drawing(figure, shows)
+        return _maps(figure), drawing(figure, shows)
 
-    samples, maps = [], set()
-    for number in _spread(len(episodes)):
-        figure, draw = drawing(number)
-        samples += [draw(t) for t in _spread(len(episodes[number].action))]
-        maps |= {mesh.get_cmap().name for mesh in _meshes(figure)}
-    colors = palette(samples, sorted(maps))
+    sampled = {number: staged(number) for number in _spread(len(episodes))}
+    steps = {number: _spread(len(episodes[number].action)) for number in sampled}
+    frames = [draw(t) for number, (_, draw) in sampled.items() for t in steps[number]]
+    colors = palette(frames, sorted(set.union(*(maps for maps, _ in sampled.values()))))
     for number, episode in enumerate(episodes):
-        _, draw = drawing(number)
+        _, draw = sampled.pop(number) if number in sampled else staged(number)
         for t in range(len(episode.action)):
             frame = Image.fromarray(draw(t))
             done += 1
@@ -111,13 +111,15 @@ def _frames(episodes: Sequence[Episode], report: Callable[[int], None]) -> Itera
             yield frame.quantize(palette=colors, dither=Image.Dither.NONE)
 
 
-def _meshes(figure: Figure) -> list[Any]:
+def _maps(figure: Figure) -> set[str]:
+    """Return the names of the colour maps of a figure."""
     from matplotlib.collections import QuadMesh
 
-    return figure.findobj(QuadMesh)
+    meshes: list[Any] = figure.findobj(QuadMesh)
+    return {mesh.get_cmap().name for mesh in meshes}
 
 
-def _drawing(figure: Figure, shows: Sequence[Show]) -> Callable[[int], Array]:
+def drawing(figure: Figure, shows: Sequence[Show]) -> Callable[[int], Array]:
     """Draw once what does not move; return what draws a step, ten times as fast."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 

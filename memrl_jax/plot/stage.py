@@ -11,6 +11,7 @@ from memrl_jax.plot import seen
 from memrl_jax.plot.addresses import by_head, by_hop
 from memrl_jax.plot.base import Array, blank, cells, integers, scale
 from memrl_jax.plot.seen import Show, Span
+from memrl_jax.statistics import finite
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from memrl_jax.rollout import Episode
 
+DRAWN = ("attention", "write", "read", "q")  # of a record
 Spans = Mapping[str, Span]  # name of what is drawn -> its range
 
 
@@ -26,8 +28,9 @@ def spans(episodes: Sequence[Episode]) -> Spans:
     """Return the ranges of everything that is drawn, over all episodes."""
     out: dict[str, Span] = {}
     for episode in episodes:
+        record = {k: finite(k, x) for k, x in episode.record.items() if k in DRAWN}
         views = {f"seen {k}": x for k, x in seen.parts(episode.observation).items()}
-        for name, x in {"action": episode.action, **episode.record, **views}.items():
+        for name, x in {"action": episode.action, **record, **views}.items():
             low, high = out.get(name, (np.inf, -np.inf))
             out[name] = min(low, float(np.min(x))), max(high, float(np.max(x)))
     return out
@@ -35,33 +38,34 @@ def spans(episodes: Sequence[Episode]) -> Spans:
 
 def stage(episode: Episode, name: str, ranges: Spans) -> tuple[Figure, list[Show]]:
     """Return a figure of an episode and what draws its parts."""
-    tops = {kind: ranges[kind][1] for kind in ("attention", "write", "read") if kind in ranges}
-    heads = by_hop(episode.record, top=tops.get("attention"))
-    for kind in ("write", "read"):
-        heads |= by_head(episode.record, kind, tops.get(kind))
-    views = seen.parts(episode.observation)
+    heads, views = _heads(episode, ranges), seen.parts(episode.observation)
+    actions = episode.record["q"].shape[1] if "q" in ranges else int(ranges["action"][1]) + 1
     heights = [1.8 if label.startswith("attention") else 1.3 for label in heads]
-    heights += [min(0.5 + 0.2 * _choices(ranges), 1.6)]
-    views_heights = [seen.height(x, ranges[f"seen {k}"]) for k, x in views.items()]
-    figure = blank(max(sum(heights), sum(views_heights), 2.2) + 1.2, " ")
+    heights += [min(0.5 + 0.2 * actions, 1.6)]
+    beside = [seen.height(part, ranges[f"seen {key}"]) for key, part in views.items()]
+    figure = blank(max(sum(heights), sum(beside), 2.2) + 1.2, " ")
     columns = figure.add_gridspec(1, 2, width_ratios=[1, 1.6])
-    left = columns[0].subgridspec(len(views), 1, height_ratios=views_heights)
+    left = columns[0].subgridspec(len(beside), 1, height_ratios=beside)
     right = columns[1].subgridspec(len(heights), 1, height_ratios=heights)
-    rows = left.subplots(squeeze=False)[:, 0]
     *panels, values = right.subplots(sharex=True, squeeze=False)[:, 0]
     shows = [_title(figure, episode, name)]
-    for axes, (key, part) in zip(rows, views.items(), strict=True):
+    for axes, (key, part) in zip(left.subplots(squeeze=False)[:, 0], views.items(), strict=True):
         shows.append(seen.panel(axes, key, part, ranges[f"seen {key}"]))
     for axes, (label, (table, colors)) in zip(panels, heads.items(), strict=True):
-        shows.append(_so_far(axes, table, _rows(label), **colors))
+        rows = "past step" if label.startswith("attention") else "slot"
+        shows.append(_so_far(axes, table, rows, **colors))
         axes.set_title(label, loc="left", fontsize=10)
-    shows += _acted(values, episode, ranges)
+    shows += _acted(values, episode, actions, ranges)
     figure.align_ylabels([*panels, values])
     return figure, shows
 
 
-def _rows(label: str) -> str:
-    return "past step" if label.startswith("attention") else "slot"
+def _heads(episode: Episode, ranges: Spans) -> dict[str, tuple[Array, Any]]:
+    """Return what is attended to, written and read, on the scales of all episodes."""
+    tops = {kind: ranges[kind][1] for kind in DRAWN if kind in ranges}
+    record = episode.record
+    heads = by_hop(record, top=tops.get("attention")) | by_head(record, "write", tops.get("write"))
+    return heads | by_head(record, "read", tops.get("read"))
 
 
 def _title(figure: Figure, episode: Episode, name: str) -> Show:
@@ -77,17 +81,13 @@ def _title(figure: Figure, episode: Episode, name: str) -> Show:
     return show
 
 
-def _choices(ranges: Spans) -> int:
-    return int(ranges["action"][1]) + 1
-
-
-def _acted(axes: Axes, episode: Episode, ranges: Spans) -> list[Show]:
+def _acted(axes: Axes, episode: Episode, actions: int, ranges: Spans) -> list[Show]:
     """Draw the actions taken, on their values where these are known."""
     integers(axes.xaxis, 8)
     axes.set(xlabel="step", xlim=(-0.5, len(episode.action) - 0.5))
-    if "q" not in episode.record:
+    if "q" not in ranges:
         axes.set_title("action taken", loc="left", fontsize=10)
-        taken = episode.action[:, None] == np.arange(_choices(ranges))
+        taken = episode.action[:, None] == np.arange(actions)
         return [_so_far(axes, taken, "action", cmap="Blues", vmin=0, vmax=1.3)]
     axes.set_title("action values, and the action taken", loc="left", fontsize=10)
     low, high = ranges["q"]
