@@ -237,9 +237,9 @@ def _series(pool: Pool, what: str) -> tuple[np.ndarray, np.ndarray]:
     first, *others = steps
     for other in others:
         if not np.array_equal(steps[first], steps[other]):
-            spans = (f"{x} at {len(steps[x])} to {steps[x][-1]:,}" for x in (first, other))
+            last = (f"{x} ({len(steps[x])} up to step {steps[x][-1]:,})" for x in (first, other))
             raise ValueError(
-                f"runs: {' and '.join(spans)} have other steps, though one config; "
+                f"runs: {' and '.join(last)} are of one config but have points at other steps; "
                 "--separate draws a curve for each"
             )
     return steps[first], np.concatenate(values)

@@ -84,7 +84,7 @@ def test_curves_that_coincide_are_all_seen(tmp_path):
     path = tmp_path / "curves.png"
     figure.savefig(path)
     with Image.open(path) as image:
-        seen = {tuple(x) for x in np.asarray(image.convert("RGB"))[100:].reshape(-1, 3).tolist()}
+        seen = {tuple(x) for x in np.asarray(image.convert("RGB"))[60:].reshape(-1, 3).tolist()}
     for color, _ in plot.STYLES[:3]:  # below the legend
         assert tuple(round(255 * x) for x in to_rgb(color)) in seen
 

@@ -93,7 +93,7 @@ def _lines(axes: Axes, lines: Lines, level: float, reference: Mapping[str, float
         raise ValueError(f"series: {len(lines)} labels are not 1 to {len(STYLES)}")
     seeds = [len(y) for _, y in lines.values()]
     named = {}
-    widths = np.linspace(min(1.2 + 0.6 * len(lines), 3.6), 1.8, len(lines))
+    widths = np.linspace(min(1.0 + 0.8 * len(lines), 4.2), 1.8, len(lines))
     for (label, (x, y)), style, width in zip(lines.items(), STYLES, widths, strict=False):
         told = label if len({*seeds}) == 1 else f"{label} ({statistics.count(len(y))})"
         named[told] = _curve(axes, x, y, level, style, width)
