@@ -84,7 +84,7 @@ def pieces(begun: Begun) -> list[Program]:
     sample = jax.jit(replay.sample)(train.key, train.agent.replay)
     # An agent whose replay memory holds one sample and always returns it.
     given = replay._replace(
-        sample=lambda key, state: state, update=lambda state, index, priority: state
+        sample=lambda key, state: state, update=lambda state, index, priority: (state, {})
     )
     learner = AGENTS[agent_name(config)](config.agent, make_network(config, env), given)
     act, acting = _act(batch(env), agent, train, config.rollout_length)
@@ -139,7 +139,7 @@ def _sample(replay: ReplayMemory, carry: Any) -> Any:
 def _prioritize(replay: ReplayMemory, carry: Any) -> Any:
     state, index, priority = carry
     priority = (priority + 0.618) % 1
-    return replay.update(state, index, priority), index, priority
+    return replay.update(state, index, priority)[0], index, priority
 
 
 def _learn(agent: Agent, state: State, segment: Segment) -> tuple[Any, Any]:

@@ -16,7 +16,7 @@ from memrl_jax.agents import AGENTS, DQNConfig, R2D2Config
 from memrl_jax.environments import ENVIRONMENTS, frame_stack
 from memrl_jax.memory import MEMORIES
 from memrl_jax.networks import Encoder, QHead, recurrent
-from memrl_jax.replay import REPLAYS
+from memrl_jax.replay import REPLAYS, ring
 from memrl_jax.train import Metrics, Trainer, TrainState, make_trainer
 from memrl_jax.types import Agent, Array, Discrete, Environment, Key, Network, ReplayMemory
 
@@ -174,7 +174,7 @@ def make_replay(config: Config) -> ReplayMemory:
     options = config.agent
     segments = checks.divides(
         "capacity",
-        checks.positive("capacity", options.capacity),
+        checks.positive("capacity", options.capacity, ring.MOST),
         "environments x rollout_length",
         _per_rollout(config),
     )

@@ -45,7 +45,8 @@ def from_gymnax(name: Any, **params: Any) -> Environment:
         first_action = jnp.zeros(actions.shape, actions.dtype)
 
     # What a step gives decides the dtypes, so that a loop can carry it.
-    like = jax.eval_shape(lambda key: step(key, reset(key)[1], first_action)[:2], jax.random.key(0))
+    keys = jax.random.split(jax.random.key(0))
+    like = jax.eval_shape(lambda keys: step(keys[0], reset(keys[1])[1], first_action)[:2], keys)
 
     def first(observation: Any, state: Any) -> tuple[Episode, TimeStep]:
         observation, state = tree.cast((observation, state), like)
@@ -58,7 +59,7 @@ def from_gymnax(name: Any, **params: Any) -> Environment:
 
     def adapted_step(key: Key, episode: Episode, action: Array) -> tuple[Episode, TimeStep]:
         # Only one of the two is kept, so both may use the same key.
-        fresh = first(*restart(key, episode.state))
+        fresh = first(*restart(jax.random.clone(key), episode.state))
         observation, state, reward, terminated, truncated = step(key, episode.state, action)
         observation, state = tree.cast((observation, state), like)
         timestep = TimeStep(

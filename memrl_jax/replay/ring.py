@@ -85,8 +85,7 @@ def windows(segments: int, period: int, length: int, stride: int, frames: int) -
     shape = Windows(segments, period, length, stride, frames)
     if shape.rows > MOST:
         raise ValueError(
-            f"segments: {segments} of {period} actions (period) are {shape.rows} timesteps, "
-            f"above {MOST}"
+            f"segments: {segments} of period = {period} are {shape.rows} timesteps, above {MOST}"
         )
     needed = shape.first + length + 1
     if needed > shape.rows:
@@ -106,8 +105,8 @@ def init(shape: Windows, example: Segment) -> Ring:
     batch = example.timestep.reward.shape[0]
     if shape.rows * batch > MOST:
         raise ValueError(
-            f"segments: {shape.segments} of {shape.period} actions (period) in each of {batch} "
-            f"environments are {shape.rows * batch} timesteps, above {MOST}"
+            f"segments: {shape.segments} of period = {shape.period} in each of {batch} environments "
+            f"are {shape.rows * batch} timesteps, above {MOST}"
         )
     row = _row(shape, example.timestep, example.extras)
     fields = jax.tree.map(lambda x: jnp.zeros((0, *x.shape[1:]), x.dtype), row)

@@ -86,8 +86,8 @@ def stratified(key: Array, tree: SumTree, count: int) -> Array:
     """Draw `count` leaves, one from each of as many equal parts of the total.
 
     A leaf's expected number of draws is `count` times its share, as in independent draws, but
-    varies less. Shares of some 2**-46 are still drawn, but a leaf or block that has less than 2**-24
-    of the block above it is lost in its sum. Schaul et al. (2016), section 3.3.
+    varies less. Shares of some 2**-46 are still drawn, but a leaf or a block with less than 2**-24
+    of the block that it is in may be lost in its sum. Schaul et al. (2016), section 3.3.
     """
     cells = CELLS // count  # of a part
     random, rest = jax.random.uniform(key, (2, count), jnp.float32)
