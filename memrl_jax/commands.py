@@ -245,10 +245,11 @@ def progress_bar(console: Console) -> Iterator[experiment.Report]:
             now += f", greedy {progress.evaluation:.4g}"
         rate = f"{progress.rate:,.0f} steps/s"
         total = progress.total_steps
-        steps = f"{progress.steps:>11,} / {total:,} steps"
-        bar.update(task, completed=progress.steps, total=total, steps=steps, rate=rate, now=now)
-        if not console.is_terminal and 10 * progress.steps // total > tenth:
-            tenth = 10 * progress.steps // total
+        done = progress.timesteps
+        steps = f"{done:>11,} / {total:,} timesteps, {progress.steps:,} steps"
+        bar.update(task, completed=done, total=total, steps=steps, rate=rate, now=now)
+        if not console.is_terminal and 10 * done // total > tenth:
+            tenth = 10 * done // total
             console.print(f"{steps}  {rate}  return {now}")
 
     with bar:

@@ -483,7 +483,7 @@ def test_a_loss_that_is_not_finite(memrl: Memrl, copy: Path) -> None:
         x[1] = np.nan
     checkpoint.save(place, carry, {"step": 480})
     answer = memrl("train", "--resume", copy)
-    assert_one_line(answer, "loss: nan at step 488 of seed 1", "checkpoint")
+    assert_one_line(answer, "loss: nan at step ", "of seed 1, timestep 488", "checkpoint")
     assert [path.name for path in (copy / "checkpoints").iterdir()] == [place.name]
 
 
@@ -493,7 +493,7 @@ def test_train(trained: tuple[Path, str]) -> None:
     assert settings == configure(TINY)
     assert run == Run(out=str(out), **RUN)
     assert re.search(r"kB of replay and .* for 3 seeds\n", said)
-    for part in ("640 / 640 steps", "steps/s", "last evaluation: IQM over seeds", "tiny"):
+    for part in ("640 / 640 timesteps, 608 steps", "steps/s", "last evaluation: IQM over seeds", "tiny"):
         assert part in said
     assert said.endswith(f"finished: {out}\n")
 
@@ -526,11 +526,11 @@ def test_progress(terminal: bool) -> None:
     with commands.progress_bar(console) as report:
         console.print("compiling takes a while")
         for steps in range(0, 1000, 20):
-            report(Progress(steps, 1000, 5432.1, float("nan"), None))
-        report(Progress(1000, 1000, 5432.1, 0.5, 0.25))
+            report(Progress(steps, steps, 1000, 5432.1, float("nan"), None))
+        report(Progress(900, 1000, 1000, 5432.1, 0.5, 0.25))
     assert isinstance(console.file, io.StringIO)
     said = console.file.getvalue()
-    for part in ("a while\n", "1,000 / 1,000 steps", "5,432 steps/s", "return 0.5, greedy 0.25"):
+    for part in ("a while\n", "1,000 / 1,000 timesteps, 900 steps", "5,432 steps/s", "return 0.5, greedy 0.25"):
         assert part in said
     if not terminal:
         assert len(said.splitlines()) == 1 + 10
@@ -580,7 +580,7 @@ def test_runs_of_one_name_are_all_drawn(
     assert memrl("plot", *others).code == 0
     assert list(drawn) == [str(path) for path in others]
     for steps, values in drawn.values():
-        assert steps.tolist() == [320, 640] and values.shape == (3, 2)
+        assert steps.tolist() == [304, 608] and values.shape == (3, 2)
 
 
 def test_list(memrl: Memrl) -> None:
