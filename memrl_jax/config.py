@@ -232,7 +232,7 @@ def make(config: Config) -> tuple[Trainer, int]:
     per_rollout = _per_rollout(config)
     rollouts = checks.divides(
         "total_steps",
-        checks.positive("total_steps", config.total_steps),
+        checks.positive("total_steps", config.total_steps, 2**53),
         "environments x rollout_length",
         per_rollout,
     )

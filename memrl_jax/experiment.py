@@ -69,6 +69,7 @@ def start(config: Config, run: Run, say: Say, report: Report) -> Result:
     anything is written, for settings out of range; FloatingPointError if a loss is not finite.
     """
     program = make_program(config, run)
+    program.trace()
     place = folder.create(run.out, config, dataclasses.asdict(run))
     say(program.estimate)
     carry = _first(program, place)

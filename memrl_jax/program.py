@@ -63,16 +63,17 @@ class Program(NamedTuple):
     first_step: int  # timesteps of warm-up
     total_steps: int
 
+    def trace(self) -> None:
+        """Raise MemoryError if what is sure to be held is more than there is; takes seconds."""
+        for part in (self.chunk, self.evaluate, self.init):
+            _ = part.traced
+
     def compile(self) -> str:
         """Compile what is not compiled yet and say what it needs.
 
         Raises MemoryError if that is more than there is, ValueError if it is above `max_gigabytes`.
         """
-        parts = (self.chunk, self.evaluate, self.init)
-        for part in parts:
-            _ = part.traced  # all of them before the first takes its time
-        for part in parts:
-            _ = part.executable
+        for part in (self.chunk, self.evaluate, self.init):
             _allow(self.run, f"{part.needs} {limits.text(part.nbytes)}", part.nbytes)
         return f"the compiled step needs {limits.text(self.chunk.nbytes)}"
 
@@ -146,14 +147,14 @@ def check(run: Run) -> None:
     """Raise ValueError for options out of range."""
     for field in ("seeds", "evaluate_episodes"):
         checks.positive(field, getattr(run, field))
-    checks.within("seed", checks.at_least("seed", run.seed, 0), 0, 2**32 - 1)
+    checks.at_least("seed", run.seed, 0, 2**32 - 1)
     if run.target_return is not None:
         checks.within("target_return", run.target_return, -math.inf, math.inf)
     if run.max_gigabytes is not None:
         checks.within("max_gigabytes", run.max_gigabytes, 0, math.inf)
     for field in ("log_every", "evaluate_every", "checkpoint_every"):
         if getattr(run, field) is not None:
-            checks.positive(field, getattr(run, field))
+            checks.positive(field, getattr(run, field), 2**53)
 
 
 def _begin(trainer: Trainer, key: Key) -> Carry:
