@@ -224,25 +224,29 @@ def plot(arguments: list[str]) -> int:
 
 def _series(pool: Pool, what: str) -> tuple[np.ndarray, np.ndarray]:
     """Return the steps and values [seeds, steps] of a metric, over all runs of a pool."""
-    prefix = "evaluation_" if what.startswith("evaluation_") else ""
-    steps: dict[str, np.ndarray] = {}
-    values = []
-    for path in pool.runs:
-        past = history.read(Path(path) / "metrics.npz")
+    own = history.timesteps(what)
+    pasts = {path: history.read(Path(path) / "metrics.npz") for path in pool.runs}
+    for path, past in pasts.items():
         if not past:
             raise ValueError(f"run: {path} has no metrics yet")
         checks.known("what", what, [k for k, v in past.items() if v.ndim == 2])
-        steps[path] = past[f"{prefix}step"]
-        values.append(past[what])
-    first, *others = steps
+        for name in (own, own.replace("timestep", "step")):
+            if name not in past:
+                raise ValueError(f"metrics: {path}/metrics.npz has no {name!r}")
+    first, *others = times = {path: past[own] for path, past in pasts.items()}
     for other in others:
-        if not np.array_equal(steps[first], steps[other]):
-            last = (f"{x} ({len(steps[x])} up to step {steps[x][-1]:,})" for x in (first, other))
+        if not np.array_equal(times[first], times[other]):
+            last = [
+                f"{x} ({len(times[x])} up to timestep {times[x][-1]:,})" for x in (first, other)
+            ]
             raise ValueError(
-                f"runs: {' and '.join(last)} are of one config but have points at other steps; "
+                f"runs: {' and '.join(last)} are of one config but have points at other times; "
                 "--separate draws a curve for each"
             )
-    return steps[first], np.concatenate(values)
+    seeds = [run.seeds for run in pool.runs.values()]
+    steps = [past[own.replace("timestep", "step")] for past in pasts.values()]
+    mean = np.average(steps, axis=0, weights=seeds)
+    return mean, np.concatenate([past[what] for past in pasts.values()])
 
 
 def list_names(arguments: list[str]) -> int:
@@ -309,10 +313,11 @@ def progress_bar(console: Console) -> Iterator[experiment.Report]:
             now += f", greedy {progress.evaluation:.4g}"
         rate = f"{progress.rate:,.0f} steps/s"
         total = progress.total_steps
-        steps = f"{progress.steps:>11,} / {total:,} steps"
-        bar.update(task, completed=progress.steps, total=total, steps=steps, rate=rate, now=now)
-        if 10 * progress.steps // total > tenth:
-            tenth = 10 * progress.steps // total
+        done = progress.timesteps
+        steps = f"{done:>11,} / {total:,} timesteps, {progress.steps:,} steps"
+        bar.update(task, completed=done, total=total, steps=steps, rate=rate, now=now)
+        if 10 * done // total > tenth:
+            tenth = 10 * done // total
             say(f"{steps}  {rate}  return {now}")
 
     with bar:

@@ -1,12 +1,11 @@
 """Which runs belong together, and what they are called."""
 
-import dataclasses
+import json
 from pathlib import Path
 
 import pytest
 
-from memrl_jax import folder
-from memrl_jax.config import Config, presets
+from memrl_jax.config import Config, presets, to_json
 from memrl_jax.pool import pools, short, told
 from memrl_jax.program import Run
 
@@ -17,7 +16,9 @@ LSTM = GRU.replace(memory="lstm")
 def begun(root: Path, runs: dict[str, tuple[Config, int]]) -> list[str]:
     """Make the folders of runs: name -> config, seed."""
     for name, (config, seed) in runs.items():
-        folder.create(str(root / name), config, dataclasses.asdict(Run(seeds=2, seed=seed)))
+        (root / name).mkdir(parents=True)
+        about = {"config": json.loads(to_json(config)), "run": vars(Run(seeds=2, seed=seed))}
+        (root / name / "config.json").write_text(json.dumps(about))
     return [str(root / name) for name in runs]
 
 
