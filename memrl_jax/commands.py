@@ -216,7 +216,8 @@ def plot(arguments: list[str]) -> int:
         runs = f", {len(pool.runs)} runs" if len(pool.runs) > 1 else ""
         series[f"{pool.name}{runs}"] = _series(pool, given.what)
     shown = SHOWN.get(given.what, given.what.replace("_", " "))
-    environments = ", ".join(dict.fromkeys(pool.config.environment for pool in found))
+    names = dict.fromkeys(pool.config.environment for pool in found)
+    environments = ", ".join(names) if len(names) <= 3 else f"{len(names)} environments"
     plot.curves(series, given.out, ylabel=shown, title=f"{environments}: {shown}, {told(found)}")
     print(given.out)
     return 0

@@ -34,24 +34,31 @@ def pools(paths: Sequence[str], separate: bool = False) -> list[Pool]:
     """
     if not paths:
         raise ValueError("runs: name at least one")
+    _check_named_once(paths)
+    read = {path: experiment.read(path)[1:] for path in paths}
+    alike: dict[tuple[str, str], dict[str, Run]] = {}
+    for path, (config, run) in read.items():
+        alike.setdefault((to_json(config), path if separate else ""), {})[path] = run
+    for runs in alike.values():
+        _check_seeds(runs)
     names = dict(zip(paths, short(paths), strict=True))
+    common = [_common([names[path] for path in runs]) for runs in alike.values()]
+    configs = [read[next(iter(runs))][0] for runs in alike.values()]
+    return [*map(Pool, _distinct(common, configs), configs, alike.values())]
+
+
+def _check_named_once(paths: Sequence[str]) -> None:
     places = [os.path.abspath(path) for path in paths]
     for i, path in enumerate(paths):
         if places[i] in places[:i]:
             raise ValueError(f"runs: {path} is named twice")
-    read = {path: experiment.read(path)[1:] for path in paths}
-    keys = {path: (to_json(read[path][0]), path if separate else "") for path in paths}
-    members = {key: [path for path in paths if keys[path] == key] for key in keys.values()}
-    for alike in members.values():
-        _differ_in_seed({path: read[path][1] for path in alike})
-    labels = _distinct(
-        [_common([names[path] for path in alike]) for alike in members.values()],
-        [read[alike[0]][0] for alike in members.values()],
-    )
-    return [
-        Pool(label, read[alike[0]][0], {path: read[path][1] for path in alike})
-        for label, alike in zip(labels, members.values(), strict=True)
-    ]
+
+
+def _check_seeds(runs: Mapping[str, Run]) -> None:
+    by_seed: dict[int, str] = {}
+    for path, run in runs.items():
+        if (other := by_seed.setdefault(run.seed, path)) != path:
+            raise ValueError(f"runs: {other} and {path} are of one config and have the same seeds")
 
 
 def short(paths: Sequence[str]) -> list[str]:
@@ -72,13 +79,6 @@ def told(pools: Iterable[Pool]) -> str:
     seeds = count(counts[0]) if len(counts) == 1 else f"{counts[0]} to {count(counts[-1])}"
     pooled = any(len(pool.runs) > 1 for pool in pools)
     return f"{seeds} of {runs} runs" if pooled else seeds
-
-
-def _differ_in_seed(runs: Mapping[str, Run]) -> None:
-    by_seed: dict[int, str] = {}
-    for path, run in runs.items():
-        if (other := by_seed.setdefault(run.seed, path)) != path:
-            raise ValueError(f"runs: {other} and {path} are of one config and have the same seeds")
 
 
 def _common(names: Sequence[str]) -> str:

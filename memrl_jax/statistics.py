@@ -13,6 +13,7 @@ Statistic = Callable[..., Floats]  # x, axis -> x without that axis
 
 # How often 95 % intervals of `bootstrap` hold the IQM of normal data, from so many seeds on.
 COVERED = {1: 0.0, 2: 0.5, 3: 0.75, 4: 0.87, 5: 0.91, 6: 0.92, 7: 0.93, 12: 0.94, 30: 0.95}
+FEW = 8  # up to so many, intervals are so much too narrow that it is said beside them
 
 _BLOCK = 2**22  # values resampled at a time; bounds the memory of a bootstrap to some 100 MB
 
@@ -84,7 +85,7 @@ def caption(seeds: Iterable[int], level: float = 0.95) -> str:
     some = [n for n in counts if n > 1]
     if not some:
         return "1 seed, no interval"
-    few = [n for n in some if n <= 8]
+    few = [n for n in some if n <= FEW]
     nominal = f"{100 * level:g} % bootstrap interval"
     if not few:
         return f"{nominal} of {count(some[0])}" if len(counts) == 1 else nominal
@@ -119,7 +120,7 @@ def stratified(
     tasks, seeds, *rest = x.shape
     rows = np.arange(tasks)[:, None]
     checks.positive("resamples", resamples)
-    rng = np.random.default_rng(checks.at_least("seed", seed, 0))
+    rng = np.random.default_rng(checks.at_least("seed", seed, 0, 2**64))
     indices = rng.integers(seeds, size=(resamples, tasks, seeds))
 
     def aggregate(index: NDArray[np.int64]) -> Floats:

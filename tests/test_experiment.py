@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 import memrl_jax
-from memrl_jax import checkpoint, experiment, history, parallel, tree
+from memrl_jax import checkpoint, experiment, folder, history, parallel, tree
 from memrl_jax.experiment import Progress, Result
 from memrl_jax.history import History
 from memrl_jax.program import Carry, Program, Run, check
@@ -541,3 +541,11 @@ def test_signals_are_left_alone_outside_the_main_thread() -> None:
     thread.start()
     thread.join()
     assert seen == [(False, before)]
+
+
+def test_what_is_not_known_yet_is_left_out_of_the_log(tmp_path: Path) -> None:
+    past = {"timestep": np.array([8]), "step": np.array([7.5])}
+    past |= {"return": np.array([[np.nan], [1.0]]), "loss": np.array([[0.5], [1.0]])}
+    folder.log(tmp_path, 8, past)
+    (line,) = log(tmp_path)
+    assert set(line) == {"timestep", "step", "time", "loss"} and line["loss"] == 0.75

@@ -100,6 +100,18 @@ def test_small_differences_do_not_fill_the_picture(heights, bottom, top):
     assert bottom - room < low <= bottom and top <= high < top + room
 
 
+def test_long_names_stay_inside():
+    name = 3 * "a name that goes on and on, "
+    figure = plot.curves({name * 2: (STEPS, normal(2, 11))}, title=name * 2)
+    figure.draw_without_rendering()
+    (axes,) = figure.axes
+    texts: list[Any] = figure.findobj(Text)
+    boxes = [text.get_window_extent() for text in texts if text.get_text()]
+    assert min(box.x0 for box in boxes) >= 0
+    assert max(box.x1 for box in boxes) <= figure.bbox.x1
+    assert legend(axes)[0].replace("\n", " ") == (name * 2).strip()
+
+
 def test_texts_of_users_are_no_mathematics(tmp_path):
     name = "_runs $x$ and $y"
     figure = plot.curves(

@@ -6,6 +6,7 @@ Figures are made without pyplot, so no backend, display or global state is touch
 from __future__ import annotations
 
 import os
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,8 +39,13 @@ def blank(height: float, title: str | None) -> Figure:
     layout = ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.06)
     figure = Figure(figsize=(WIDTH, height), dpi=DPI, layout=layout, facecolor="white")
     if title is not None:
-        figure.suptitle(title, fontsize=13, fontweight="bold", **PLAIN)
+        figure.suptitle(folded(title, 66), fontsize=13, fontweight="bold", **PLAIN)
     return figure
+
+
+def folded(text: str, width: int) -> str:
+    """Break a text into lines of so many letters."""
+    return text if len(text) <= width else textwrap.fill(text, width)
 
 
 def finished(figure: Figure, path: str | os.PathLike[str] | None) -> Figure:

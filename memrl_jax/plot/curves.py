@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from memrl_jax import checks, statistics
-from memrl_jax.plot.base import GREY, PLAIN, STYLES, Array, blank, finished, integers, note
+from memrl_jax.plot.base import GREY, PLAIN, STYLES, Array, blank, finished, folded, integers, note
 from memrl_jax.statistics import bootstrap, carry_forward, real
 
 if TYPE_CHECKING:
@@ -162,7 +162,7 @@ def _legend(axes: Axes, named: Named) -> None:
     artists = [*named.values()]
     legend = axes.legend(artists, numbers, **place, ncols=columns, handlelength=4, frameon=False)
     for text, name in zip(legend.get_texts(), named, strict=True):
-        text.set(text=name, **PLAIN)
+        text.set(text=folded(name, 72), **PLAIN)
 
 
 def _measured(axes: Axes, lengths: Array) -> None:
