@@ -105,8 +105,8 @@ def test_long_names_stay_inside():
     figure = plot.curves({name * 2: (STEPS, normal(2, 11))}, title=name * 2)
     figure.draw_without_rendering()
     (axes,) = figure.axes
-    texts: list[Any] = figure.findobj(Text)
-    boxes = [text.get_window_extent() for text in texts if text.get_text()]
+    box: Any = axes.get_legend()
+    boxes = [text.get_window_extent() for text in (*figure.texts, *box.get_texts())]
     assert min(box.x0 for box in boxes) >= 0
     assert max(box.x1 for box in boxes) <= figure.bbox.x1
     assert legend(axes)[0].replace("\n", " ") == (name * 2).strip()
