@@ -544,6 +544,17 @@ def test_progress(terminal: bool) -> None:
         assert "\ncompiled in 0 s\n" in said and said.count("return -\n") == 9
 
 
+def test_tables_say_how_many_seeds_there_were_and_what_intervals_are_worth() -> None:
+    console = Console(file=io.StringIO(), width=100)
+    rows = {"a [red] $b$": {"return": np.array([0.25, 0.75, 0.5])}, "c": {"return": np.ones(1)}}
+    console.print(commands.table(rows, "evaluation"))
+    assert isinstance(console.file, io.StringIO)
+    said = console.file.getvalue()
+    assert re.search(r"│ a \[red\] \$b\$ │ 3 +│ 0.5 \[0.25, 0.75\] +│", said)
+    assert re.search(r"│ c +│ 1 +│ 1 +│", said)  # one seed has no interval
+    assert "covers about 75 % with 3 seeds" in re.sub(r"\s+", " ", said)
+
+
 NUMBER = r"-?[\d.]+ \[-?[\d.]+, -?[\d.]+\]"
 
 
