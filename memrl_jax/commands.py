@@ -302,7 +302,7 @@ def progress_bar(console: Console) -> Iterator[experiment.Report]:
 
     def say(text: str) -> None:
         if not console.is_terminal:
-            console.print(text)
+            console.print(text, soft_wrap=True)  # a line each, however wide
 
     def report(progress: experiment.Progress) -> None:
         nonlocal tenth, compiled

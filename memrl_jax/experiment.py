@@ -19,7 +19,7 @@ from memrl_jax.config import Config, make_agent, make_environment
 from memrl_jax.history import History
 from memrl_jax.program import Carry, Program, Run, make_program
 from memrl_jax.rollout import Episode, Evaluation, player
-from memrl_jax.statistics import iqm
+from memrl_jax.statistics import carry_forward, iqm
 
 PACE = 1.0  # seconds of work handed to the devices at a time: how long Ctrl-C may have to wait
 
@@ -271,10 +271,10 @@ def _score(past: History) -> float | None:
 
 
 def _latest_return(sums: dict[str, np.ndarray], past: History) -> float:
-    """Return the mean over seeds of the episodes since the last point, or else before it."""
+    """Return the mean over seeds of the episodes since the last point, or else the last before."""
     if sums["episodes"].sum():
         return float(sums["return_sum"].sum() / sums["episodes"].sum())
-    return float(np.mean(past["return"][:, -1])) if "return" in past else math.nan
+    return float(np.mean(carry_forward(past["return"])[:, -1])) if "return" in past else math.nan
 
 
 def _check_finite(program: Program, sums: dict[str, np.ndarray], past: History) -> None:

@@ -524,7 +524,8 @@ def test_ctrl_c_elsewhere(memrl: Memrl, monkeypatch: pytest.MonkeyPatch) -> None
 
 @pytest.mark.parametrize("terminal", [False, True])
 def test_progress(terminal: bool) -> None:
-    console = Console(file=io.StringIO(), force_terminal=terminal, width=140)
+    wide = 140 if terminal else 40
+    console = Console(file=io.StringIO(), force_terminal=terminal, width=wide)
     with commands.progress_bar(console) as report:
         console.print("compiling takes a while")
         for steps in range(0, 1000, 20):

@@ -549,3 +549,12 @@ def test_what_is_not_known_yet_is_left_out_of_the_log(tmp_path: Path) -> None:
     folder.log(tmp_path, 8, past)
     (line,) = log(tmp_path)
     assert set(line) == {"timestep", "step", "time", "loss"} and line["loss"] == 0.75
+
+
+def test_the_latest_return_stays_until_there_is_a_later_one() -> None:
+    none = {"episodes": np.zeros(2), "return_sum": np.zeros(2)}
+    some = {"episodes": np.array([1.0, 3.0]), "return_sum": np.array([1.0, 1.0])}
+    past = {"return": np.array([[1.0, np.nan], [np.nan, 2.0]])}
+    assert np.isnan(experiment._latest_return(none, {}))
+    assert experiment._latest_return(none, past) == 1.5
+    assert experiment._latest_return(some, past) == 0.5
