@@ -95,7 +95,8 @@ def test_what_is_left_out_of_a_loss_may_be_nan(returns):
     def loss(params):
         return q_loss(params, jnp.float32(1), table_network(), settings, sample)
 
-    (value, parts), gradient = jax.value_and_grad(loss, has_aux=True)(jnp.float32(1))
+    differentiated = jax.jit(jax.value_and_grad(loss, has_aux=True))
+    (value, parts), gradient = differentiated(jnp.float32(1))
     assert np.isfinite([value, gradient]).all() and value > 0 and gradient != 0
     np.testing.assert_array_equal(np.isfinite(parts.priority), [True, True, False])
 
@@ -205,21 +206,23 @@ def test_burn_in_brings_memories_up_to_date_and_teaches_nothing():
     network, params, replay, state, _ = acted(RECURRENT.replace(agent=agent), rollouts=30)
     target_params = jax.tree.map(lambda x: 1.1 * x, params)
     sample = replay.sample(jax.random.key(3), state)
-    memory, target_memory, rest = burn_in(params, target_params, network, agent, sample.segment)
+    burn = jax.jit(burn_in, static_argnums=(2, 3))
+    memory, target_memory, rest = burn(params, target_params, network, agent, sample.segment)
+    step = jax.jit(network.step)
     assert rest.action.shape[0] == 7 and rest.timestep.reward.shape[0] == 8
     by_hand = sample.segment.memory, sample.segment.memory
     for t in range(5):
         seen = tree.at(sample.segment.timestep, t)
         nets = (params, target_params)
-        by_hand = tuple(network.step(p, m, seen)[0] for p, m in zip(nets, by_hand, strict=True))
+        by_hand = tuple(step(p, m, seen)[0] for p, m in zip(nets, by_hand, strict=True))
     for ours, theirs in zip((memory, target_memory), by_hand, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
 
     # Both networks alike, so that one memory does for both.
     later = sample._replace(segment=rest)
     settings = agent.replace(burn_in=0)
-    gradient = jax.grad(lambda p: q_loss(p, params, network, agent, sample)[0])(params)
-    alone = jax.grad(lambda p: q_loss(p, params, network, settings, later)[0])(params)
+    gradient = jax.jit(jax.grad(lambda p: q_loss(p, params, network, agent, sample)[0]))(params)
+    alone = jax.jit(jax.grad(lambda p: q_loss(p, params, network, settings, later)[0]))(params)
     for a, b in zip(jax.tree.leaves(gradient), jax.tree.leaves(alone), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
 

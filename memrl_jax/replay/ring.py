@@ -105,8 +105,8 @@ def init(shape: Windows, example: Segment) -> Ring:
     batch = example.timestep.reward.shape[0]
     if shape.rows * batch > MOST:
         raise ValueError(
-            f"segments: {shape.segments} of period = {shape.period} in each of {batch} environments "
-            f"are {shape.rows * batch} timesteps, above {MOST}"
+            f"segments: {shape.segments} of period = {shape.period} in each of {batch} "
+            f"environments are {shape.rows * batch} timesteps, above {MOST}"
         )
     row = _row(shape, example.timestep, example.extras)
     fields = jax.tree.map(lambda x: jnp.zeros((0, *x.shape[1:]), x.dtype), row)
