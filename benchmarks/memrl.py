@@ -50,12 +50,12 @@ def begin(config: Config, seeds: int) -> Begun:
 def training(begun: Begun) -> Program:
     """Prepare the chunks of steps that `memrl train` is made of; takes what was begun."""
     config, program, carry = begun
-    seeds = program.run.seeds
 
     def steps(carry: Carry) -> int:
-        return int(carry.sums["steps"][:seeds].sum())
+        return int(program.totals(carry)["steps"].sum())
 
-    return compiled(("memrl", config.agent.capacity, seeds), program.chunk, carry, steps)
+    case = ("memrl", config.agent.capacity, program.run.seeds)
+    return compiled(case, program.chunk.jitted, carry, steps)
 
 
 def filled(config: Config, train: TrainState) -> TrainState:

@@ -9,7 +9,6 @@ from typing import Any
 import jax
 import numpy as np
 
-
 INT32 = 2**31 - 1  # the largest int32
 
 

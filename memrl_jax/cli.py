@@ -3,6 +3,7 @@
 jax is imported only once a command needs it, so that help comes at once.
 """
 
+import contextlib
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -14,7 +15,7 @@ Train agents that remember.
 commands:
   train PRESET [OPTIONS]       train a preset, with any of its settings changed
   train --resume RUN           go on with a run that was interrupted
-  evaluate RUN [OPTIONS]       play greedy episodes with a trained agent
+  evaluate RUN [RUN ...]       play greedy episodes with trained agents
   watch RUN [OPTIONS]          film greedy episodes and what the memory attends to
   plot RUN [RUN ...]           draw the learning curves of runs in one picture
   list                         name environments, memories, replays, agents and presets
@@ -24,19 +25,39 @@ commands:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code: 0, 2 for bad input, 130 after Ctrl-C."""
+    """Run one command and return its exit code: 0, 2 for bad input, 130 after Ctrl-C.
+
+    Without `arguments` this is the program itself: then a failure ends it here.
+    """
     given = list(sys.argv[1:] if arguments is None else arguments)
     if not given or given[0] in ("-h", "--help"):
         print(HELP, end="")
         return 0
     try:
         return _command(given[0])(given[1:])
-    except (ValueError, FloatingPointError, OSError) as error:
-        print(f"memrl: {error}", file=sys.stderr)
-        return 2
+    except _failures() as error:
+        said, code = str(error).partition("\n")[0] or type(error).__name__, 2
     except KeyboardInterrupt:
-        print("memrl: interrupted", file=sys.stderr)
-        return 130
+        said, code = "interrupted", 130
+    print(f"memrl: {said}", file=sys.stderr)
+    if arguments is None:
+        _leave(code)
+    return code
+
+
+def _failures() -> tuple[type[Exception], ...]:
+    """Return what is answered by one line; jax has raised nothing if it is not imported."""
+    kinds = (ValueError, FloatingPointError, OSError, MemoryError, OverflowError)
+    jax = sys.modules.get("jax")
+    return (*kinds, jax.errors.JaxRuntimeError) if jax else kinds
+
+
+def _leave(code: int) -> None:
+    """End at once: an interpreter that shuts down under a compiler at work would crash."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):
+            stream.flush()
+    os._exit(code)
 
 
 def _command(name: str) -> Callable[[list[str]], int]:

@@ -50,7 +50,9 @@ class Config(struct.PyTreeNode):
     rollout_length: int = struct.field(pytree_node=False, default=1)
     """Actions in every copy between two updates."""
     total_steps: int = struct.field(pytree_node=False, default=500_000)
-    """Timesteps of a whole run, over all copies."""
+    """Timesteps of a whole run, over all copies; the one that begins an episode counts, though
+    nothing is done in it, so there are fewer environment steps: those are the axis of all
+    curves."""
     agent: DQNConfig = DQNConfig()
     """How the agent learns."""
 
@@ -230,7 +232,7 @@ def make(config: Config) -> tuple[Trainer, int]:
     per_rollout = _per_rollout(config)
     rollouts = checks.divides(
         "total_steps",
-        checks.positive("total_steps", config.total_steps),
+        checks.positive("total_steps", config.total_steps, 2**53),
         "environments x rollout_length",
         per_rollout,
     )
@@ -248,14 +250,17 @@ def make(config: Config) -> tuple[Trainer, int]:
 def make_train(config: Config) -> Callable[[Key], tuple[TrainState, Metrics]]:
     """Return `train(key) -> (TrainState, metrics)`, a pure function of the key.
 
-    Metrics are sums and counts per training step, [steps]. Jit it, vmap it over keys; to vmap
-    over floats of the config as well, call `make_train` inside the function that is vmapped.
+    Metrics are sums and counts, [1 + steps]: of the warm-up, then of every training step. Jit it,
+    vmap it over keys; to vmap over floats of the config as well, call `make_train` inside the
+    function that is vmapped.
     Raises ValueError, in one line that names the field, for anything that cannot be trained.
     """
     trainer, steps = make(config)
 
     def train(key: Key) -> tuple[TrainState, Metrics]:
-        return jax.lax.scan(lambda state, _: trainer.step(state), trainer.init(key), length=steps)
+        state, warmup = trainer.init(key)
+        state, metrics = jax.lax.scan(lambda state, _: trainer.step(state), state, length=steps)
+        return state, jax.tree.map(lambda x, xs: jnp.concatenate([x[None], xs]), warmup, metrics)
 
     return train
 

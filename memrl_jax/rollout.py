@@ -52,7 +52,7 @@ class Evaluation(NamedTuple):
 
     total: Array  # [E] float32 return
     length: Array  # [E] int32 steps
-    done: Array  # [E] bool: the episode ended within the horizon
+    done: Array  # [E] bool: the episode ended within the horizon, or its return ceased to be finite
 
 
 def evaluate(env: Environment, policy: Policy, memory: State, key: Key, count: int) -> Evaluation:
@@ -71,7 +71,7 @@ def evaluate(env: Environment, policy: Policy, memory: State, key: Key, count: i
         actor, segment = rollout(env, policy, actor, jax.random.fold_in(key, t), 1)
         arrived = jax.tree.map(lambda x: x[1:], segment.timestep)
         running, _ = episodes(running, arrived)
-        now = Evaluation(*running, actor.timestep.last)
+        now = Evaluation(*running, actor.timestep.last | ~jnp.isfinite(running.total))
         return t + 1, actor, running, tree.where(outcome.done, outcome, now)
 
     carry = (jnp.int32(0), actor, zero, outcome)

@@ -496,7 +496,7 @@ def test_priorities_reach_the_replay_memory():
     agent = SMALL.agent.replace(replay="prioritized", batch_size=8, priority_exponent=1.0)
     config = SMALL.replace(agent=agent)
     trainer, _ = memrl_jax.config.make(config)
-    state = jax.jit(trainer.step)(jax.jit(trainer.init)(jax.random.key(0)))[0]
+    state = jax.jit(trainer.step)(jax.jit(trainer.init)(jax.random.key(0))[0])[0]
     weights = np.concatenate([x.reshape(-1) for x in state.agent.replay.weights[:1]])
     drawn = weights[(weights > 0) & (np.abs(weights - 1) > 1e-5)]
     assert 0 < len(drawn) <= 8

@@ -93,12 +93,12 @@ def episodes(running: Running, timestep: TimeStep) -> tuple[Running, dict[str, A
     """Follow returns and lengths through timesteps [T, B].
 
     Returns sums over the episodes that ended there, and counts: `episodes`, `return_sum`,
-    `length_sum`, and `steps`, the environment steps that were taken.
+    `length_sum`, `steps`, the environment steps that were taken, and `reward_sum` over these.
     """
 
     def step(running: Running, t: TimeStep) -> tuple[Running, Any]:
         total = jnp.where(t.start, 0.0, running.total + t.reward)
-        length = jnp.where(t.start, 0, running.length + 1)
+        length = jnp.where(t.start, 0, tree.count(running.length))
         return Running(total, length), (total, length)
 
     # Unrolled, because a loop of its own costs more than what it does.
@@ -107,6 +107,7 @@ def episodes(running: Running, timestep: TimeStep) -> tuple[Running, dict[str, A
     return running, {
         "episodes": jnp.sum(last, dtype=jnp.int32),
         "return_sum": jnp.sum(total, where=last, dtype=jnp.float32),
-        "length_sum": jnp.sum(length, where=last, dtype=jnp.int32),
+        "length_sum": jnp.sum(length, where=last, dtype=jnp.float32),
         "steps": jnp.sum(~timestep.start, dtype=jnp.int32),
+        "reward_sum": jnp.sum(timestep.reward, dtype=jnp.float32),
     }
