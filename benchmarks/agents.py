@@ -60,7 +60,13 @@ def tmaze_in(dtype: str = "uint8", low: int = 0, high: int = 1) -> Environment:
 def tmaze_bytes() -> Result:
     ENVIRONMENTS["TMaze-in"] = tmaze_in
     drqn = alone("drqn", "TMaze-in", {}, 60_000)
-    kinds = [("float32", 0, 1), ("uint8", 0, 1), ("uint8", 0, 255), ("int8", -1, 1), ("int32", 0, 7)]
+    kinds = [
+        ("float32", 0, 1),
+        ("uint8", 0, 1),
+        ("uint8", 0, 255),
+        ("int8", -1, 1),
+        ("int32", 0, 7),
+    ]
     runs = {
         f"{dtype}, {low} to {high}": drqn.replace(
             environment_args={"dtype": dtype, "low": low, "high": high}

@@ -18,9 +18,7 @@ def batch(env: Environment) -> Environment:
     return env._replace(reset=jax.vmap(env.reset), step=jax.vmap(env.step))
 
 
-def view(
-    env: Environment, observe: Callable[[Any], Any], observations: Any = None
-) -> Environment:
+def view(env: Environment, observe: Callable[[Any], Any], observations: Any = None) -> Environment:
     """See an environment through a function of its observation, e.g. one that hides a part.
 
     What `observe` passes on untouched keeps its space; anything else is unbounded, unless

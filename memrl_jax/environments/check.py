@@ -15,9 +15,10 @@ from memrl_jax import checks
 from memrl_jax.types import Array, Continuous, Discrete, Environment, Key, TimeStep
 
 SPACES = (Discrete, Continuous)
+QUICKLY = {"xla_backend_optimization_level": 0}  # what is run once mostly waits for the compiler
 
 
-def check(env: Environment, key: Key, steps: int = 100, name: str = "environment") -> None:
+def check(env: Environment, key: Key, steps: int = 100, name: str = "") -> None:
     """Hold one environment against what it declares: traced, then played with random actions.
 
     Beside what `traced` refuses, raises ValueError, with the step, for an integer outside its
@@ -25,9 +26,11 @@ def check(env: Environment, key: Key, steps: int = 100, name: str = "environment
     and 1, and for a `start` anywhere but after a `last`. Floats may leave their bounds. The steps
     are compiled as one program; `name` stands in the messages.
     """
+    name = f"environment: {name}" if name else "environment"
     traced(env, name)
     checks.positive("steps", steps)
-    timestep = jax.device_get(jax.jit(lambda key: play(env, key, steps))(key))
+    played = jax.jit(lambda key: play(env, key, steps), compiler_options=QUICKLY)
+    timestep = jax.device_get(played(key))
     spaces = named(env.observations)
     for path, x in named(timestep.observation).items():
         _inside(f"{name}: observation{path}", spaces[path], x)
@@ -97,17 +100,30 @@ def _traced(what: str, function: Any, *args: Any) -> tuple[Any, TimeStep]:
     return out
 
 
-def agree(name: str, field: str, first: Any, after: Any) -> None:
-    """Raise ValueError unless what `reset` gives and what `step` gives can stand for each other."""
+def agree(name: str, field: str, first: Any, after: Any, widened: bool = False) -> None:
+    """Raise ValueError unless what `reset` gives and what `step` gives can stand for each other.
+
+    With `widened`, a dtype of `reset` may be one that the other holds.
+    """
     before, later = named(first), named(after)
     for path in before | later:
-        x, y = (kind(leaves[path]) if path in leaves else "nothing" for leaves in (before, later))
-        if x != y:
+        x, y = before.get(path), later.get(path)
+        if x is None or y is None or not (kind(x) == kind(y) or (widened and _widens(x, y))):
+            given, then = ("nothing" if leaf is None else kind(leaf) for leaf in (x, y))
             where = f"{field}{path}".lstrip(".")
-            raise ValueError(f"{name}: {where}: reset gives {x} and step gives {y}")
-    x, y = jax.tree.structure(first), jax.tree.structure(after)
-    if x != y:
-        raise ValueError(f"{name}: {field}: reset arranges it as {x} and step as {y}")
+            raise ValueError(f"{name}: {where}: reset gives {given} and step gives {then}")
+    given, then = jax.tree.structure(first), jax.tree.structure(after)
+    if given != then:
+        raise ValueError(f"{name}: {field}: reset arranges it as {given} and step as {then}")
+
+
+def _widens(x: Any, y: Any) -> bool:
+    """Tell whether numbers like `x` can be cast to those like `y`."""
+    if x.shape != y.shape or any(jnp.issubdtype(z.dtype, jax.dtypes.extended) for z in (x, y)):
+        return False
+    if x.weak_type and not jnp.issubdtype(x.dtype, jnp.floating):
+        return True  # a whole number as Python has it
+    return jnp.promote_types(x.dtype, y.dtype) == y.dtype
 
 
 def declared(field: str, spaces: Any, x: Any) -> None:
@@ -170,10 +186,12 @@ def _report(field: str, x: np.ndarray, bad: np.ndarray, what: str) -> None:
 
 @contextmanager
 def blamed(what: str) -> Iterator[None]:
-    """Turn any error into a ValueError of one line that begins with `what`."""
+    """Turn an error into a ValueError of one line that begins with `what`, unless it does."""
     try:
         yield
     except Exception as error:
+        if isinstance(error, ValueError) and str(error).startswith(what):
+            raise
         raise ValueError(f"{what} raised {one_line(error)}") from error
 
 
