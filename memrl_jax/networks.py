@@ -21,8 +21,9 @@ class Encoder(nn.Module):
 
     Observations may be any pytree: `Discrete` parts are one-hot, floats as they are, integers
     scaled by their declared bounds (see `features`), images [H, W, C] go through a small
-    convolution. `widths` are the dense layers after it. The previous action is one-hot; it and the previous reward are zero
-    where an episode starts. Raises ValueError for an observation unlike the declared ones.
+    convolution. `widths` are the dense layers after it. The previous action is one-hot; it and the
+    previous reward are zero where an episode starts. Raises ValueError for an observation unlike
+    the declared ones.
     """
 
     observations: Any
@@ -79,7 +80,8 @@ def features(space: Discrete | Continuous, x: Array, batch_axes: int) -> Array:
 def scaled(space: Continuous, x: Array) -> Array:
     """Scale integers by their declared bounds; see `features`."""
     kind = x.dtype
-    least, most = (0, 1) if kind == bool else (jnp.iinfo(kind).min, jnp.iinfo(kind).max)
+    limits = None if jnp.issubdtype(kind, jnp.bool_) else jnp.iinfo(kind)
+    least, most = (limits.min, limits.max) if limits else (0, 1)
     bounds = space.low, space.high
     array: Any = jnp if any(isinstance(bound, jax.core.Tracer) for bound in bounds) else np
     low, high = (array.asarray(bound, float) for bound in bounds)

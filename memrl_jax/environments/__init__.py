@@ -4,8 +4,6 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-import numpy as np
-
 from memrl_jax import checks
 from memrl_jax.environments.babi import babi
 from memrl_jax.environments.base import batch, episodes, frame_stack, view
@@ -37,7 +35,7 @@ _GYMNAX = (
 def cartpole_positions(**params: Any) -> Environment:
     """Make CartPole-v1 with velocities hidden: the observation is [x, theta]."""
     env = from_gymnax("CartPole-v1", **params)
-    shape, dtype, low, high = env.observations
+    _, dtype, low, high = env.observations
     return view(env, lambda x: x[::2], Continuous((2,), dtype, low[::2], high[::2]))
 
 
@@ -93,5 +91,6 @@ def make(name: str, options: Mapping[str, Any]) -> Environment:
 
 
 __all__ = [
-    "ENVIRONMENTS", "TMaze", "batch", "check", "episodes", "frame_stack", "from_gymnax", "make", "view",
+    "ENVIRONMENTS", "TMaze", "batch", "check", "episodes", "frame_stack", "from_gymnax", "make",
+    "view",
 ]  # fmt: skip

@@ -44,7 +44,7 @@ def from_gymnax(name: Any, **params: Any) -> Environment:
     env, env_params = (_make if isinstance(name, str) else _own)(name, params)
     what = f"environment: {name if isinstance(name, str) else type(name).__name__}"
     if params:
-        what += f" with {', '.join(f'{key}={value}' for key, value in params.items())}"
+        what += f" with {_listed(params)}"
     return _adapted(what, env, env_params)
 
 
@@ -110,19 +110,20 @@ def _make(name: str, options: dict[str, Any]) -> tuple[Any, Any]:
 
     checks.known("environment", name, gymnax.registered_envs)
     env, params = gymnax.make(name)
-    ours = _fields(params)
+    ours = {key: value for key, value in options.items() if key in _fields(params)}
     taken = inspect.signature(type(env)).parameters
-    for key in options:
-        if key not in ours:
-            checks.known(f"{name} option", key, sorted(ours | taken))
-    arguments = {
-        k: like(k, v, taken[k].default, size=True) for k, v in options.items() if k not in ours
-    }
+    arguments = {}
+    for key in options.keys() - ours.keys():
+        checks.known(f"{name} option", key, sorted({*_fields(params), *taken}))
+        arguments[key] = like(key, options[key], taken[key].default, size=True)
     if arguments:
-        given = ", ".join(f"{key}={value}" for key, value in arguments.items())
-        with blamed(f"environment_args: {name} with {given}"):
+        with blamed(f"environment_args: {name} with {_listed(arguments)}"):
             env, params = gymnax.make(name, **arguments)
-    return env, _replaced(params, {k: v for k, v in options.items() if k in ours}, size=True)
+    return env, _replaced(params, ours, size=True)
+
+
+def _listed(options: dict[str, Any]) -> str:
+    return ", ".join(f"{key}={value}" for key, value in options.items())
 
 
 def _own(env: Any, options: dict[str, Any]) -> tuple[Any, Any]:
@@ -150,9 +151,10 @@ def _fields(params: Any) -> dict[str, Any]:
 def _replaced(params: Any, options: dict[str, Any], size: bool) -> Any:
     """Replace some of the parameters by options that are like them."""
     defaults = _fields(params)
+    container: Any = type(params)
     values = {name: like(name, value, defaults[name], size) for name, value in options.items()}
     if isinstance(params, Mapping):
-        return type(params)({**params, **values})
+        return container({**params, **values})
     return params._replace(**values) if hasattr(params, "_replace") else replace(params, **values)
 
 
@@ -210,16 +212,19 @@ def _public(what: str, env: Any, params: Any) -> tuple[Callable[..., Any], ...]:
 
 def _numbers(what: str, reward: Any, terminated: Any, truncated: Any) -> tuple[Array, Array, Array]:
     """Return the reward, float32 [], and both flags, bool []; any number but 0 is true."""
+    return (
+        _number(f"{what}: reward", reward).astype(jnp.float32),
+        _number(f"{what}: terminated", terminated).astype(bool),
+        _number(f"{what}: truncated", truncated).astype(bool),
+    )
 
-    def scalar(field: str, x: Any, dtype: Any) -> Array:
-        with blamed(f"{what}: {field}"):
-            x = jnp.asarray(x)
-        if x.size != 1 or x.dtype.kind not in "biuf":
-            raise ValueError(f"{what}: {field} is {kind(x)}, not one number")
-        return x.reshape(()).astype(dtype)
 
-    flags = (scalar(f, x, bool) for f, x in (("terminated", terminated), ("truncated", truncated)))
-    return scalar("reward", reward, jnp.float32), *flags
+def _number(field: str, x: Any) -> Array:
+    with blamed(field):
+        x = jnp.asarray(x)
+    if x.size != 1 or x.dtype.kind not in "biuf":
+        raise ValueError(f"{field} is {kind(x)}, not one number")
+    return x.reshape(())
 
 
 # An environment may declare its spaces in our types, and so spare the import of gymnax. Its class
@@ -252,7 +257,7 @@ def _observations(what: str, env: Any, params: Any, observation: Any) -> tuple[A
     parts = _arranged(f"{what}: observation", given, observation)
     spaces, ids = zip(*parts, strict=True) if parts else ((), ())
     structure = jax.tree.structure(observation)
-    return structure.unflatten(spaces), structure.unflatten(ids)
+    return jax.tree.unflatten(structure, spaces), jax.tree.unflatten(structure, ids)
 
 
 def _arranged(field: str, given: Any, x: Any) -> list[tuple[Discrete | Continuous, int]]:
