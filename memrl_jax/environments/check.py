@@ -30,7 +30,14 @@ def check(env: Environment, key: Key, steps: int = 100, name: str = "") -> None:
     traced(env, name)
     checks.positive("steps", steps)
     played = jax.jit(lambda key: play(env, key, steps), compiler_options=QUICKLY)
-    timestep = jax.device_get(played(key))
+    observed(env, jax.device_get(played(key)), name)
+
+
+def observed(env: Environment, timestep: TimeStep, name: str = "environment") -> None:
+    """Hold what happened in one environment, NumPy arrays [T, ...], against what it declares.
+
+    Raises ValueError as `check` does, with the index into T as the step.
+    """
     spaces = named(env.observations)
     for path, x in named(timestep.observation).items():
         _inside(f"{name}: observation{path}", spaces[path], x)
@@ -38,7 +45,8 @@ def check(env: Environment, key: Key, steps: int = 100, name: str = "") -> None:
     _report(f"{name}: reward", reward, ~np.isfinite(reward), "is not finite")
     _report(f"{name}: discount", discount, (discount != 0) & (discount != 1), "is neither 0 nor 1")
     begins = np.append(True, timestep.last[:-1])
-    _report(f"{name}: start", timestep.start, timestep.start != begins, "belies `last` before it")
+    wrong = timestep.start != begins
+    _report(f"{name}: start", timestep.start, wrong, "is not what `last` was before it")
 
 
 def play(env: Environment, key: Key, steps: int) -> TimeStep:
@@ -148,13 +156,16 @@ def space(field: str, given: Any) -> None:
     dtype = jnp.dtype(given.dtype)
     if not any(jnp.issubdtype(dtype, kind) for kind in (jnp.bool_, jnp.integer, jnp.floating)):
         raise ValueError(f"{field}: {dtype} is none of the dtypes of real numbers")
-    low, high = given.low, given.high
-    for side, bound in (("low", low), ("high", high)):
-        if np.broadcast_shapes(np.shape(bound), given.shape) != tuple(given.shape):
-            raise ValueError(f"{field}: {side} has shape {np.shape(bound)}, not {given.shape}")
-    known = not any(isinstance(bound, jax.core.Tracer) for bound in (low, high))
-    if known and not np.all(np.asarray(low) <= np.asarray(high)):
-        raise ValueError(f"{field}: low = {low} is not at most high = {high}")
+    bounds = {"low": given.low, "high": given.high}
+    for side, bound in bounds.items():
+        with blamed(f"{field}: {side}"):
+            np.broadcast_to(np.empty(np.shape(bound)), given.shape)
+    if any(isinstance(bound, jax.core.Tracer) for bound in bounds.values()):
+        return
+    with blamed(f"{field}: low, high"):
+        ordered = np.all(np.asarray(given.low) <= np.asarray(given.high))
+    if not ordered:
+        raise ValueError(f"{field}: low = {given.low} is not at most high = {given.high}")
 
 
 def _suits(field: str, given: Discrete | Continuous, x: Any) -> None:
