@@ -93,7 +93,10 @@ def _stacked(count: int, space: Discrete | Continuous) -> Continuous:
         raise ValueError(f"frames: {count} observations without axes ({space}) cannot be stacked")
 
     def bound(x: Any) -> Any:
-        return x if np.ndim(x) == 0 else np.concatenate([np.asarray(x)] * count, axis=-1)
+        if np.ndim(x) == 0:
+            return x
+        array: Any = jnp if isinstance(x, jax.core.Tracer) else np
+        return array.concatenate([array.broadcast_to(x, space.shape)] * count, axis=-1)
 
     shape = (*space.shape[:-1], space.shape[-1] * count)
     return Continuous(shape, space.dtype, bound(space.low), bound(space.high))

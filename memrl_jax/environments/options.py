@@ -27,7 +27,7 @@ def like(name: str, value: Any, default: Any, size: bool = False) -> Any:
         return _array(name, value, default)
     fits, what = _fits(value, default, size)
     if not fits:
-        raise ValueError(f"environment_args: {name}={value!r} is not {what} like {default!r}")
+        raise ValueError(f"environment_args: {name}={value!r} is not {what}, like {default!r}")
     return float(value) if isinstance(default, float) and isinstance(value, int) else value
 
 
@@ -60,7 +60,7 @@ def _finite(value: Any) -> bool:
 
 def _sequence(name: str, value: Any, default: tuple[Any, ...] | list[Any]) -> tuple[Any, ...]:
     if not isinstance(value, tuple | list):
-        raise ValueError(f"environment_args: {name}={value!r} is not a sequence like {default!r}")
+        raise ValueError(f"environment_args: {name}={value!r} is not a sequence, like {default!r}")
     return tuple(like(f"{name}[{i}]", x, default[0]) if default else x for i, x in enumerate(value))
 
 
@@ -69,5 +69,7 @@ def _array(name: str, value: Any, default: np.ndarray | jax.Array) -> jax.Array:
     alike = numbers.ndim == default.ndim and numbers.dtype.kind in "biuf"
     if not alike or not all(_finite(x) for x in numbers.astype(float).ravel()):
         listed = np.asarray(default).tolist()
-        raise ValueError(f"environment_args: {name}={value!r} is not finite numbers like {listed}")
+        raise ValueError(
+            f"environment_args: {name}={value!r} are not finite numbers, like {listed}"
+        )
     return jnp.asarray(value, default.dtype)

@@ -44,10 +44,10 @@ def single_goal(
     See `random_maps` for the mazes; `unseen` are others of the same kind.
     """
     sides, walls = SINGLE[large, indicator]
-    maps = random_maps(int(unseen), mazes, sides, walls, indicator)
     right, wrong = (1, 2) if indicator else (2, 1)
     goals = choice(right, wrong) + choice(right=5, wrong=4)
-    return maze(maps, priced(goals, _limit(max_steps_in_episode, large)), rows, columns)
+    rules = priced(goals, _limit(max_steps_in_episode, large))
+    return maze(random_maps(int(unseen), mazes, sides, walls, indicator), rules, rows, columns)
 
 
 def sequential_goals(
@@ -67,10 +67,10 @@ def sequential_goals(
     See `random_maps` for the mazes; `unseen` are others of the same kind.
     """
     sides, walls = SEQUENTIAL[large, indicator]
-    maps = random_maps(int(unseen), mazes, sides, walls, indicator)
     first, second = (2, 1) if indicator else (1, 2)
     goals = order(first, second) + order(4, 5)
-    return maze(maps, priced(goals, _limit(max_steps_in_episode, large)), rows, columns)
+    rules = priced(goals, _limit(max_steps_in_episode, large))
+    return maze(random_maps(int(unseen), mazes, sides, walls, indicator), rules, rows, columns)
 
 
 def _limit(steps: int | None, large: bool) -> int:
@@ -86,9 +86,9 @@ def random_maps(
     cells that was drawn from the range `walls`. Goals lie where they are in nobody's way, so each
     can be reached from every other cell without crossing the other goal. Episodes begin on any
     other cell; with the `indicator`, in a cell of its own behind that block, on the right. One seed
-    gives the same mazes always.
+    gives the same mazes always. Raises ValueError for more than 100,000 of them.
     """
-    checks.positive("mazes", mazes)
+    checks.positive("mazes", mazes, high=100_000)
     size = sides[1] + 2 + 2 * indicator
     draw = jax.vmap(partial(random_map, size=size, sides=sides, walls=walls, indicator=indicator))
     u = np.random.default_rng(seed).random((mazes, 3 + 2 * size**2), np.float32)
