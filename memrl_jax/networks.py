@@ -91,8 +91,9 @@ def scaled(space: Continuous, x: Array) -> Array:
     # Integers are subtracted as such: float32 does not tell large ones apart. Small ones are
     # widened first, for their differences may not fit.
     x = x if kind.itemsize >= 4 else x.astype(jnp.int32)
-    above = (x - jnp.asarray(low, x.dtype)).astype(jnp.float32)
-    return above / jnp.asarray(array.where(span == 0, 1, span), jnp.float32)
+    above = (x - jnp.broadcast_to(jnp.asarray(low, x.dtype), x.shape)).astype(jnp.float32)
+    span = jnp.asarray(array.where(span == 0, 1, span), jnp.float32)
+    return above / jnp.broadcast_to(span, x.shape)
 
 
 def shifted_products(x: Array, kernel: Array, *_: Any, **__: Any) -> Array:

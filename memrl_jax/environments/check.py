@@ -66,7 +66,8 @@ def draw(space: Discrete | Continuous, key: Key) -> Array:
     """Draw an action, uniformly; where bounds are infinite, within 1 of the other one or of 0."""
     if isinstance(space, Discrete):
         return jax.random.randint(key, (), 0, space.n)
-    low, high = (jnp.asarray(bound, jnp.float32) for bound in (space.low, space.high))
+    bounds = (jnp.asarray(bound, jnp.float32) for bound in (space.low, space.high))
+    low, high = (jnp.broadcast_to(bound, space.shape) for bound in bounds)
     low = jnp.where(jnp.isfinite(low), low, jnp.where(jnp.isfinite(high), high - 1, -1))
     high = jnp.where(jnp.isfinite(high), high, jnp.maximum(low + 1, 1))
     u = jax.random.uniform(key, space.shape)

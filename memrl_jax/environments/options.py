@@ -40,7 +40,7 @@ def _fits(value: Any, default: Any, size: bool) -> tuple[bool, str]:
         whole = _kind(value) in ("i", "u") and least <= value <= INT32
         return bool(whole), f"a whole number from {least} to {INT32}"
     if isinstance(default, float):
-        return _finite(value), "a finite number in float32"
+        return _finite(value), "a number that float32 holds"
     if isinstance(default, str):
         return isinstance(value, str), "text"
     return True, ""
