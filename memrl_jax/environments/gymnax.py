@@ -56,8 +56,9 @@ def _adapted(what: str, env: Any, params: Any) -> Environment:
     first_action = jnp.zeros(*(((), jnp.int32) if isinstance(actions, Discrete) else actions[:2]))
 
     def once(key: Key) -> tuple[Any, Any]:
-        first = reset(key)
-        return first, step(key, first[1], first_action + first_id)[:2]
+        reset_key, step_key = jax.random.split(key)
+        first = reset(reset_key)
+        return first, step(step_key, first[1], first_action + first_id)[:2]
 
     with blamed(what):
         first, like = jax.eval_shape(once, jax.random.key(0))

@@ -142,7 +142,7 @@ def _goals(u: Array, free: Array, room: Array) -> tuple[Array, Array]:
     cells = jnp.arange(room.size)
     possible = (free & room).ravel() & jax.vmap(spare)(cells)
     _, drawn = jax.lax.top_k(jnp.where(possible, u, -1.0), 2)
-    first, second = (cells == drawn[:, None]).reshape(2, *room.shape)
+    first, second = (cells[None] == drawn[:, None]).reshape(2, *room.shape)
     return first, second
 
 
@@ -152,7 +152,8 @@ def in_one_piece(free: Array) -> Array:
     A flood fill on whole rows: each is an integer of W <= 32 bits.
     """
     size = free.shape[1]
-    bits = jnp.sum(free.astype(jnp.uint32) << jnp.arange(size, dtype=jnp.uint32), axis=1)
+    places = jnp.arange(size, dtype=jnp.uint32)[None]
+    bits = jnp.sum(free.astype(jnp.uint32) << places, axis=1)
 
     def step(floods: tuple[Array, Array]) -> tuple[Array, Array]:
         flood = floods[1]

@@ -51,7 +51,7 @@ def viewer(rows: int, columns: int) -> Callable[[Array, Array], Array]:
         wall = blocks == WALL
         clear = ((obstacles @ wall.astype(jnp.float32)) == 0).reshape(2, -1).any(axis=0)
         seen = clear & jnp.where(pitch == 0, jnp.where(wall, level_walls, level), down)
-        one_hot = (blocks[:, None] == jnp.arange(len(BLOCKS))) & seen[:, None]
+        one_hot = (blocks[:, None] == jnp.arange(len(BLOCKS))[None]) & seen[:, None]
         return (one_hot * jnp.uint8(255)).reshape(rows, columns, len(BLOCKS))
 
     return view
