@@ -41,12 +41,11 @@ def observed(env: Environment, timestep: TimeStep, name: str = "environment") ->
     spaces = named(env.observations)
     for path, x in named(timestep.observation).items():
         _inside(f"{name}: observation{path}", spaces[path], x)
-    reward, discount = timestep.reward, timestep.discount
+    reward, discount, start = map(np.asarray, (timestep.reward, timestep.discount, timestep.start))
     _report(f"{name}: reward", reward, ~np.isfinite(reward), "is not finite")
     _report(f"{name}: discount", discount, (discount != 0) & (discount != 1), "is neither 0 nor 1")
     begins = np.append(True, timestep.last[:-1])
-    wrong = timestep.start != begins
-    _report(f"{name}: start", timestep.start, wrong, "is not what `last` was before it")
+    _report(f"{name}: start", start, start != begins, "is not what `last` was before it")
 
 
 def play(env: Environment, key: Key, steps: int) -> TimeStep:

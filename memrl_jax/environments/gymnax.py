@@ -53,28 +53,19 @@ def _adapted(what: str, env: Any, params: Any) -> Environment:
     plain = getattr(getattr(type(env), "step", None), "__module__", "") in _PLAIN
     reset, step, restart = (_pieces if plain else _public)(what, env, params)
     actions, first_id = _actions(what, env, params)
-    first_action = jnp.zeros(*(((), jnp.int32) if isinstance(actions, Discrete) else actions[:2]))
-
-    def once(key: Key) -> tuple[Any, Any]:
-        reset_key, step_key = jax.random.split(key)
-        first = reset(reset_key)
-        return first, step(step_key, first[1], first_action + first_id)[:2]
-
-    with blamed(what):
-        first, like = jax.eval_shape(once, jax.random.key(0))
-    # What a step gives decides the dtypes, so that a loop can carry it.
-    agree(what, "observation", first[0], like[0], widened=True)
-    agree(what, "state", first[1], like[1], widened=True)
-    observations, ids = _observations(what, env, params, like[0])
-    declared(f"{what}: observation", observations, like[0])
+    kind_of_action = ((), jnp.int32) if isinstance(actions, Discrete) else actions[:2]
+    no_action = jnp.zeros(*kind_of_action)
+    shapes = _shapes(what, reset, step, no_action + first_id)
+    observations, ids = _observations(what, env, params, shapes[0])
+    declared(f"{what}: observation", observations, shapes[0])
 
     def shown(observation: Any) -> Any:
         return jax.tree.map(lambda x, first: x - first if first else x, observation, ids)
 
     def begin(observation: Any, state: Any) -> tuple[Episode, TimeStep]:
-        observation, state = tree.cast((observation, state), like)
+        observation, state = tree.cast((observation, state), shapes)
         zero, one, true = jnp.float32(0), jnp.float32(1), jnp.bool_(True)
-        timestep = TimeStep(shown(observation), first_action, zero, one, true, ~true)
+        timestep = TimeStep(shown(observation), no_action, zero, one, true, ~true)
         return Episode(state, ~true), timestep
 
     def adapted_reset(key: Key) -> tuple[Episode, TimeStep]:
@@ -83,9 +74,9 @@ def _adapted(what: str, env: Any, params: Any) -> Environment:
     def adapted_step(key: Key, episode: Episode, action: Array) -> tuple[Episode, TimeStep]:
         # Only one of the two is kept, so both may use the same key.
         fresh = begin(*restart(key, episode.state))
-        action = tree.cast(action, first_action)
+        action = tree.cast(action, no_action)
         observation, state, *numbers = step(key, episode.state, action + first_id)
-        observation, state = tree.cast((observation, state), like)
+        observation, state = tree.cast((observation, state), shapes)
         reward, terminated, truncated = numbers
         last = terminated | truncated
         discount = 1 - terminated.astype(jnp.float32)
@@ -95,14 +86,33 @@ def _adapted(what: str, env: Any, params: Any) -> Environment:
     return Environment(adapted_reset, adapted_step, actions, observations, _horizon(what, params))
 
 
+def _shapes(what: str, reset: Any, step: Any, action: Array) -> tuple[Any, Any]:
+    """Trace an environment: the observation and state that a step gives, like those of `reset`.
+
+    A step decides the dtypes, so that a loop can carry it.
+    """
+
+    def both(key: Key) -> tuple[Any, Any]:
+        reset_key, step_key = jax.random.split(key)
+        first = reset(reset_key)
+        return first, step(step_key, first[1], action)[:2]
+
+    with blamed(what):
+        first, after = jax.eval_shape(both, jax.random.key(0))
+    agree(what, "observation", first[0], after[0], widened=True)
+    agree(what, "state", first[1], after[1], widened=True)
+    return after
+
+
 def _horizon(what: str, params: Any) -> int:
     """Return the longest that an episode may be."""
-    limit = _fields(params).get("max_steps_in_episode", 10_000)
+    name = "max_steps_in_episode"
+    limit = _fields(params).get(name, getattr(params, name, 10_000))
     if isinstance(limit, jax.core.Tracer):
-        raise ValueError(f"{what}: max_steps_in_episode is traced; it has to be one known number")
+        raise ValueError(f"{what}: {name} is traced; it has to be one known number")
     limit = np.asarray(limit).item() if np.ndim(limit) == 0 else limit
     whole = int(limit) if isinstance(limit, float) and limit.is_integer() else limit
-    return checks.positive(f"{what}: max_steps_in_episode", whole)
+    return checks.positive(f"{what}: {name}", whole)
 
 
 def _make(name: str, options: dict[str, Any]) -> tuple[Any, Any]:
