@@ -1,5 +1,10 @@
-"""Environments by name. Nothing here imports gymnax before one of its environments is made."""
+"""Environments by name. Nothing here imports gymnax before one of its environments is made.
 
+What MetaMaze and GaussianBandit show, the last reward and the time, leaves the bounds that gymnax
+declares for it; it is passed on as it is.
+"""
+
+import re
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -19,9 +24,7 @@ from memrl_jax.environments.mazes import (
 from memrl_jax.environments.tmaze import TMaze
 from memrl_jax.types import Continuous, Environment
 
-# gymnax 1.x's ids, less MNISTBandit-bsuite, which downloads its data. What MetaMaze and
-# GaussianBandit show (the last reward, the time) leaves the bounds that gymnax declares for it; it
-# is passed on as it is.
+# gymnax 1.x's ids, less MNISTBandit-bsuite, which downloads its data.
 _GYMNAX = (
     "CartPole-v1", "Pendulum-v1", "Acrobot-v1", "MountainCar-v0", "MountainCarContinuous-v0",
     "Asterix-MinAtar", "Breakout-MinAtar", "Freeway-MinAtar", "Seaquest-MinAtar",
@@ -81,9 +84,8 @@ def make(name: str, options: Mapping[str, Any]) -> Environment:
     try:
         env = constructor(**options)
     except Exception as error:
-        said = str(error)
-        if isinstance(error, ValueError) and any(x in said for x in (name, *options)):
-            raise
+        if isinstance(error, ValueError) and re.match(r"[\w-]+( option)?: ", str(error)):
+            raise  # it names a field already
         given = ", ".join(f"{key}={value!r}" for key, value in options.items()) or "no options"
         raise ValueError(f"environment: {name} with {given} raised {one_line(error)}") from error
     traced(env, f"environment: {name}")

@@ -134,7 +134,7 @@ def _make(name: str, options: dict[str, Any]) -> tuple[Any, Any]:
 
 
 def _listed(options: dict[str, Any]) -> str:
-    return ", ".join(f"{key}={value}" for key, value in options.items())
+    return " ".join(", ".join(f"{key}={value}" for key, value in options.items()).split())
 
 
 def _own(env: Any, options: dict[str, Any]) -> tuple[Any, Any]:

@@ -27,7 +27,8 @@ def like(name: str, value: Any, default: Any, size: bool = False) -> Any:
         return _array(name, value, default)
     fits, what = _fits(value, default, size)
     if not fits:
-        raise ValueError(f"environment_args: {name}={value!r} is not {what}, like {default!r}")
+        given = " ".join(repr(value).split())
+        raise ValueError(f"environment_args: {name}={given} is not {what}, like {default!r}")
     return float(value) if isinstance(default, float) and isinstance(value, int) else value
 
 

@@ -1,6 +1,6 @@
 """Random mazes with one goal to choose, or two to visit in order."""
 
-from functools import partial
+from functools import lru_cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -77,6 +77,7 @@ def _limit(steps: int | None, large: bool) -> int:
     return (100 if large else 50) if steps is None else steps
 
 
+@lru_cache(maxsize=8, typed=True)
 def random_maps(
     seed: int, mazes: int, sides: tuple[int, int], walls: tuple[float, float], indicator: bool
 ) -> Maps:
