@@ -13,7 +13,8 @@ from flax.core import FrozenDict
 
 from memrl_jax import checks
 from memrl_jax.agents import AGENTS, DQNConfig, R2D2Config
-from memrl_jax.environments import ENVIRONMENTS, frame_stack
+from memrl_jax.environments import frame_stack
+from memrl_jax.environments import make as make_listed
 from memrl_jax.memory import MEMORIES
 from memrl_jax.networks import Encoder, QHead, recurrent
 from memrl_jax.replay import REPLAYS, ring
@@ -143,8 +144,7 @@ presets: dict[str, Config] = {
 
 def make_environment(config: Config) -> Environment:
     """Make one environment; raises ValueError for unknown names, options and values."""
-    name = checks.known("environment", config.environment, ENVIRONMENTS)
-    env = ENVIRONMENTS[name](**config.environment_args)
+    env = make_listed(config.environment, config.environment_args)
     return env if checks.positive("frames", config.frames) == 1 else frame_stack(env, config.frames)
 
 

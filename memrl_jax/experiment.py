@@ -16,6 +16,7 @@ import numpy as np
 
 from memrl_jax import checkpoint, checks, folder, history, parallel, tree
 from memrl_jax.config import Config, make_agent, make_environment
+from memrl_jax.environments import check
 from memrl_jax.history import History
 from memrl_jax.program import Carry, Program, Run, make_program
 from memrl_jax.rollout import Episode, Evaluation, player
@@ -70,6 +71,7 @@ def start(config: Config, run: Run, say: Say, report: Report) -> Result:
     """
     program = make_program(config, run)
     program.trace()
+    check(make_environment(config), jax.random.key(run.seed), name=config.environment)
     place = folder.create(run.out, config, dataclasses.asdict(run))
     say(program.estimate)
     carry = _first(program, place)

@@ -22,10 +22,11 @@ DOWN_TO = 2  # cells ahead where sight ends with the head down
 def cells(rows: int, columns: int) -> np.ndarray:
     """Return how far ahead and to the right of the agent the picture's cells lie, [2, K] int32.
 
-    Raises ValueError for fewer than 3 rows, and for columns without a middle one.
+    Raises ValueError for fewer than 3 rows, for columns without a middle one, and for more than
+    99 of either: what hides what is a table of K^2.
     """
-    checks.at_least("rows", rows, LEVEL_FROM + 1)
-    if checks.positive("columns", columns) % 2 == 0:
+    checks.at_least("rows", rows, LEVEL_FROM + 1, high=99)
+    if checks.positive("columns", columns, high=99) % 2 == 0:
         raise ValueError(f"columns: {columns} is even, so that the agent has no middle to stand in")
     ahead, right = np.mgrid[rows - 1 : -1 : -1, -(columns // 2) : columns // 2 + 1]
     return np.stack([ahead.ravel(), right.ravel()]).astype(np.int32)
