@@ -133,8 +133,8 @@ SETTINGS: list[tuple[dict[str, Any], list[str]]] = [
     ({"memory_args": {"foo": 1}}, ["memory_args: foo=1 is unknown", "features=64"]),
     ({"memory_args": {"feature": 8}}, ["feature=8", "did you mean 'features'?"]),
     ({"memory_args": {"features": 0}}, ["features: 0 is below 1"]),
-    ({"memory_args": {"features": 1.5}}, ["memory_args: features=1.5 is not of type int"]),
-    ({"memory_args": {"features": "many"}}, ["memory_args: features='many'", "type int like 64"]),
+    ({"memory_args": {"features": 1.5}}, ["memory_args: features=1.5 is not a whole number"]),
+    ({"memory_args": {"features": "many"}}, ["memory_args: features='many' is not a whole number"]),
     ({"environment_args": {"foo": 1}}, ["'foo' is unknown", "corridor", "bonus"]),
     ({"environment_args": {"coridor": 1}}, ["'coridor'", "did you mean 'corridor'?"]),
     ({"environment_args": {"corridor": 0}}, ["corridor: 0 is below 1"]),
@@ -152,7 +152,7 @@ SETTINGS: list[tuple[dict[str, Any], list[str]]] = [
     ({"n_step": 0}, ["n_step: 0 is below 1"]),
     ({"td_lambda": 2.0}, ["td_lambda: 2.0 is not between 0 and 1"]),
     ({"td_lambda": 0.5, "n_step": 2}, ["td_lambda: 0.5 ", "n_step = 2"]),
-    ({"discount": float("nan")}, ["discount: nan is not between 0 and 1"]),
+    ({"discount": float("nan")}, ["discount: nan is not a number"]),
     ({"discount": 1.5}, ["discount: 1.5 is not between 0 and 1"]),
     ({"learning_rate": -1.0}, ["learning_rate: -1.0 is not between 0 and inf"]),
     ({"max_gradient_norm": -1.0}, ["max_gradient_norm: -1.0 is not between 0 and inf"]),
@@ -218,12 +218,15 @@ def test_settings_out_of_range(
         ("train drqn --seeds 1.5", ["--seeds", "'1.5'"]),
         ("train drqn --seeds 0", ["seeds: 0 is below 1"]),
         ("train drqn --seed -1", ["seed: -1 is below 0"]),
-        ("train drqn --seed 99999999999999999999", ["seed: 99999999999999999999 is not between"]),
+        (
+            "train drqn --seed 99999999999999999999",
+            ["seed: 99999999999999999999 is above 4294967295"],
+        ),
         ("train drqn --log-every 0", ["log_every: 0 is below 1"]),
         ("train drqn --evaluate-every -1", ["evaluate_every: -1 is below 1"]),
         ("train drqn --evaluate-episodes 0", ["evaluate_episodes: 0 is below 1"]),
         ("train drqn --checkpoint-every 0", ["checkpoint_every: 0 is below 1"]),
-        ("train drqn --target-return nan", ["target_return: nan is not between"]),
+        ("train drqn --target-return nan", ["target_return: nan is not a number"]),
         (
             "train drqn --rollout-length 1 --stored-state",
             ["stored_state: True needs rollout_length"],
@@ -285,7 +288,7 @@ def test_mistakes_are_plain_text_in_a_terminal(
             ["what: 'retrun' is unknown", "did you mean 'return'?", "evaluation_return"],
         ),
         ("plot {run} --what step", ["what: 'step' is unknown"]),
-        ("plot {run} --out {run}/none/curves.png", ["No such file or directory", "{run}/none/"]),
+        ("plot {run} --out {run}/none/curves.png", ["out: there is no folder '{run}/none'"]),
         ("plot {run}/config.json", ["run: {run}/config.json", "Not a directory"]),
         ("train drqn --out {run}", ["out: {run} exists", "--resume {run}"]),
         ("train drqn --out {run}/config.json", ["out: {run}/config.json exists"]),
@@ -369,17 +372,17 @@ DAMAGE: dict[str, tuple[str, Callable[[Path], None], list[str]]] = {
     "config with a number for a list": (
         "evaluate",
         rewrite("config", "encoder", value=8),
-        ["config: encoder=8 is not of type tuple"],
+        ["config: encoder=8 is not a sequence"],
     ),
     "config with a text for a number": (
         "evaluate",
         rewrite("config", "agent", "td_lambda", value="half"),
-        ["td_lambda: 'half' is not a number"],
+        ["config: agent: td_lambda='half' is not a number or None"],
     ),
     "config with a text for a switch": (
         "train --resume",
         rewrite("config", "previous_action", value="no"),
-        ["config: previous_action='no' is not of type bool"],
+        ["config: previous_action='no' is not True or False"],
     ),
     "run options of another kind": (
         "train --resume",
@@ -625,7 +628,8 @@ def test_help_lists_every_setting(memrl: Memrl, cls: type) -> None:
     assert list(texts) == [f.name for f in dataclasses.fields(cls)]
     for name, text in texts.items():
         if name != "agent":  # its settings are listed one by one
-            assert re.search(rf"\n\W+--{name.replace('_', '-')}[ ,]", answer.out), name
+            option = {"imports": "import"}.get(name, name.replace("_", "-"))
+            assert re.search(rf"\n\W+--{option}[ ,]", answer.out), name
         assert squeezed(text) in squeezed(answer.out), name
 
 

@@ -333,6 +333,7 @@ def _optimizer(config: DQNConfig) -> optax.GradientTransformation:
 
 
 def _check(config: DQNConfig) -> None:
+    checks.fields(config)
     for field in ("updates", "n_step", "target_period"):
         checks.positive(field, getattr(config, field))
     if config.n_step > config.window:

@@ -1,5 +1,6 @@
 """Environments by name. Nothing here imports gymnax before one of its environments is made."""
 
+import inspect
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -37,6 +38,34 @@ def cartpole_positions(**params: Any) -> Environment:
 def tmaze(corridor: int = 8, active: bool = False, **params: Any) -> Environment:
     """Make the T-Maze; see `TMaze`."""
     return from_gymnax(TMaze(corridor, active), **params)
+
+
+def constructor_of(part: Any) -> Callable[..., Environment]:
+    """Return what makes an environment of options, from any part that is or makes one.
+
+    That is an `Environment`, an object in gymnax's shape, a class of such objects, or a function
+    that returns either; options go to the constructor or the parameters, whichever has them.
+    """
+    if isinstance(part, Environment):
+        return constructor_of(lambda: part)
+    if not inspect.isclass(part) and hasattr(part, "default_params"):
+        return partial(from_gymnax, part)
+    checks.kind("environment", part, Callable)
+
+    def make(**options: Any) -> Environment:
+        taken = inspect.signature(part).parameters.values()
+        free = any(x.kind is x.VAR_KEYWORD for x in taken)
+        own = {k: x for k, x in options.items() if free or k in [x.name for x in taken]}
+        rest = {k: x for k, x in options.items() if k not in own}
+        checks.options("environment_args", part, own)
+        made = part(**own)
+        if not isinstance(made, Environment):
+            return from_gymnax(made, **rest)
+        if rest:
+            checks.options("environment_args", part, rest)
+        return made
+
+    return make
 
 
 def checked(make: Callable[..., Environment], **fixed: Any) -> Callable[..., Environment]:
