@@ -3,7 +3,6 @@
 import inspect
 import json
 import math
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
@@ -329,24 +328,21 @@ def _per_rollout(config: Config) -> int:
 
 
 def to_json(config: Config) -> str:
-    """Write a config as JSON text; numbers of NumPy's and JAX's become plain ones."""
-    agent = {"name": agent_name(config), **_plain(config.agent)}
-    return json.dumps(_plain(config) | {"agent": agent}, indent=2, default=_json)
+    """Write a config as JSON text."""
+    return json.dumps(
+        _plain(config) | {"agent": {"name": agent_name(config), **_plain(config.agent)}}, indent=2
+    )
 
 
 def _plain(config: Any) -> dict[str, Any]:
-    return {f.name: getattr(config, f.name) for f in fields(config)}
-
-
-def _json(value: Any) -> Any:
-    """Return as a JSON type what is none; raises ValueError for what cannot be one."""
-    if isinstance(value, Mapping):
-        return dict(value)
-    if isinstance(value, os.PathLike):
-        return os.fspath(value)
-    if isinstance(value, jax.core.Tracer) or not hasattr(value, "item"):
-        raise ValueError(f"config: {checks.shown(value)} cannot be written as JSON")
-    return value.item()
+    """Return the fields as JSON types."""
+    out = {}
+    for f in fields(config):
+        value = getattr(config, f.name)
+        if isinstance(value, Mapping):
+            value = dict(value)
+        out[f.name] = None if is_dataclass(value) else value
+    return out
 
 
 def from_json(text: str) -> Config:
@@ -366,4 +362,4 @@ def _read(field: str, cls: type, given: dict[str, Any]) -> Any:
     for name in given:
         checks.known(field, name, [f.name for f in fields(cls)])
     checks.options(field, cls, given)
-    return cls(**given)
+    return cls(**{name: _frozen(value) for name, value in given.items()})

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from memrl_jax.checks import at_least, positive
+from memrl_jax.checks import at_least, checked, positive
 from memrl_jax.tasks.base import (
     Example,
     Task,
@@ -18,6 +18,7 @@ from memrl_jax.tasks.base import (
 from memrl_jax.types import Array, Key
 
 
+@checked
 def remember_first(length: int = 32, symbols: int = 4) -> Task:
     """Remember the first of `length` random symbols; it is asked for at the last step only.
 
@@ -38,6 +39,7 @@ def remember_first(length: int = 32, symbols: int = 4) -> Task:
     return task_of_symbols(sample, symbols + 1, symbols, length)
 
 
+@checked
 def associative_recall(items: int = 6, fewest: int = 2, width: int = 3, bits: int = 6) -> Task:
     """Associative recall: items in a row, then one of them again; the answer is the next item.
 
@@ -51,7 +53,7 @@ def associative_recall(items: int = 6, fewest: int = 2, width: int = 3, bits: in
     """
     at_least("items", items, at_least("fewest", fewest, 2))
     size = positive("width", width) * positive("bits", bits)
-    if items**2 > 2**size:
+    if items**2 > 2 ** min(size, 64):
         raise ValueError(f"items: {items} are too many to differ in width x bits = {size} bits")
 
     def sample(key: Key) -> Example:
@@ -87,6 +89,7 @@ def _distinct(key: Key, count: int, size: int) -> Array:
     return jax.lax.while_loop(repeated, draw, first)[1]
 
 
+@checked
 def multi_query_recall(
     pairs: int = 4, length: int = 64, symbols: int = 64, power: float = 0.01
 ) -> Task:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from flax import linen as nn
 
-from memrl_jax.checks import positive
+from memrl_jax.checks import above, checked, positive
 from memrl_jax.networks import MLP
 from memrl_jax.tasks.base import Task, score
 from memrl_jax.types import Array, Key, NeuralMemory, State
@@ -39,6 +39,7 @@ class Probe(NamedTuple):
     predict_stepwise: Callable[[Any, Array], Array]  # the same, by one step after another
 
 
+@checked
 def make_probe(
     task: Task,
     memory: NeuralMemory,
@@ -50,9 +51,12 @@ def make_probe(
     """Train `memory` on `task` between a layer of `width`, with a ReLU, and a linear head.
 
     A step draws `batch_size` fresh sequences and takes one step of Adam on the mean loss of an
-    answer, with gradients clipped to a global norm. Raises ValueError for sizes below 1.
+    answer, with gradients clipped to a global norm. Raises ValueError for sizes below 1, and for a
+    rate or a norm that is not above 0.
     """
     positive("batch_size", batch_size)
+    above("learning_rate", learning_rate, 0)
+    above("max_gradient_norm", max_gradient_norm, 0)
     encoder, head = MLP((positive("width", width),)), nn.Dense(task.outputs)
     optimizer = optax.chain(optax.clip_by_global_norm(max_gradient_norm), optax.adam(learning_rate))
 
