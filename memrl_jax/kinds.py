@@ -93,8 +93,8 @@ def _of_union(value: Any, found: list[Fault | None]) -> Fault | None:
         return None
     # Of the right kind but out of range says more than of no kind.
     close = [x for x in faults if not x.problem.startswith("not ")]
-    kinds = " or ".join(x.problem.removeprefix("not ") for x in faults)
-    return close[0] if close else Fault(value, f"not {kinds}")
+    *kinds, last = [x.problem.removeprefix("not ") for x in faults]
+    return close[0] if close else Fault(value, f"not {', '.join(kinds)} or {last}")
 
 
 def _of_sequence(value: Any, origin: Any, kinds: tuple[Any, ...]) -> Fault | None:
@@ -140,11 +140,6 @@ def _is_one(value: Any, cls: Any) -> bool:
 
 def _name(hint: Any) -> str:
     names: dict[Any, str] = {int: "a whole number", float: "a number", bool: "True or False"}
-    names |= {
-        str: "a text",
-        type(None): "None",
-        dict: "a mapping",
-        Mapping: "a mapping",
-        Callable: "a function",
-    }
+    names |= {str: "a text", type(None): "None", jax.Array: "an array", Callable: "a function"}
+    names |= {dict: "a mapping", Mapping: "a mapping"}
     return names.get(hint) or f"a {getattr(hint, '__name__', hint)}"
