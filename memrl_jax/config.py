@@ -192,6 +192,7 @@ def make_memory(config: Config) -> NeuralMemory:
     """Make the memory; raises ValueError for unknown memories and options."""
     part = imports.part("memory", config.memory, MEMORIES)
     constructor = (lambda: part) if isinstance(part, NeuralMemory) else part
+    checks.kind("memory", constructor, Callable)
     checks.options("memory_args", constructor, config.memory_args)
     memory = constructor(**config.memory_args)
     checks.kind("memory", memory, NeuralMemory)
@@ -349,13 +350,21 @@ def from_json(text: str) -> Config:
     """Read a config from JSON text, and import what it says; raises ValueError for no config."""
     try:
         given = json.loads(text)
-        agent = dict(given.pop("agent"))
-        name = agent.pop("name")
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ValueError(f"config: not a config of memrl_jax ({error})") from None
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ValueError(f"config: not JSON ({error})") from None
+    given, agent = _without("config", given, "agent")
+    agent, name = _without("config: agent", agent, "name")
     config = _read("config", Config, given)
-    cls = agent_config(checks.known("agent", name, AGENTS))
+    cls = agent_config(checks.known("config: agent", name, AGENTS))
     return config.replace(agent=_read("config: agent", cls, agent))
+
+
+def _without(field: str, given: Any, name: str) -> tuple[dict[str, Any], Any]:
+    """Return a mapping less one entry, and that one."""
+    checks.kind(field, given, Mapping)
+    if name not in given:
+        raise ValueError(f"{field}: {name} is missing")
+    return {key: value for key, value in given.items() if key != name}, given[name]
 
 
 def _read(field: str, cls: type, given: dict[str, Any]) -> Any:

@@ -52,9 +52,10 @@ def hints(of: Any) -> dict[str, Any]:
         of = of.func
     try:
         own = get_type_hints(of.__init__, include_extras=True) if inspect.isclass(of) else {}
-        return get_type_hints(of, include_extras=True) | own
+        found = get_type_hints(of, include_extras=True) | own
     except (NameError, TypeError):  # some name in them is not to be had, or it can have none
         return {}
+    return {name: hint for name, hint in found.items() if name != "return"}
 
 
 def unknown(name: Any, names: Iterable[Any]) -> str:

@@ -357,7 +357,7 @@ DAMAGE: dict[str, tuple[str, Callable[[Path], None], list[str]]] = {
     "config without its agent": (
         "evaluate",
         replace(CONFIG, lambda data: b'{"config": {}, "run": {}}'),
-        ["config: not a config", "'agent'"],
+        ["config: agent is missing"],
     ),
     "config of an unknown agent": (
         "evaluate",

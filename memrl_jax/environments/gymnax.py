@@ -28,7 +28,7 @@ class Episode(NamedTuple):
     last: Array  # [] bool: the next step resets
 
 
-def from_gymnax(name: Any, **params: Any) -> Environment:
+def from_gymnax(name: Any, /, **params: Any) -> Environment:
     """Adapt a gymnax id, or any object with gymnax 1.x's `reset`, `step` and `default_params`.
 
     `params` replace fields of the environment's parameters or, where it has no such field,

@@ -1,9 +1,11 @@
 """Tasks that ask for one thing among those that were shown."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 
-from memrl_jax.checks import at_least, checked, positive
+from memrl_jax.checks import above, at_least, checked, positive
 from memrl_jax.tasks.base import (
     Example,
     Task,
@@ -106,6 +108,7 @@ def multi_query_recall(
     """
     at_least("symbols", symbols, positive("pairs", pairs))
     at_least("length", length, 3 * pairs)
+    above("power", power, -math.inf)
     places = length - 2 * pairs
     weights = jnp.arange(1, places + 1, dtype=jnp.float32) ** (power - 1)
 

@@ -119,11 +119,12 @@ def _fits(task: Task, trained: Task) -> None:
 
 def train(probe: Probe, key: Key, steps: int) -> tuple[ProbeState, Metrics]:
     """Take `steps` steps from the start; metrics [steps] are sums over each step's batch."""
+    positive("steps", steps)
 
     def step(state: ProbeState, _: None) -> tuple[ProbeState, Metrics]:
         return probe.step(state)
 
-    return jax.lax.scan(step, probe.init(key), length=positive("steps", steps))
+    return jax.lax.scan(step, probe.init(key), length=steps)
 
 
 def accuracy(metrics: Metrics) -> Array:
