@@ -241,11 +241,11 @@ def check_out(path: str, suffix: str) -> None:
     out = Path(path)
     if out.suffix != suffix:
         raise ValueError(f"out: {path!r} does not end in {suffix}")
-    if not out.parent.is_dir():
-        raise ValueError(f"out: there is no folder {str(out.parent)!r}")
-    if out.is_dir():
-        raise ValueError(f"out: {path!r} is a folder")
     try:
+        if not out.parent.is_dir():
+            raise ValueError(f"out: there is no folder {str(out.parent)!r}")
+        if out.is_dir():
+            raise ValueError(f"out: {path!r} is a folder")
         tempfile.TemporaryFile(dir=out.parent, prefix=f".{out.name}.").close()
     except OSError as error:
         raise ValueError(f"out: {path!r} cannot be written ({error.strerror})") from None

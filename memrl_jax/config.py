@@ -225,6 +225,7 @@ def make_replay(config: Config) -> ReplayMemory:
             "for the memory is stored where rollouts begin"
         )
     constructor = imports.part("replay", options.replay, REPLAYS)
+    checks.kind("replay", constructor, Callable)
     taken = inspect.signature(constructor).parameters
     more = _priorities(options) | ({"frames": config.frames} if config.frames > 1 else {})
     if config.frames > 1 and "frames" not in taken:
