@@ -6,6 +6,7 @@ import dataclasses
 import inspect
 import io
 import json
+import os
 import re
 import resource
 import shutil
@@ -515,6 +516,48 @@ def test_an_interrupted_run_says_how_to_go_on(capsys: pytest.CaptureFixture[str]
     assert f"memrl train --resume {path}\n" in capsys.readouterr().out
 
 
+def test_output_that_nothing_reads_ends_no_command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As in `memrl ... | head -1`: what was begun is finished, and that is said once."""
+    done = []
+
+    def trained(arguments: list[str]) -> int:
+        for step in range(3):
+            print("step", step, flush=True)
+            Console().print("step", step)
+            done.append(step)
+        return 0
+
+    reader, writer = os.pipe()
+    os.close(reader)
+    monkeypatch.setattr(commands, "list_names", trained)
+    with open(writer, "w") as closed:
+        monkeypatch.setattr(sys, "stdout", closed)
+        assert cli.main(["list"]) == 0
+    assert done == [0, 1, 2]
+    assert capsys.readouterr().err == "memrl: nothing reads the output any more; going on\n"
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_letters_that_a_terminal_lacks_are_escaped(
+    monkeypatch: pytest.MonkeyPatch, encoding: str
+) -> None:
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding))
+    monkeypatch.setattr(commands, "list_names", lambda arguments: print("finished: 学") or 0)
+    assert cli.main(["list"]) == 0
+    assert written.getvalue() == "finished: 学\n".encode(encoding, "backslashreplace")
+
+
+def test_a_message_of_several_lines_is_one(memrl: Memrl, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(arguments: list[str]) -> int:
+        raise ValueError("x: FrozenDict({\n    a: 1,\n}) is wrong\n")
+
+    monkeypatch.setattr(commands, "list_names", fails)
+    assert_one_line(memrl("list"), "memrl: x: FrozenDict({     a: 1, }) is wrong\n")
+
+
 def test_ctrl_c_elsewhere(memrl: Memrl, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(arguments: list[str]) -> int:
         raise KeyboardInterrupt
@@ -660,6 +703,28 @@ def test_help_comes_at_once() -> None:
     assert done.stdout.startswith(cli.HELP)
     assert not {"jax", "numpy", "tyro"} & set(done.stdout.split())
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1
+
+
+def test_jax_may_have_started() -> None:
+    """The number of devices can then no longer be chosen."""
+    program = "import jax; jax.devices(); from memrl_jax.cli import main; main(['list'])"
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert "CartPole-v1" in done.stdout and done.stderr == ""
+
+
+def test_a_platform_that_is_none() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "memrl_jax.cli", "list"],
+        env=os.environ | {"JAX_PLATFORMS": "foo"},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert re.fullmatch("memrl: JAX_PLATFORMS: 'foo' cannot be used .+\n", done.stderr)
 
 
 def test_exit_status_of_the_program() -> None:
