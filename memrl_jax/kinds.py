@@ -113,8 +113,8 @@ def _of_sequence(value: Any, origin: Any, kinds: tuple[Any, ...]) -> Fault | Non
 def _of_whole(value: Any, high: int) -> Fault | None:
     if not is_whole(value):
         return Fault(value, "not a whole number")
-    if abs(int(value)) > high:
-        return Fault(value, f"above {high}" if value > 0 else f"below {-high}")
+    if not -high - 1 <= value <= high:
+        return Fault(value, f"above {high}" if value > 0 else f"below {-high - 1}")
     return None
 
 
