@@ -27,7 +27,7 @@ from memrl_jax.kinds import (
 
 __all__ = ["INT32", "Seed", "Steps", "nearest", "shown"]
 __all__ += ["above", "at_least", "divides", "known", "positive", "within"]
-__all__ += ["checked", "fields", "kind", "options"]
+__all__ += ["fields", "kind", "options", "typed"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -118,7 +118,7 @@ def options(field: str, constructor: Callable[..., Any], given: Mapping[str, Any
             raise ValueError(f"{field}: {name} is missing")
 
 
-def checked(constructor: Callable[P, T]) -> Callable[P, T]:
+def typed(constructor: Callable[P, T]) -> Callable[P, T]:
     """Check the kinds of a constructor's arguments, whoever calls it."""
 
     @functools.wraps(constructor)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from memrl_jax.checks import checked, fields, options
+from memrl_jax.checks import fields, options, typed
 from memrl_jax.kinds import Seed, Steps, fault, hints, shown
 
 SIZE = np.int64(10)
@@ -142,7 +142,7 @@ def test_fields_are_checked_by_their_names() -> None:
 
 
 def test_arguments_are_checked_however_they_are_given() -> None:
-    @checked
+    @typed
     def area(width: int, height: int = 1, **more: float) -> int:
         """Stand for a constructor."""
         return width * height

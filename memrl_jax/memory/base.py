@@ -8,13 +8,13 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from memrl_jax import tree
-from memrl_jax.checks import at_least, checked, known
+from memrl_jax.checks import at_least, known, typed
 from memrl_jax.memory import monoid as monoids
 from memrl_jax.memory.monoid import Monoid, Scan
 from memrl_jax.types import Array, Key, NeuralMemory, State
 
 
-@checked
+@typed
 def from_step(
     init: Callable[..., Any],
     initial_state: Callable[[], State],
@@ -42,7 +42,7 @@ def from_step(
     return memory._replace(inspect=reset_inspect)
 
 
-@checked
+@typed
 def from_cell(cell: nn.RNNCellBase) -> NeuralMemory:
     """Make a memory from a flax recurrent cell whose carry does not depend on the input's size."""
 
@@ -62,7 +62,7 @@ def from_cell(cell: nn.RNNCellBase) -> NeuralMemory:
     return from_step(init, initial_state, step)
 
 
-@checked
+@typed
 def from_monoid(
     monoid: Monoid, cell: nn.Module, initial_state: Callable[[], State], scan: Scan = "auto"
 ) -> NeuralMemory:

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from memrl_jax.checks import above, checked, divides, positive
+from memrl_jax.checks import above, divides, positive, typed
 from memrl_jax.memory.layers import Project, all_finite, newest
 from memrl_jax.types import Array, Key, NeuralMemory, State
 
@@ -172,7 +172,7 @@ class Transformer(nn.Module):
         return jnp.stack(after), ys
 
 
-@checked
+@typed
 def gtrxl(
     features: int = 64,
     layers: int = 1,

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from memrl_jax.checks import checked, positive, within
+from memrl_jax.checks import positive, typed, within
 from memrl_jax.memory.base import from_monoid
 from memrl_jax.memory.layers import RealPart, Skip, ToComplex
 from memrl_jax.memory.monoid import COMPLEX, Complex, Scan, constantly
@@ -50,7 +50,7 @@ class _Cell(nn.Module):
         return self.c(state) + self.d(x)
 
 
-@checked
+@typed
 def lru(
     features: int = 64,
     hidden: int | None = None,

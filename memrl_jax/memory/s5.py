@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from memrl_jax.checks import above, checked, divides, positive
+from memrl_jax.checks import above, divides, positive, typed
 from memrl_jax.memory.base import from_monoid
 from memrl_jax.memory.layers import RealPart, Skip, ToComplex
 from memrl_jax.memory.monoid import COMPLEX, Complex, Scan, constantly
@@ -83,7 +83,7 @@ def _out(vectors: np.ndarray, blocks: int, key: Key, shape: Any, dtype: Any) -> 
     return jnp.concatenate([part.reshape(-1, shape[1]) for part in parts])
 
 
-@checked
+@typed
 def s5(
     features: int = 64,
     hidden: int | None = None,

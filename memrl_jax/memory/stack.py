@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from memrl_jax.checks import at_least, checked, positive
+from memrl_jax.checks import at_least, positive, typed
 from memrl_jax.types import Array, Key, NeuralMemory, State
 
 
@@ -30,7 +30,7 @@ class _FeedForward(nn.Module):
         return nn.Dense(x.shape[-1])(nn.gelu(nn.Dense(self.width)(nn.LayerNorm()(x))))
 
 
-@checked
+@typed
 def stack(layers: Sequence[NeuralMemory], features: int = 64, feedforward: int = 0) -> NeuralMemory:
     """Put memories on top of each other, around a residual stream: output [features].
 

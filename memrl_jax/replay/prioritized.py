@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from memrl_jax.checks import at_least, checked, positive, within
+from memrl_jax.checks import at_least, positive, typed, within
 from memrl_jax.replay import ring, sum_tree
 from memrl_jax.replay.ring import Ring
 from memrl_jax.replay.sum_tree import SumTree
@@ -24,7 +24,7 @@ class Prioritized(NamedTuple):
     updates: Array  # [] int32
 
 
-@checked
+@typed
 def prioritized(
     segments: int,
     period: int,

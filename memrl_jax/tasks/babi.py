@@ -13,7 +13,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from memrl_jax.checks import Seed, at_least, checked, positive, within
+from memrl_jax.checks import Seed, at_least, positive, typed, within
 from memrl_jax.tasks.stories import Sentence, Told, tell
 from memrl_jax.types import Array
 
@@ -41,7 +41,7 @@ class Dataset(NamedTuple):
     vocabulary: tuple[str, ...]  # of both; the first stands for no word
 
 
-@checked
+@typed
 def load(path: str | Path, task: int | Sequence[int] = TASKS) -> Dataset:
     """Read the files of one task, or of several to be learned jointly, from a folder.
 
@@ -60,7 +60,7 @@ def load(path: str | Path, task: int | Sequence[int] = TASKS) -> Dataset:
     return arrange(tasks, *parts)
 
 
-@checked
+@typed
 def generate(task: int, seed: Seed = 0, count: int = 1000) -> Dataset:
     """Write `count` questions to learn from and as many to be judged by, each on its own story.
 

@@ -5,7 +5,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from memrl_jax.checks import above, at_least, checked, positive
+from memrl_jax.checks import above, at_least, positive, typed
 from memrl_jax.tasks.base import (
     Example,
     Task,
@@ -20,7 +20,7 @@ from memrl_jax.tasks.base import (
 from memrl_jax.types import Array, Key
 
 
-@checked
+@typed
 def remember_first(length: int = 32, symbols: int = 4) -> Task:
     """Remember the first of `length` random symbols; it is asked for at the last step only.
 
@@ -41,7 +41,7 @@ def remember_first(length: int = 32, symbols: int = 4) -> Task:
     return task_of_symbols(sample, symbols + 1, symbols, length)
 
 
-@checked
+@typed
 def associative_recall(items: int = 6, fewest: int = 2, width: int = 3, bits: int = 6) -> Task:
     """Associative recall: items in a row, then one of them again; the answer is the next item.
 
@@ -91,7 +91,7 @@ def _distinct(key: Key, count: int, size: int) -> Array:
     return jax.lax.while_loop(repeated, draw, first)[1]
 
 
-@checked
+@typed
 def multi_query_recall(
     pairs: int = 4, length: int = 64, symbols: int = 64, power: float = 0.01
 ) -> Task:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from flax import linen as nn
 
-from memrl_jax.checks import above, checked, positive
+from memrl_jax.checks import above, positive, typed
 from memrl_jax.networks import MLP
 from memrl_jax.tasks.base import Task, score
 from memrl_jax.types import Array, Key, NeuralMemory, State
@@ -39,7 +39,7 @@ class Probe(NamedTuple):
     predict_stepwise: Callable[[Any, Array], Array]  # the same, by one step after another
 
 
-@checked
+@typed
 def make_probe(
     task: Task,
     memory: NeuralMemory,
