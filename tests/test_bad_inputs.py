@@ -302,7 +302,8 @@ def settings() -> Iterator[Case]:
     yield bad("name", environments.from_gymnax, environments.TMaze(), name="x")
 
 
-EPISODE = Episode(np.zeros((0, 2)), np.zeros(0, int), np.zeros(0), np.zeros((0, 2)), {})
+NONE: dict[str, Any] = {x: {} if x == "record" else np.zeros((0, 2)) for x in Episode._fields}
+EPISODE = Episode(**NONE)  # without a step
 
 
 def analyses() -> Iterator[Case]:
@@ -347,8 +348,9 @@ def pictures() -> Iterator[Case]:
     two, three = np.ones((2, 3)), np.ones((2, 1, 3))
     x: Any = np.arange(3)
     y: Any
-    for y in (np.ones(3), np.ones((2, 2)), np.zeros((0, 3)), 1j * two, NAN * two, np.inf * two):
+    for y in (np.ones(3), np.ones((2, 2)), np.zeros((0, 3)), 1j * two, NAN * two):
         yield bad("seeds", plot.curves, {"seeds": (x, y)})
+    yield bad("x", plot.curves, {"seeds": (x, np.inf * two)})
     yield bad("series", plot.curves, {})
     yield bad("path", plot.curves, {"a": (x, two)}, "curves.jpg")
     for x in ([], [3, 2], [0, 1], 5, [1j, 2j], ["x"]):
@@ -366,7 +368,7 @@ def pictures() -> Iterator[Case]:
         yield bad("weights", plot.hops, y, ["a", "b", "c"])
     yield bad("labels", plot.hops, two, ["a"])
     seen, actions = np.ones((3, 2)), np.zeros(3, int)
-    yield bad("observations", plot.episode, [], [], [])
+    yield bad("observations", plot.episode, [], actions, actions)
     yield bad("observations", plot.episode, np.ones(3), actions, actions)
     yield bad("observations", plot.episode, 1j * seen, actions, actions)
     yield bad("actions", plot.episode, seen, actions - 1, actions)
@@ -377,7 +379,6 @@ def pictures() -> Iterator[Case]:
     yield bad("q", plot.episode, seen, actions, actions, q=np.ones(3))
     yield bad("episodes", plot.film, [], "x.gif")
     yield bad("episode", plot.film, [EPISODE], "x.gif")
-    yield bad("path", plot.film, [EPISODE], "x.png")
 
 
 PARTS = (configs, files, constructors, by_hand, settings, analyses, pictures)
