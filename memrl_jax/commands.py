@@ -5,23 +5,25 @@ import contextlib
 import io
 import json
 import math
+import tempfile
 import textwrap
 import time
 import typing
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import tyro
+from flax import struct
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from memrl_jax import checks, experiment, history, statistics
+from memrl_jax import checks, experiment, history, imports, statistics
 from memrl_jax.agents import AGENTS
 from memrl_jax.config import Config, presets
 from memrl_jax.environments import ENVIRONMENTS
@@ -48,14 +50,24 @@ TRAIN_HELP = """usage: memrl train PRESET [OPTIONS]
 presets: {presets}
 
 `memrl train PRESET --help` lists every setting with its default.
+`--import MODULE` brings in presets and other parts of your own.
+Training goes on when nothing reads its output any more, as after `| head -1`.
 """
+
+
+class Settings(Config):
+    """A config whose modules are named one by one."""
+
+    imports: Annotated[
+        tuple[str, ...], tyro.conf.arg(name="import", metavar="MODULE"), tyro.conf.UseAppendAction
+    ] = struct.field(pytree_node=False, default=())
 
 
 @dataclass(frozen=True)
 class Train:
     """Train a preset, with any of its settings changed."""
 
-    config: Config
+    config: Settings
     run: Run
 
 
@@ -113,6 +125,11 @@ class Plot:
 class List:
     """Name environments, memories, replays, agents and presets."""
 
+    imports: Annotated[
+        tuple[str, ...], tyro.conf.arg(name="import", metavar="MODULE"), tyro.conf.UseAppendAction
+    ] = ()
+    """Modules of your own to import first, by name or as the path of a .py file."""
+
 
 def train(arguments: list[str]) -> int:
     """Run `memrl train`."""
@@ -122,12 +139,26 @@ def train(arguments: list[str]) -> int:
     if arguments[0].startswith("--resume"):
         path = parse(Resume, arguments, "memrl train").resume
         return follow(lambda say, report: experiment.resume(path, say, report))
+    for module in _modules(arguments):  # for they may bring the preset
+        imports.load("imports", module)
     name = checks.known("preset", arguments[0], presets)
-    default = Train(presets[name], Run())
+    default = Train(Settings(**_fields(presets[name])), Run())
     given = parse(Train, arguments[1:], f"memrl train {name}", default)
-    out = given.run.out or f"runs/{name}-{given.config.environment}"
-    run = replace(given.run, out=out)
-    return follow(lambda say, report: experiment.start(given.config, run, say, report))
+    config = Config(**_fields(given.config))
+    environment = config.environment.replace(":", "-").replace("/", "-")
+    run = replace(given.run, out=given.run.out or f"runs/{name}-{environment}")
+    return follow(lambda say, report: experiment.start(config, run, say, report))
+
+
+def _modules(arguments: list[str]) -> list[str]:
+    """Return what follows `--import`."""
+    pairs = zip(arguments, [*arguments[1:], None], strict=True)
+    after = [follower for word, follower in pairs if word == "--import" and follower]
+    return after + [x.partition("=")[2] for x in arguments if x.startswith("--import=")]
+
+
+def _fields(config: Config) -> dict[str, Any]:
+    return {f.name: getattr(config, f.name) for f in fields(config)}
 
 
 def follow(train: Callable[[experiment.Say, experiment.Report], experiment.Result]) -> int:
@@ -184,10 +215,7 @@ def watch(arguments: list[str]) -> int:
     from memrl_jax import plot
 
     given = parse(Watch, arguments, "memrl watch")
-    if not given.out.endswith(".gif"):
-        raise ValueError(f"out: {given.out!r} does not end in .gif")
-    if not Path(given.out).parent.is_dir():
-        raise ValueError(f"out: there is no folder {str(Path(given.out).parent)!r}")
+    check_out(given.out, ".gif")
     episodes = experiment.play(given.run, given.seed, given.episodes)
     console = Console()
     for number, episode in enumerate(episodes):
@@ -208,8 +236,7 @@ def plot(arguments: list[str]) -> int:
     given = parse(Plot, arguments, "memrl plot")
     if not given.runs:
         raise ValueError("runs: name at least one")
-    if not given.out.endswith(".png"):
-        raise ValueError(f"out: {given.out!r} does not end in .png")
+    check_out(given.out, ".png")
     found = pools(given.runs, given.separate)
     series = {}
     for pool in found:
@@ -252,7 +279,8 @@ def _series(pool: Pool, what: str) -> tuple[np.ndarray, np.ndarray]:
 
 def list_names(arguments: list[str]) -> int:
     """Run `memrl list`."""
-    parse(List, arguments, "memrl list")
+    for module in parse(List, arguments, "memrl list").imports:
+        imports.load("imports", module)
     for title, names in (
         ("environments", ENVIRONMENTS),
         ("memories", MEMORIES),
@@ -263,6 +291,21 @@ def list_names(arguments: list[str]) -> int:
         print(f"{title}:")
         print(textwrap.indent(textwrap.fill(", ".join(names), 76, break_on_hyphens=False), "  "))
     return 0
+
+
+def check_out(path: str, suffix: str) -> None:
+    """Raise ValueError, before there is anything to write, for a file that cannot be written."""
+    out = Path(path)
+    if out.suffix != suffix:
+        raise ValueError(f"out: {path!r} does not end in {suffix}")
+    try:
+        if not out.parent.is_dir():
+            raise ValueError(f"out: there is no folder {str(out.parent)!r}")
+        if out.is_dir():
+            raise ValueError(f"out: {path!r} is a folder")
+        tempfile.TemporaryFile(dir=out.parent, prefix=f".{out.name}.").close()
+    except OSError as error:
+        raise ValueError(f"out: {path!r} cannot be written ({error.strerror})") from None
 
 
 def table(rows: Mapping[str, Mapping[str, np.ndarray]], title: str) -> Table:
@@ -327,6 +370,7 @@ def progress_bar(console: Console) -> Iterator[experiment.Report]:
 
 def parse(kind: Any, arguments: list[str], program: str, default: Any = MISSING) -> Any:
     """Read arguments into a dataclass; raises ValueError, in one line, for what does not fit."""
+    _check_once(arguments)
     registry = tyro.constructors.ConstructorRegistry()
     registry.primitive_rule(_options_rule)
     prefixes = (tyro.conf.OmitArgPrefixes,)
@@ -346,6 +390,14 @@ def parse(kind: Any, arguments: list[str], program: str, default: Any = MISSING)
     return read()  # prints the help, and exits
 
 
+def _check_once(arguments: list[str]) -> None:
+    """Raise ValueError for an option that is given again."""
+    words = [x.partition("=")[0].replace("_", "-") for x in arguments if x.startswith("--")]
+    for option in words:
+        if words.count(option) > 1 and option != "--import":
+            raise ValueError(f"{option}: given {words.count(option)} times")
+
+
 def _one_line(text: str) -> str:
     """Take the message, and the options near it, out of what tyro writes around them."""
     lines = [line.strip() for line in text.splitlines()]
@@ -363,10 +415,19 @@ def _options_rule(info: Any) -> Any:
     return tyro.constructors.PrimitiveConstructorSpec(
         nargs="*",
         metavar="NAME=VALUE ...",
-        instance_from_str=lambda words: dict(map(_option, words)),
+        instance_from_str=_options,
         is_instance=lambda x: isinstance(x, Mapping),
         str_from_instance=lambda x: [f"{name}={value}" for name, value in x.items()],
     )
+
+
+def _options(words: list[str]) -> dict[str, Any]:
+    pairs = [_option(word) for word in words]
+    names = [name for name, _ in pairs]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"{name!r} is given {names.count(name)} times")
+    return dict(pairs)
 
 
 def _option(word: str) -> tuple[str, Any]:

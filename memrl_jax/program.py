@@ -26,16 +26,16 @@ class Run:
     """Folder to make for the run; by default runs/PRESET-ENVIRONMENT."""
     seeds: int = 8
     """Seeds to run at once."""
-    seed: int = 0
+    seed: checks.Seed = 0
     """Number that the keys of all seeds come from."""
-    log_every: int | None = None
+    log_every: checks.Steps | None = None
     """Timesteps between two points of the metrics, counted like total_steps; by default a hundredth
     of the run."""
-    evaluate_every: int | None = None
+    evaluate_every: checks.Steps | None = None
     """Timesteps between two greedy evaluations; by default a twentieth of the run."""
     evaluate_episodes: int = 32
     """Episodes in an evaluation, each in an environment of its own."""
-    checkpoint_every: int | None = None
+    checkpoint_every: checks.Steps | None = None
     """Timesteps between two checkpoints; by default a tenth of the run."""
     target_return: float | None = None
     """Stop once the interquartile mean of an evaluation over seeds reaches this."""
@@ -145,6 +145,7 @@ def make_program(config: Config, run: Run) -> Program:
 
 def check(run: Run) -> None:
     """Raise ValueError for options out of range."""
+    checks.fields(run)
     for field in ("seeds", "evaluate_episodes"):
         checks.positive(field, getattr(run, field))
     checks.at_least("seed", run.seed, 0, 2**32 - 1)
@@ -154,7 +155,7 @@ def check(run: Run) -> None:
         checks.within("max_gigabytes", run.max_gigabytes, 0, math.inf)
     for field in ("log_every", "evaluate_every", "checkpoint_every"):
         if getattr(run, field) is not None:
-            checks.positive(field, getattr(run, field), 2**53)
+            checks.positive(field, getattr(run, field), high=2**53)
 
 
 def _begin(trainer: Trainer, key: Key) -> Carry:

@@ -6,6 +6,7 @@ import dataclasses
 import inspect
 import io
 import json
+import os
 import re
 import resource
 import shutil
@@ -133,8 +134,8 @@ SETTINGS: list[tuple[dict[str, Any], list[str]]] = [
     ({"memory_args": {"foo": 1}}, ["memory_args: foo=1 is unknown", "features=64"]),
     ({"memory_args": {"feature": 8}}, ["feature=8", "did you mean 'features'?"]),
     ({"memory_args": {"features": 0}}, ["features: 0 is below 1"]),
-    ({"memory_args": {"features": 1.5}}, ["memory_args: features=1.5 is not of type int"]),
-    ({"memory_args": {"features": "many"}}, ["memory_args: features='many'", "type int like 64"]),
+    ({"memory_args": {"features": 1.5}}, ["memory_args: features=1.5 is not a whole number"]),
+    ({"memory_args": {"features": "many"}}, ["memory_args: features='many' is not a whole number"]),
     ({"environment_args": {"foo": 1}}, ["'foo' is unknown", "corridor", "bonus"]),
     ({"environment_args": {"coridor": 1}}, ["'coridor'", "did you mean 'corridor'?"]),
     ({"environment_args": {"corridor": 0}}, ["corridor: 0 is below 1"]),
@@ -152,7 +153,7 @@ SETTINGS: list[tuple[dict[str, Any], list[str]]] = [
     ({"n_step": 0}, ["n_step: 0 is below 1"]),
     ({"td_lambda": 2.0}, ["td_lambda: 2.0 is not between 0 and 1"]),
     ({"td_lambda": 0.5, "n_step": 2}, ["td_lambda: 0.5 ", "n_step = 2"]),
-    ({"discount": float("nan")}, ["discount: nan is not between 0 and 1"]),
+    ({"discount": float("nan")}, ["discount: nan is not a number"]),
     ({"discount": 1.5}, ["discount: 1.5 is not between 0 and 1"]),
     ({"learning_rate": -1.0}, ["learning_rate: -1.0 is not between 0 and 1e+30"]),
     ({"max_gradient_norm": -1.0}, ["max_gradient_norm: -1.0 is not between 1e-30 and 1e+30"]),
@@ -218,12 +219,15 @@ def test_settings_out_of_range(
         ("train drqn --seeds 1.5", ["--seeds", "'1.5'"]),
         ("train drqn --seeds 0", ["seeds: 0 is below 1"]),
         ("train drqn --seed -1", ["seed: -1 is below 0"]),
-        ("train drqn --seed 99999999999999999999", ["seed: 99999999999999999999 is not between"]),
+        (
+            "train drqn --seed 99999999999999999999",
+            ["seed: 99999999999999999999 is above 4294967295"],
+        ),
         ("train drqn --log-every 0", ["log_every: 0 is below 1"]),
         ("train drqn --evaluate-every -1", ["evaluate_every: -1 is below 1"]),
         ("train drqn --evaluate-episodes 0", ["evaluate_episodes: 0 is below 1"]),
         ("train drqn --checkpoint-every 0", ["checkpoint_every: 0 is below 1"]),
-        ("train drqn --target-return nan", ["target_return: nan is not between"]),
+        ("train drqn --target-return nan", ["target_return: nan is not a number"]),
         (
             "train drqn --rollout-length 1 --stored-state",
             ["stored_state: True needs rollout_length"],
@@ -285,7 +289,7 @@ def test_mistakes_are_plain_text_in_a_terminal(
             ["what: 'retrun' is unknown", "did you mean 'return'?", "evaluation_return"],
         ),
         ("plot {run} --what step", ["what: 'step' is unknown"]),
-        ("plot {run} --out {run}/none/curves.png", ["No such file or directory", "{run}/none/"]),
+        ("plot {run} --out {run}/none/curves.png", ["out: there is no folder '{run}/none'"]),
         ("plot {run}/config.json", ["run: {run}/config.json", "Not a directory"]),
         ("train drqn --out {run}", ["out: {run} exists", "--resume {run}"]),
         ("train drqn --out {run}/config.json", ["out: {run}/config.json exists"]),
@@ -354,7 +358,7 @@ DAMAGE: dict[str, tuple[str, Callable[[Path], None], list[str]]] = {
     "config without its agent": (
         "evaluate",
         replace(CONFIG, lambda data: b'{"config": {}, "run": {}}'),
-        ["config: not a config", "'agent'"],
+        ["config: agent is missing"],
     ),
     "config of an unknown agent": (
         "evaluate",
@@ -369,17 +373,17 @@ DAMAGE: dict[str, tuple[str, Callable[[Path], None], list[str]]] = {
     "config with a number for a list": (
         "evaluate",
         rewrite("config", "encoder", value=8),
-        ["config: encoder=8 is not of type tuple"],
+        ["config: encoder=8 is not a sequence"],
     ),
     "config with a text for a number": (
         "evaluate",
         rewrite("config", "agent", "td_lambda", value="half"),
-        ["td_lambda: 'half' is not a number"],
+        ["config: agent: td_lambda='half' is not a number or None"],
     ),
     "config with a text for a switch": (
         "train --resume",
         rewrite("config", "previous_action", value="no"),
-        ["config: previous_action='no' is not of type bool"],
+        ["config: previous_action='no' is not True or False"],
     ),
     "run options of another kind": (
         "train --resume",
@@ -512,6 +516,48 @@ def test_an_interrupted_run_says_how_to_go_on(capsys: pytest.CaptureFixture[str]
     path = Path("runs") / ("a [long] name " * 10)
     assert commands.follow(lambda say, report: Result(path, {}, finished=False)) == 130
     assert f"memrl train --resume {path}\n" in capsys.readouterr().out
+
+
+def test_output_that_nothing_reads_ends_no_command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As in `memrl ... | head -1`: what was begun is finished, and that is said once."""
+    done = []
+
+    def trained(arguments: list[str]) -> int:
+        for step in range(3):
+            print("step", step, flush=True)
+            Console().print("step", step)
+            done.append(step)
+        return 0
+
+    reader, writer = os.pipe()
+    os.close(reader)
+    monkeypatch.setattr(commands, "list_names", trained)
+    with open(writer, "w") as closed:
+        monkeypatch.setattr(sys, "stdout", closed)
+        assert cli.main(["list"]) == 0
+    assert done == [0, 1, 2]
+    assert capsys.readouterr().err == "memrl: nothing reads the output any more; going on\n"
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_letters_that_a_terminal_lacks_are_escaped(
+    monkeypatch: pytest.MonkeyPatch, encoding: str
+) -> None:
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding))
+    monkeypatch.setattr(commands, "list_names", lambda arguments: print("finished: 学") or 0)
+    assert cli.main(["list"]) == 0
+    assert written.getvalue() == "finished: 学\n".encode(encoding, "backslashreplace")
+
+
+def test_a_message_of_several_lines_is_one(memrl: Memrl, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(arguments: list[str]) -> int:
+        raise ValueError("x: FrozenDict({\n    a: 1,\n}) is wrong\n")
+
+    monkeypatch.setattr(commands, "list_names", fails)
+    assert_one_line(memrl("list"), "memrl: x: FrozenDict({     a: 1, }) is wrong\n")
 
 
 def test_ctrl_c_elsewhere(memrl: Memrl, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -712,7 +758,8 @@ def test_help_lists_every_setting(memrl: Memrl, cls: type) -> None:
     assert list(texts) == [f.name for f in dataclasses.fields(cls)]
     for name, text in texts.items():
         if name != "agent":  # its settings are listed one by one
-            assert re.search(rf"\n\W+--{name.replace('_', '-')}[ ,]", answer.out), name
+            option = {"imports": "import"}.get(name, name.replace("_", "-"))
+            assert re.search(rf"\n\W+--{option}[ ,]", answer.out), name
         assert squeezed(text) in squeezed(answer.out), name
 
 
@@ -743,6 +790,28 @@ def test_help_comes_at_once() -> None:
     assert done.stdout.startswith(cli.HELP)
     assert not {"jax", "numpy", "tyro"} & set(done.stdout.split())
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1
+
+
+def test_jax_may_have_started() -> None:
+    """The number of devices can then no longer be chosen."""
+    program = "import jax; jax.devices(); from memrl_jax.cli import main; main(['list'])"
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert "CartPole-v1" in done.stdout and done.stderr == ""
+
+
+def test_a_platform_that_is_none() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "memrl_jax.cli", "list"],
+        env=os.environ | {"JAX_PLATFORMS": "foo"},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert re.fullmatch("memrl: JAX_PLATFORMS: 'foo' cannot be used .+\n", done.stderr)
 
 
 def test_exit_status_of_the_program() -> None:

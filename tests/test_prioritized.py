@@ -537,10 +537,10 @@ GOOD = {"segments": 4, "period": 6, "length": 5, "batch_size": 8, "stride": 3}
         ({"batch_size": 2**20 + 1}, "^batch_size: 1048577 is above 1048576$"),
         ({"exponent": 2.0}, "^exponent: 2.0 is not between 0 and 1$"),
         ({"exponent": -0.1}, "^exponent: -0.1 is not between 0 and 1$"),
-        ({"exponent": "0.6"}, "^exponent: '0.6' is not a number$"),
+        ({"exponent": "0.6"}, "^exponent: '0.6' is not a number, an array or a function$"),
         ({"importance": 1.5}, "^importance: 1.5 is not between 0 and 1$"),
         ({"importance": -1}, "^importance: -1 is not between 0 and 1$"),
-        ({"importance": float("nan")}, "^importance: nan is not between 0 and 1$"),
+        ({"importance": float("nan")}, "^importance: nan is not a number, an array or a function$"),
     ],
     ids=str,
 )

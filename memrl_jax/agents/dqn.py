@@ -367,6 +367,7 @@ def _optimizer(config: DQNConfig) -> optax.GradientTransformation:
 
 
 def _check(config: DQNConfig) -> None:
+    checks.fields(config)
     for field in ("updates", "n_step"):
         checks.positive(field, getattr(config, field))
     checks.positive("target_period", config.target_period, UPDATES)

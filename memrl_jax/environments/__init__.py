@@ -4,12 +4,13 @@ What MetaMaze and GaussianBandit show, the last reward and the time, leaves the 
 declares for it; it is passed on as it is.
 """
 
+import inspect
 import re
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from memrl_jax import checks
+from memrl_jax import checks, imports
 from memrl_jax.environments.babi import babi
 from memrl_jax.environments.base import batch, episodes, frame_stack, view
 from memrl_jax.environments.check import check, one_line, traced
@@ -47,6 +48,34 @@ def tmaze(corridor: int = 8, active: bool = False, **params: Any) -> Environment
     return from_gymnax(TMaze(corridor, active), **params)
 
 
+def constructor_of(part: Any) -> Callable[..., Environment]:
+    """Return what makes an environment of options, from any part that is or makes one.
+
+    That is an `Environment`, an object in gymnax's shape, a class of such objects, or a function
+    that returns either; options go to the constructor or the parameters, whichever has them.
+    """
+    if isinstance(part, Environment):
+        return constructor_of(lambda: part)
+    if not inspect.isclass(part) and hasattr(part, "default_params"):
+        return partial(from_gymnax, part)
+    checks.kind("environment", part, Callable)
+
+    def make(**options: Any) -> Environment:
+        taken = inspect.signature(part).parameters.values()
+        free = any(x.kind is x.VAR_KEYWORD for x in taken)
+        own = {k: x for k, x in options.items() if free or k in [x.name for x in taken]}
+        rest = {k: x for k, x in options.items() if k not in own}
+        checks.options("environment_args", part, own)
+        made = part(**own)
+        if not isinstance(made, Environment):
+            return from_gymnax(made, **rest)
+        if rest:
+            checks.options("environment_args", part, rest)
+        return made
+
+    return make
+
+
 def checked(make: Callable[..., Environment], **fixed: Any) -> Callable[..., Environment]:
     """Check the names and kinds of options before they reach `make`."""
 
@@ -75,12 +104,12 @@ ENVIRONMENTS: dict[str, Callable[..., Environment]] = {
 
 
 def make(name: str, options: Mapping[str, Any]) -> Environment:
-    """Make one of ENVIRONMENTS, and trace it: see `traced`.
+    """Make one of ENVIRONMENTS, or `module:name` of a user's, and trace it: see `traced`.
 
     Raises ValueError, in one line, for an unknown name, for options that it refuses, and for
     whatever else its constructor raises.
     """
-    constructor = ENVIRONMENTS[checks.known("environment", name, ENVIRONMENTS)]
+    constructor = constructor_of(imports.part("environment", name, ENVIRONMENTS))
     try:
         env = constructor(**options)
     except Exception as error:

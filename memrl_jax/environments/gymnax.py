@@ -30,7 +30,7 @@ class Episode(NamedTuple):
     last: Array  # [] bool: the next step resets
 
 
-def from_gymnax(name: Any, **params: Any) -> Environment:
+def from_gymnax(name: Any, /, **params: Any) -> Environment:
     """Adapt a gymnax id, or any object with gymnax 1.x's `reset`, `step` and `default_params`.
 
     `params` replace fields of the environment's parameters (a dataclass, NamedTuple or dictionary)

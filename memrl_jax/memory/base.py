@@ -8,13 +8,14 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from memrl_jax import tree
-from memrl_jax.checks import at_least, known
+from memrl_jax.checks import at_least, known, typed
 from memrl_jax.memory import monoid as monoids
 from memrl_jax.memory.monoid import Monoid, Scan
 from memrl_jax.memory.states import explicit, like
 from memrl_jax.types import Array, Key, NeuralMemory, State
 
 
+@typed
 def from_step(
     init: Callable[..., Any],
     initial_state: Callable[[], State],
@@ -46,6 +47,7 @@ def from_step(
     return memory._replace(inspect=reset_inspect)
 
 
+@typed
 def from_cell(cell: nn.RNNCellBase) -> NeuralMemory:
     """Make a memory from a flax recurrent cell whose carry does not depend on the input's size."""
 
@@ -65,6 +67,7 @@ def from_cell(cell: nn.RNNCellBase) -> NeuralMemory:
     return from_step(init, initial_state, step)
 
 
+@typed
 def from_monoid(
     monoid: Monoid, cell: nn.Module, initial_state: Callable[[], State], scan: Scan = "auto"
 ) -> NeuralMemory:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from memrl_jax.checks import divides, positive
+from memrl_jax.checks import divides, positive, typed
 from memrl_jax.memory.base import from_monoid
 from memrl_jax.memory.layers import Heads, lookup, outer
 from memrl_jax.memory.monoid import Monoid, Scan
@@ -99,6 +99,7 @@ def _steps(key: Key, shape: tuple[int, ...], dtype: Any) -> Array:
     return jnp.log(jnp.expm1(jnp.exp(jax.random.uniform(key, shape, dtype, low, high))))
 
 
+@typed
 def deltanet(
     features: int = 64, heads: int = 4, gated: bool = False, scan: Scan = "auto"
 ) -> NeuralMemory:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from memrl_jax.checks import known, positive
+from memrl_jax.checks import known, positive, typed
 from memrl_jax.memory.controller import CONTROLLERS, Controller, clipped, from_controlled
 from memrl_jax.types import Array, NeuralMemory
 
@@ -189,6 +189,7 @@ def activated(*raw: Array) -> Interface:
     )
 
 
+@typed
 def dnc(
     features: int = 64,
     slots: int = 16,

@@ -6,7 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 from flax import linen as nn
 
-from memrl_jax.checks import positive
+from memrl_jax.checks import positive, typed
 from memrl_jax.memory.base import from_monoid
 from memrl_jax.memory.monoid import COMPLEX, Complex, Scan, constantly
 from memrl_jax.types import Array, NeuralMemory
@@ -44,6 +44,7 @@ class _Cell(nn.Module):
         return self.norm(z * gate) + self.skip(x) * (1 - gate)
 
 
+@typed
 def ffm(
     features: int = 64,
     traces: int = 32,

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from flax import linen as nn
 
-from memrl_jax.checks import positive
+from memrl_jax.checks import positive, typed
 from memrl_jax.memory.base import with_horizon
 from memrl_jax.memory.gates import Gates, from_gates
 from memrl_jax.types import Array, NeuralMemory
@@ -14,6 +14,7 @@ def _update(h: Array, x: Gates, from_h: Gates) -> Array:
     return (1 - z) * jnp.tanh(x[2] + r * from_h[2]) + z * h
 
 
+@typed
 def gru(features: int = 64, horizon: int | None = None) -> NeuralMemory:
     """Gated recurrent unit: state and output [features].
 

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from memrl_jax.checks import divides, positive
+from memrl_jax.checks import above, divides, positive, typed
 from memrl_jax.memory.layers import Project, all_finite, newest
 from memrl_jax.types import Array, Key, NeuralMemory, State
 
@@ -174,6 +174,7 @@ class Transformer(nn.Module):
         return jnp.stack(after), ys
 
 
+@typed
 def gtrxl(
     features: int = 64,
     layers: int = 1,
@@ -195,6 +196,7 @@ def gtrxl(
     Parisotto et al. (2020), section 3, with the relative positions of Dai et al. (2019).
     """
     positive("features", features)
+    above("gate_bias", gate_bias, -jnp.inf)
     divides("features", features, "heads", positive("heads", heads))
     before = positive("window", window) - 1
     block = partial(Block, heads, window, gate_bias, positive("expansion", expansion))

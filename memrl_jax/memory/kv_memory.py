@@ -5,7 +5,7 @@ from functools import partial
 import jax.numpy as jnp
 from flax import linen as nn
 
-from memrl_jax.checks import positive
+from memrl_jax.checks import positive, typed
 from memrl_jax.memory.hops import Trace, Window, attend, hop, over_past
 from memrl_jax.memory.memn2n import EMBED
 from memrl_jax.types import Array, NeuralMemory
@@ -39,6 +39,7 @@ def _turn(turn: Array, u: Array, o: Array) -> Array:
     return (u + o) @ turn
 
 
+@typed
 def kv_memory(features: int = 64, slots: int = 32, hops: int = 3) -> NeuralMemory:
     """Key-value memory network over the last `slots` inputs: output [features], state `Past`.
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from memrl_jax.checks import divides, positive
+from memrl_jax.checks import divides, positive, typed
 from memrl_jax.memory.base import from_monoid
 from memrl_jax.memory.layers import Heads, lookup, outer
 from memrl_jax.memory.monoid import Monoid, Scan
@@ -66,6 +66,7 @@ class _Cell(nn.Module):
         return self.out(reading.reshape(*x.shape[:-1], -1))
 
 
+@typed
 def linear_attention(features: int = 64, heads: int = 4, scan: Scan = "auto") -> NeuralMemory:
     """Linear attention over all of an episode: output [features].
 

@@ -5,7 +5,7 @@ from typing import Any
 import jax.numpy as jnp
 from flax import linen as nn
 
-from memrl_jax.checks import divides, positive, within
+from memrl_jax.checks import divides, positive, typed, within
 from memrl_jax.memory.base import from_monoid
 from memrl_jax.memory.monoid import DIAGONAL, Scan
 from memrl_jax.types import Array, NeuralMemory
@@ -28,6 +28,7 @@ class _Cell(nn.Module):
         return state
 
 
+@typed
 def memory_trace(
     features: int = 64, decays: tuple[float, ...] = (0.0, 0.5, 0.9, 0.99), scan: Scan = "auto"
 ) -> NeuralMemory:

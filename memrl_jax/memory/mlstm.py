@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from memrl_jax.checks import divides, positive
+from memrl_jax.checks import divides, positive, typed
 from memrl_jax.memory.base import from_monoid
 from memrl_jax.memory.layers import Heads, lookup, outer
 from memrl_jax.memory.monoid import Monoid, Scan
@@ -95,6 +95,7 @@ def _forget_biases(key: Key, shape: tuple[int, ...], dtype: Any) -> Array:
     return jnp.linspace(3.0, 6.0, shape[0], dtype=dtype)
 
 
+@typed
 def mlstm(features: int = 64, heads: int = 4, scan: Scan = "auto") -> NeuralMemory:
     """Matrix LSTM: output [features], d = features / heads.
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from memrl_jax.checks import at_least, positive
+from memrl_jax.checks import at_least, positive, typed
 from memrl_jax.memory import feedback
 from memrl_jax.memory.base import from_step
 from memrl_jax.memory.gtrxl import tiles
@@ -150,6 +150,7 @@ def attending(context: NeuralMemory, features: int, frames: int, fed_back: int =
     return from_step(init, initial_state, step, inspect)._replace(unroll=unroll)
 
 
+@typed
 def mqn(features: int = 256, frames: int = 12) -> NeuralMemory:
     """Memory Q-network: attention of the present input over the `frames` - 1 before it.
 
@@ -162,6 +163,7 @@ def mqn(features: int = 256, frames: int = 12) -> NeuralMemory:
     return attending(linear(positive("features", features)), features, frames)
 
 
+@typed
 def rmqn(features: int = 256, frames: int = 12) -> NeuralMemory:
     """Recurrent memory Q-network: as `mqn`, but an LSTM asks.
 
@@ -172,6 +174,7 @@ def rmqn(features: int = 256, frames: int = 12) -> NeuralMemory:
     return attending(lstm(features), features, frames)
 
 
+@typed
 def frmqn(features: int = 256, frames: int = 12) -> NeuralMemory:
     """Feedback recurrent memory Q-network: as `rmqn`, but the LSTM also sees what it got last.
 

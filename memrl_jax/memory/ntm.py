@@ -8,7 +8,7 @@ import numpy as np
 from flax import linen as nn
 
 from memrl_jax import tree
-from memrl_jax.checks import at_least, known, positive
+from memrl_jax.checks import at_least, known, positive, typed
 from memrl_jax.memory.controller import CONTROLLERS, Controller, clipped, from_controlled
 from memrl_jax.types import Array, Key, NeuralMemory
 
@@ -207,6 +207,7 @@ def activated(key: Array, strength: Array, gate: Array, shift: Array, sharpness:
     )
 
 
+@typed
 def ntm(
     features: int = 64,
     slots: int = 128,

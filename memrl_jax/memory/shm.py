@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from flax import linen as nn
 
-from memrl_jax.checks import positive
+from memrl_jax.checks import positive, typed
 from memrl_jax.memory.base import from_monoid
 from memrl_jax.memory.monoid import DIAGONAL, Scan
 from memrl_jax.types import Array, Key, NeuralMemory
@@ -71,6 +71,7 @@ def _share(x: Array) -> Array:
     return x / (1e-5 + jnp.sum(x, axis=-1, keepdims=True))
 
 
+@typed
 def shm(features: int = 64, hidden: int = 32, scan: Scan = "auto") -> NeuralMemory:
     """Stable Hadamard memory: state [hidden, hidden], output [features].
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from memrl_jax.checks import at_least, positive
+from memrl_jax.checks import at_least, positive, typed
 from memrl_jax.memory.states import checked
 from memrl_jax.types import Array, Key, NeuralMemory, State
 
@@ -31,6 +31,7 @@ class _FeedForward(nn.Module):
         return nn.Dense(x.shape[-1])(nn.gelu(nn.Dense(self.width)(nn.LayerNorm()(x))))
 
 
+@typed
 def stack(layers: Sequence[NeuralMemory], features: int = 64, feedforward: int = 0) -> NeuralMemory:
     """Put memories on top of each other, around a residual stream: output [features].
 

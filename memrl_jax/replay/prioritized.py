@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 
 from memrl_jax import tree
-from memrl_jax.checks import at_least, positive, within
+from memrl_jax.checks import at_least, positive, typed, within
 from memrl_jax.replay import ring, sum_tree
 from memrl_jax.replay.ring import Ring
 from memrl_jax.replay.sum_tree import SumTree
@@ -33,6 +33,7 @@ class Prioritized(NamedTuple):
     updates: Array  # [] int32, for the schedules; stays at its largest value
 
 
+@typed
 def prioritized(
     segments: int,
     period: int,

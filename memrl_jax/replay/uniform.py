@@ -2,11 +2,12 @@
 
 from functools import partial
 
-from memrl_jax.checks import positive
+from memrl_jax.checks import positive, typed
 from memrl_jax.replay import ring
 from memrl_jax.types import Array, ReplayMemory, State
 
 
+@typed
 def uniform(
     segments: int, period: int, length: int, batch_size: int, stride: int = 1, frames: int = 1
 ) -> ReplayMemory:
