@@ -34,7 +34,7 @@ def seed_keys(seed: int, seeds: int, *stream: int) -> Key:
 
 
 def _words(number: int) -> tuple[int, ...]:
-    """Split a number into words below 2^32, such that none's are the beginning of another's.
+    """Split a number into words below 2^32 that are not the beginning of another number's.
 
     A key that keys are made of must not be one that is used itself: splitting is folding in.
     """

@@ -48,7 +48,7 @@ def _add(total: Sum, x: Array) -> Sum:
     near = total.high + x
     taken = near - total.high
     low = total.low + (total.high - (near - taken)) + (x - taken)
-    high = near + low
+    high = jnp.where(jnp.isfinite(near), near + low, near)  # infinite stays infinite
     return Sum(high, low - (high - near))
 
 

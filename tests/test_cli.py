@@ -493,7 +493,12 @@ def test_train(trained: tuple[Path, str]) -> None:
     assert settings == configure(TINY)
     assert run == Run(out=str(out), **RUN)
     assert re.search(r"kB of replay and .* for 3 seeds\n", said)
-    for part in ("640 / 640 timesteps, 608 steps", "steps/s", "last evaluation: IQM over seeds", "tiny"):
+    for part in (
+        "640 / 640 timesteps, 608 steps",
+        "steps/s",
+        "last evaluation: IQM over seeds",
+        "tiny",
+    ):
         assert part in said
     assert said.endswith(f"finished: {out}\n")
 
@@ -530,7 +535,12 @@ def test_progress(terminal: bool) -> None:
         report(Progress(900, 1000, 1000, 5432.1, 0.5, 0.25))
     assert isinstance(console.file, io.StringIO)
     said = console.file.getvalue()
-    for part in ("a while\n", "1,000 / 1,000 timesteps, 900 steps", "5,432 steps/s", "return 0.5, greedy 0.25"):
+    for part in (
+        "a while\n",
+        "1,000 / 1,000 timesteps, 900 steps",
+        "5,432 steps/s",
+        "return 0.5, greedy 0.25",
+    ):
         assert part in said
     if not terminal:
         assert len(said.splitlines()) == 1 + 10

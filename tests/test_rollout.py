@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from memrl_jax.environments import TMaze, batch, from_gymnax
+from memrl_jax.environments.base import Running, episodes
 from memrl_jax.rollout import evaluate, initial, player, rollout
 from memrl_jax.types import Discrete, Environment, Network, TimeStep
 
@@ -299,3 +300,19 @@ def test_a_player_records_one_greedy_episode():
 def test_a_player_stops_at_the_horizon():
     play = player(DICE._replace(horizon=2), counting_network())
     assert max(len(play(jnp.int32(1), jax.random.key(seed)).action) for seed in range(8)) == 2
+
+
+def test_lengths_end_at_the_largest_int32():
+    timestep = TimeStep(
+        observation=jnp.zeros((3, 1)),
+        action=jnp.zeros((3, 1), jnp.int32),
+        reward=jnp.ones((3, 1)),
+        discount=jnp.ones((3, 1)),
+        start=jnp.zeros((3, 1), bool),
+        last=jnp.array([[False], [False], [True]]),
+    )
+    running = Running(jnp.zeros(1), jnp.array([2**31 - 3], jnp.int32))
+    running, sums = episodes(running, timestep)
+    assert running.length.tolist() == [2**31 - 1]
+    assert sums["length_sum"] == 2**31 and sums["steps"] == 3
+    assert sums["reward_sum"] == sums["return_sum"] == 3
