@@ -218,7 +218,7 @@ def test_settings_out_of_range(
         ("train drqn --seeds 1.5", ["--seeds", "'1.5'"]),
         ("train drqn --seeds 0", ["seeds: 0 is below 1"]),
         ("train drqn --seed -1", ["seed: -1 is below 0"]),
-        ("train drqn --seed 99999999999999999999", ["seed: 99999999999999999999 is not between"]),
+        ("train drqn --seed 99999999999999999999", ["seed: 99999999999999999999 is above"]),
         ("train drqn --log-every 0", ["log_every: 0 is below 1"]),
         ("train drqn --evaluate-every -1", ["evaluate_every: -1 is below 1"]),
         ("train drqn --evaluate-episodes 0", ["evaluate_episodes: 0 is below 1"]),

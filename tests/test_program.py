@@ -34,7 +34,7 @@ def test_a_replay_memory_beyond_the_machine_is_refused() -> None:
     with pytest.raises(MemoryError) as refused:
         make_program(with_agent(capacity=2_000_000_000), RUN)
     said = str(refused.value)
-    assert re.search(r"^not enough memory: 2 seeds with capacity 2000000000 need .+ GB \(", said)
+    assert re.search(r"^not enough memory: 2 seeds need .+ GB \(.+\) for capacity 2000000000", said)
     assert re.search(r"but .+ GB are (available|left) ", said) and "\n" not in said
 
 
@@ -128,7 +128,7 @@ def test_errors_of_what_is_awaited_are_raised() -> None:
 
 BEGIN = """
 import resource, signal, sys
-signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where tests run in the background
+signal.signal(signal.SIGINT, signal.default_int_handler)  # tests may ignore it
 limit = int(sys.argv.pop(1))
 resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 from memrl_jax.cli import main

@@ -314,5 +314,5 @@ def test_lengths_end_at_the_largest_int32():
     running = Running(jnp.zeros(1), jnp.array([2**31 - 3], jnp.int32))
     running, sums = episodes(running, timestep)
     assert running.length.tolist() == [2**31 - 1]
-    assert sums["length_sum"] == 2**31 and sums["steps"] == 3
+    assert float(sums["length_sum"]) == 2**31 and sums["steps"] == 3
     assert sums["reward_sum"] == sums["return_sum"] == 3
