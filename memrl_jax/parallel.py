@@ -34,11 +34,11 @@ def seed_keys(seed: int, seeds: int, *stream: int) -> Key:
 
 
 def _words(number: int) -> tuple[int, ...]:
-    """Split a number into words, such that none's are the beginning of another's.
+    """Split a number into words below 2^32 that are not the beginning of another number's.
 
     A key that keys are made of must not be one that is used itself: splitting is folding in.
     """
-    return (number,) if number < WORD else (WORD, number % 2**32, number // 2**32)
+    return (number,) if number < WORD else (WORD, number % 2**32, *_words(number // 2**32))
 
 
 def mesh(seeds: int) -> Mesh:

@@ -181,9 +181,9 @@ def _estimate(config: Config, run: Run, state: TrainState, room: Room) -> str:
     whole = run.seeds * (replay + rest)
     seeds = f"{run.seeds} seed{'s' if run.seeds > 1 else ''}"
     parts = f"{limits.text(replay)} of replay and {limits.text(rest)} of other state per seed"
-    needs = f"{seeds} with capacity {config.agent.capacity} need {limits.text(whole)} ({parts})"
+    needs = f"{seeds} need {limits.text(whole)} ({parts})"
     _allow(run, needs, whole)
-    room.hold(needs, whole)
+    room.hold(f"{needs} for capacity {config.agent.capacity}", whole)
     return f"{parts}, {limits.text(whole)} for {seeds}"
 
 

@@ -45,10 +45,11 @@ def _add(total: Sum, x: Array) -> Sum:
     if jnp.issubdtype(x.dtype, jnp.integer):
         low = total.low + x  # below 0 where it has wrapped around
         return Sum(total.high + (low < 0), low & (CARRY - 1))
-    high = total.high + x
-    taken = high - total.high
-    lost = (total.high - (high - taken)) + (x - taken)
-    return Sum(high, total.low + lost)
+    near = total.high + x
+    taken = near - total.high
+    low = total.low + (total.high - (near - taken)) + (x - taken)
+    high = jnp.where(jnp.isfinite(near), near + low, near)  # infinite stays infinite
+    return Sum(high, low - (high - near))
 
 
 def totals(sums: Sums) -> dict[str, np.ndarray]:

@@ -802,7 +802,7 @@ def random_episodes(steps, environments, seed):
 
 def count_episodes(timestep):
     """Add up whole episodes, one number at a time; what is under way [B] comes second."""
-    sums = {"episodes": 0, "return_sum": 0.0, "length_sum": 0, "steps": 0}
+    sums = {"episodes": 0, "return_sum": 0.0, "length_sum": 0, "steps": 0, "reward_sum": 0.0}
     under_way = []
     for b in range(timestep.reward.shape[1]):
         total, length = 0.0, 0
@@ -812,6 +812,7 @@ def count_episodes(timestep):
                 continue
             total, length = total + float(timestep.reward[t, b]), length + 1
             sums["steps"] += 1
+            sums["reward_sum"] += float(timestep.reward[t, b])
             if timestep.last[t, b]:
                 sums["episodes"] += 1
                 sums["return_sum"] += total
@@ -835,7 +836,8 @@ def test_episodes_are_counted_across_chunks(chunk, seed):
     np.testing.assert_allclose(np.stack(running, -1), under_way, rtol=1e-5, atol=1e-6)
     assert (running.total.dtype, running.length.dtype) == (np.float32, np.int32)
     kinds = {k: x.dtype.kind for k, x in sums[0].items()}
-    assert kinds == {"episodes": "i", "return_sum": "f", "length_sum": "i", "steps": "i"}
+    assert {name for name, kind in kinds.items() if kind == "i"} == {"episodes", "steps"}
+    assert {name for name, kind in kinds.items() if kind == "f"} == {*kinds} - {"episodes", "steps"}
 
 
 counted = jax.jit(episodes)
@@ -844,7 +846,8 @@ counted = jax.jit(episodes)
 def test_nothing_ended_is_no_episode():
     timestep = random_episodes(1, 3, 0)
     running, sums = counted(Running(jnp.ones(3), jnp.ones(3, jnp.int32)), timestep)
-    assert_equal(sums, {"episodes": 0, "return_sum": 0.0, "length_sum": 0, "steps": 0})
+    nothing = {"episodes": 0, "return_sum": 0.0, "length_sum": 0, "steps": 0, "reward_sum": 0.0}
+    assert_equal(sums, nothing)
     assert_equal(running, Running.zeros(3))
 
 

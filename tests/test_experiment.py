@@ -20,9 +20,12 @@ import pytest
 
 import memrl_jax
 from memrl_jax import checkpoint, experiment, folder, history, parallel, tree
+from memrl_jax.environments import ENVIRONMENTS, batch
 from memrl_jax.experiment import Progress, Result
 from memrl_jax.history import History
 from memrl_jax.program import Carry, Program, Run, check
+from memrl_jax.rollout import Evaluation, evaluate
+from memrl_jax.types import Continuous, Discrete, Environment, TimeStep
 from tests.small import SMALL as CONFIG
 
 PER_STEP = CONFIG.environments * CONFIG.rollout_length
@@ -251,7 +254,10 @@ def test_the_size_of_chunks_does_not_matter(whole: tuple[Result, Told], tmp_path
 @pytest.mark.usefixtures("one_step_chunks")
 @pytest.mark.parametrize(
     "at, number",
-    [(at, signal.SIGINT) for at in (88, 344, 400, 480)] + [(344, signal.SIGTERM)],
+    [
+        *((at, signal.SIGINT) for at in (88, 344, 400, 480)),
+        *((344, number) for number in (signal.SIGTERM, signal.SIGHUP)),
+    ],
 )
 def test_interrupted_and_resumed(
     whole: tuple[Result, Told], tmp_path: Path, at: int, number: int
@@ -493,6 +499,72 @@ def test_the_seed_and_step_of_a_nan_are_named(
     ):
         resume(copy)
     assert checkpoints(copy) == [480] and path.read_bytes() == before
+
+
+def broken(at: int) -> Environment:
+    """Episodes of five steps; from its step `at` on, a copy of it gives NaN for a reward."""
+
+    def see(time: jax.Array, taken: jax.Array, action: jax.Array) -> Any:
+        start, last = time == 0, time == 5
+        reward = jnp.where(start, 0.0, jnp.where(taken < at, 1.0, jnp.nan))
+        discount = jnp.where(last, 0.0, 1.0)
+        timestep = TimeStep(jnp.ones(1), action, reward, discount, start, last)
+        return (time, taken), timestep
+
+    def reset(key: Any) -> Any:
+        return see(jnp.int32(0), jnp.int32(0), jnp.int32(0))
+
+    def step(key: Any, state: Any, action: jax.Array) -> Any:
+        time, taken = state
+        time = jnp.where(time == 5, 0, time + 1)
+        return see(time, taken + (time > 0), jnp.where(time == 0, 0, action))
+
+    return Environment(reset, step, Discrete(2), Continuous((1,), jnp.float32, 0, 1), 5)
+
+
+def test_a_nan_reward_is_called_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After 90 steps of each of two copies, that is, in timestep 108 of each, of four at a time.
+
+    In evaluations of five steps there is nothing to see of it.
+    """
+    monkeypatch.setitem(ENVIRONMENTS, "Broken", broken)
+    config = CONFIG.replace(environment="Broken", environment_args={"at": 90}, memory="none")
+    config = config.replace(memory_args={}, encoder=())
+    said = r"^reward: nan at step 180 of seed 0, timestep 216; the last checkpoint before"
+    with pytest.raises(FloatingPointError, match=said):
+        start(tmp_path / "run", config, seeds=1, checkpoint_every=200)
+    assert checkpoints(tmp_path / "run") == [WARMUP, 200]
+
+
+def test_a_nan_reward_of_an_evaluation_is_called_one(
+    copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = experiment.make_program
+
+    def make_program(*given: Any) -> Program:
+        program = original(*given)
+
+        def evaluate(x: Any) -> Evaluation:
+            played = program.evaluate(x)
+            return played._replace(total=played.total.at[1, 2].set(jnp.nan))
+
+        return program._replace(evaluate=evaluate)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(experiment, "make_program", make_program)
+    said = r"^reward: nan at step (9|1\d) of episode 2 of an evaluation of seed 1$"
+    with pytest.raises(FloatingPointError, match=said):
+        experiment.evaluate(str(copy), episodes=4, seed=0)
+
+
+def test_evaluation_stops_where_a_return_ceases_to_be_finite() -> None:
+    env, memory = batch(broken(3)), jnp.zeros((2, 0))
+
+    def policy(key: Any, memory: Any, timestep: TimeStep) -> Any:
+        return memory, jnp.zeros(2, jnp.int32), ()
+
+    played = jax.jit(lambda key: evaluate(env, policy, memory, key, 2))(jax.random.key(0))
+    assert np.all(np.isnan(played.total)) and played.done.tolist() == [True, True]
+    assert played.length.tolist() == [3, 3]
 
 
 @pytest.mark.parametrize("inside", ["", "config.json", "notes.txt"])

@@ -10,6 +10,7 @@ import pytest
 
 from memrl_jax.agents.dqn import DQNConfig, DQNState, Learner, dqn
 from memrl_jax.environments import TMaze, batch, from_gymnax
+from memrl_jax.environments.base import Running, episodes
 from memrl_jax.replay import uniform
 from memrl_jax.rollout import evaluate, initial, player, rollout
 from memrl_jax.types import Agent, Discrete, Environment, Network, TimeStep
@@ -355,3 +356,19 @@ def test_what_is_played_is_what_is_evaluated_while_a_restart_is_held():
         assert (score.total[0], score.length[0]) == (episode.reward.sum(), len(episode.action))
         actions[updates] = episode.action.tolist()
     assert actions[9] == actions[15] != actions[10] == actions[14]
+
+
+def test_lengths_end_at_the_largest_int32():
+    timestep = TimeStep(
+        observation=jnp.zeros((3, 1)),
+        action=jnp.zeros((3, 1), jnp.int32),
+        reward=jnp.ones((3, 1)),
+        discount=jnp.ones((3, 1)),
+        start=jnp.zeros((3, 1), bool),
+        last=jnp.array([[False], [False], [True]]),
+    )
+    running = Running(jnp.zeros(1), jnp.array([2**31 - 3], jnp.int32))
+    running, sums = episodes(running, timestep)
+    assert running.length.tolist() == [2**31 - 1]
+    assert float(sums["length_sum"]) == 2**31 and sums["steps"] == 3
+    assert sums["reward_sum"] == sums["return_sum"] == 3
