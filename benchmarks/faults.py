@@ -75,7 +75,7 @@ def numbers(out: Path) -> tuple[Any, ...]:
     past = history.until(history.read(out / "metrics.npz"), end)
     newest = (out / f"checkpoints/{end:012d}.ckpt").read_bytes()
     log = (out / "progress.jsonl").read_text().splitlines()
-    steps = [step for line in log if (step := json.loads(line)["step"]) <= end]
+    steps = [step for line in log if (step := json.loads(line)["timestep"]) <= end]
     leaves = newest.partition(damage.header(newest))[2][32:-32]
     return folder.settings(config, options), history.digest(past), leaves, steps
 

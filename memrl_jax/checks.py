@@ -1,16 +1,36 @@
-"""Checks of what a user wrote; each raises ValueError with one line that names the field."""
+"""Checks of what a user wrote; each raises ValueError with one line that names the field.
 
-import difflib
+What kind of value a field takes is said once, by its type hint; `kind` says how it is read.
+"""
+
+import functools
 import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import jax
 import numpy as np
 
+from memrl_jax.kinds import (
+    INT32,
+    Seed,
+    Steps,
+    fault,
+    hints,
+    is_real,
+    is_whole,
+    nearest,
+    shown,
+    unknown,
+)
 
-INT32 = 2**31 - 1  # the largest int32
+__all__ = ["INT32", "Seed", "Steps", "nearest", "shown"]
+__all__ += ["above", "at_least", "divides", "known", "positive", "within"]
+__all__ += ["fields", "kind", "options", "typed"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 def positive(field: str, value: Any, high: int = INT32) -> int:
@@ -20,8 +40,8 @@ def positive(field: str, value: Any, high: int = INT32) -> int:
 
 def at_least(field: str, value: Any, low: int, high: int = INT32) -> int:
     """Return `value` if it is a whole number from `low` to `high`."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer):
-        raise ValueError(f"{field}: {value!r} is not a whole number")
+    if not is_whole(value):
+        raise ValueError(f"{field}: {shown(value)} is not a whole number")
     if value < low:
         raise ValueError(f"{field}: {value} is below {low}")
     if value > high:
@@ -40,47 +60,84 @@ def within(field: str, value: Any, low: float, high: float) -> Any:
     """Return `value` if all of it lies in [low, high]; traced values are not looked at."""
     if isinstance(value, jax.core.Tracer):
         return value
-    if isinstance(value, bool) or not isinstance(
-        value, int | float | np.number | np.ndarray | jax.Array
-    ):
-        raise ValueError(f"{field}: {value!r} is not a number")
+    if not is_real(value):
+        raise ValueError(f"{field}: {shown(value)} is not a number")
     if not np.all((low <= value) & (value <= high)):
-        raise ValueError(f"{field}: {value} is not between {low:g} and {high:g}")
+        raise ValueError(f"{field}: {shown(value)} is not between {low:g} and {high:g}")
     return value
-
-
-def known(field: str, name: str, names: Iterable[str]) -> str:
-    """Return `name` if it is one of `names`; otherwise suggest the nearest."""
-    names = list(names)
-    if name in names:
-        return name
-    near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    raise ValueError(f"{field}: {name!r} is unknown; {hint}(one of: {', '.join(names)})")
 
 
 def above(field: str, value: Any, low: float) -> Any:
     """Return `value` if all of it is finite and above `low`; traced values are not looked at."""
     within(field, value, -math.inf, math.inf)
     if not isinstance(value, jax.core.Tracer) and not np.all((low < value) & (value < math.inf)):
-        raise ValueError(f"{field}: {value} is not a finite number above {low:g}")
+        raise ValueError(f"{field}: {shown(value)} is not a finite number above {low:g}")
     return value
 
 
-def options(field: str, constructor: Callable[..., Any], given: Mapping[str, Any]) -> None:
-    """Check the names and types of `given` against the constructor's signature and defaults.
+def known(field: str, name: str, names: Iterable[str]) -> str:
+    """Return `name` if it is one of `names`; otherwise suggest the nearest."""
+    names = list(names)
+    if isinstance(name, str) and name in names:
+        return name
+    raise ValueError(f"{field}: {shown(name)} is {unknown(name, names)}")
 
-    A default of None tells no type.
+
+def kind(field: str, value: Any, hint: Any) -> None:
+    """Check that `value` is of the kind that a type hint names.
+
+    Whole numbers (NumPy's too, booleans not) end at int32 unless the hint says more (`Steps`,
+    `Seed`). Numbers are Python's, NumPy's or JAX's without axes, traced ones too; NaN is none, nor
+    is what would become infinite in float32. A list does where a tuple is meant.
     """
+    _judge(f"{field}: ", value, hint)
+
+
+def fields(config: Any) -> None:
+    """Check the kinds of all fields of a dataclass or NamedTuple."""
+    for name, hint in hints(type(config)).items():
+        if hasattr(config, name):
+            kind(name, getattr(config, name), hint)
+
+
+def options(field: str, constructor: Callable[..., Any], given: Mapping[str, Any]) -> None:
+    """Check the names of `given` against the constructor's signature, the kinds by its hints."""
+    kind(field, given, Mapping)
     parameters = inspect.signature(constructor).parameters
+    free = any(x.kind is x.VAR_KEYWORD for x in parameters.values())
+    meant = hints(constructor)
     for name, value in given.items():
-        if name not in parameters:
-            valid = ", ".join(f"{p.name}={p.default!r}" for p in parameters.values()) or "none"
-            near = difflib.get_close_matches(name, list(parameters), n=1)
-            hint = f"did you mean {near[0]!r}? " if near else ""
-            raise ValueError(f"{field}: {name}={value!r} is unknown; {hint}(options: {valid})")
-        default = parameters[name].default
-        pair = (type(default), type(value))
-        if default is not None and pair[0] is not pair[1] and pair != (float, int):
-            kind = type(default).__name__
-            raise ValueError(f"{field}: {name}={value!r} is not of type {kind} like {default!r}")
+        if name not in parameters and not free:
+            valid = ", ".join(map(_option, parameters.values())) or "none"
+            near = nearest(name, parameters)
+            raise ValueError(f"{field}: {name}={shown(value)} is unknown; {near}(options: {valid})")
+        _judge(f"{field}: {name}=", value, meant.get(name, Any))
+    for name, x in parameters.items():
+        needed = x.default is x.empty and x.kind not in (x.VAR_KEYWORD, x.VAR_POSITIONAL)
+        if needed and name not in given:
+            raise ValueError(f"{field}: {name} is missing")
+
+
+def typed(constructor: Callable[P, T]) -> Callable[P, T]:
+    """Check the kinds of a constructor's arguments, whoever calls it."""
+
+    @functools.wraps(constructor)
+    def construct(*args: P.args, **kwargs: P.kwargs) -> T:
+        meant = hints(constructor)
+        for name, value in inspect.signature(constructor).bind(*args, **kwargs).arguments.items():
+            kind(name, value, meant.get(name, Any))
+        return constructor(*args, **kwargs)
+
+    return construct
+
+
+def _judge(before: str, value: Any, hint: Any) -> None:
+    found = fault(value, hint)
+    if found is not None:
+        raise ValueError(f"{before}{shown(found.value)} is {found.problem}")
+
+
+def _option(parameter: inspect.Parameter) -> str:
+    if parameter.default is parameter.empty:
+        return parameter.name
+    return f"{parameter.name}={shown(parameter.default)}"

@@ -3,9 +3,11 @@
 jax is imported only once a command needs it, so that help comes at once.
 """
 
+import contextlib
 import os
 import sys
 from collections.abc import Callable, Sequence
+from typing import Any
 
 HELP = """usage: memrl COMMAND ...
 
@@ -14,7 +16,7 @@ Train agents that remember.
 commands:
   train PRESET [OPTIONS]       train a preset, with any of its settings changed
   train --resume RUN           go on with a run that was interrupted
-  evaluate RUN [OPTIONS]       play greedy episodes with a trained agent
+  evaluate RUN [RUN ...]       play greedy episodes with trained agents
   watch RUN [OPTIONS]          film greedy episodes and what the memory attends to
   plot RUN [RUN ...]           draw the learning curves of runs in one picture
   list                         name environments, memories, replays, agents and presets
@@ -24,19 +26,50 @@ commands:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code: 0, 2 for bad input, 130 after Ctrl-C."""
+    """Run one command and return its exit code: 0, 2 for bad input, 130 after Ctrl-C.
+
+    Output that nothing reads any more (`| head -1`) ends no command: it goes on, and is told so
+    once. What a terminal cannot show of it is escaped. Without `arguments` this is the program
+    itself: then a failure ends it here.
+    """
     given = list(sys.argv[1:] if arguments is None else arguments)
+    with contextlib.redirect_stdout(Output(sys.stdout)):
+        try:
+            code = _run(given)
+        finally:
+            sys.stdout.flush()
+    if code and arguments is None:
+        _leave(code)
+    return code
+
+
+def _run(given: list[str]) -> int:
     if not given or given[0] in ("-h", "--help"):
         print(HELP, end="")
         return 0
     try:
         return _command(given[0])(given[1:])
-    except (ValueError, FloatingPointError, OSError) as error:
-        print(f"memrl: {error}", file=sys.stderr)
-        return 2
+    except _failures() as error:
+        said, code = " ".join(filter(None, str(error).splitlines())) or type(error).__name__, 2
     except KeyboardInterrupt:
-        print("memrl: interrupted", file=sys.stderr)
-        return 130
+        said, code = "interrupted", 130
+    print(f"memrl: {said}", file=sys.stderr)
+    return code
+
+
+def _failures() -> tuple[type[Exception], ...]:
+    """Return what is answered by one line; jax has raised nothing if it is not imported."""
+    kinds = (ValueError, FloatingPointError, OSError, MemoryError, OverflowError)
+    jax = sys.modules.get("jax")
+    return (*kinds, jax.errors.JaxRuntimeError) if jax else kinds
+
+
+def _leave(code: int) -> None:
+    """End at once: an interpreter that shuts down under a compiler at work would crash."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):
+            stream.flush()
+    os._exit(code)
 
 
 def _command(name: str) -> Callable[[list[str]], int]:
@@ -48,20 +81,66 @@ def _command(name: str) -> Callable[[list[str]], int]:
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise ValueError(f"command: {name!r} is unknown; {hint}(one of: {', '.join(names)})")
     use_every_core()
+    start()
     from memrl_jax import commands
 
     return getattr(commands, name if name != "list" else "list_names")
 
 
 def use_every_core() -> None:
-    """Give jax one CPU device per core, unless the user has decided otherwise."""
+    """Give jax one CPU device per core, unless the user has decided otherwise or it has started."""
     import jax
 
     undecided = jax.config.jax_num_cpu_devices == -1  # type: ignore[attr-defined]
     if undecided and "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
         # Only Linux tells which cores are ours.
         allowed = getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 1))
-        jax.config.update("jax_num_cpu_devices", len(allowed(0)))
+        with contextlib.suppress(RuntimeError):  # it has started: these devices will do
+            jax.config.update("jax_num_cpu_devices", len(allowed(0)))
+
+
+def start() -> None:
+    """Start the platforms that the user chose, if any; raises ValueError for one that is not."""
+    import jax
+
+    chosen = jax.config.jax_platforms  # type: ignore[attr-defined]
+    if chosen:
+        try:
+            jax.devices()
+        except RuntimeError as error:
+            raise ValueError(f"JAX_PLATFORMS: {chosen!r} cannot be used ({error})") from None
+
+
+class Output:
+    """Standard output that outlives its reader, and escapes what its encoding lacks."""
+
+    def __init__(self, stream: Any) -> None:
+        """Write to `stream`."""
+        self.stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        """Be like the stream in everything else."""
+        return getattr(self.stream, name)
+
+    def write(self, text: str) -> int:
+        """Write what can be written."""
+        encoding = getattr(self.stream, "encoding", None) or "utf-8"
+        shown = text.encode(encoding, "backslashreplace").decode(encoding)
+        self._try(lambda: self.stream.write(shown))
+        return len(text)
+
+    def flush(self) -> None:
+        """Pass on what was written."""
+        self._try(self.stream.flush)
+
+    def _try(self, write: Callable[[], Any]) -> None:
+        try:
+            write()
+        except BrokenPipeError:
+            # What waits in the buffer, and all that follows, goes nowhere.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
+            with contextlib.suppress(OSError):
+                print("memrl: nothing reads the output any more; going on", file=sys.stderr)
 
 
 if __name__ == "__main__":

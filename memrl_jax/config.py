@@ -1,10 +1,11 @@
 """The composition root: a config, named presets, and the training run made from them."""
 
+import inspect
 import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
-from typing import Any, get_type_hints
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,28 +13,34 @@ import numpy as np
 from flax import struct
 from flax.core import FrozenDict
 
-from memrl_jax import checks
+from memrl_jax import checks, environments, imports, kinds
 from memrl_jax.agents import AGENTS, DQNConfig, R2D2Config
-from memrl_jax.environments import ENVIRONMENTS, frame_stack
+from memrl_jax.environments import frame_stack
 from memrl_jax.memory import MEMORIES
 from memrl_jax.networks import Encoder, QHead, recurrent
-from memrl_jax.replay import REPLAYS
+from memrl_jax.replay import REPLAYS, ring
 from memrl_jax.train import Metrics, Trainer, TrainState, make_trainer
-from memrl_jax.types import Agent, Array, Discrete, Environment, Key, Network, ReplayMemory
-
-# The config class of every agent, read from its constructor's signature.
-CONFIGS = {name: get_type_hints(agent)["config"] for name, agent in AGENTS.items()}
+from memrl_jax.types import (
+    Agent,
+    Array,
+    Discrete,
+    Environment,
+    Key,
+    Network,
+    NeuralMemory,
+    ReplayMemory,
+)
 
 
 class Config(struct.PyTreeNode):
     """One training run. Floats may be traced and vmapped over; everything else recompiles."""
 
     environment: str = struct.field(pytree_node=False, default="CartPole-v1")
-    """Environment to train on; `memrl list` names them."""
+    """Environment to train on; `memrl list` names them. One of your own is module:name."""
     environment_args: Mapping[str, Any] = struct.field(pytree_node=False, default=FrozenDict())
     """Parameters of the environment, as name=value."""
     memory: str = struct.field(pytree_node=False, default="none")
-    """Memory of the network; none is feed-forward."""
+    """Memory of the network; none is feed-forward. One of your own is module:name."""
     memory_args: Mapping[str, Any] = struct.field(pytree_node=False, default=FrozenDict())
     """Options of the memory, as name=value."""
     encoder: tuple[int, ...] = struct.field(pytree_node=False, default=(120,))
@@ -50,17 +57,31 @@ class Config(struct.PyTreeNode):
     """Copies of the environment that are stepped together."""
     rollout_length: int = struct.field(pytree_node=False, default=1)
     """Actions in every copy between two updates."""
-    total_steps: int = struct.field(pytree_node=False, default=500_000)
-    """Timesteps of a whole run, over all copies."""
+    total_steps: checks.Steps = struct.field(pytree_node=False, default=500_000)
+    """Timesteps of a whole run, over all copies; the one that begins an episode counts, though
+    nothing is done in it, so there are fewer environment steps: those are the axis of all
+    curves."""
+    imports: tuple[str, ...] = struct.field(pytree_node=False, default=())
+    """Modules of your own to import first, by name or as the path of a .py file: what they enter in
+    ENVIRONMENTS, MEMORIES, REPLAYS, AGENTS or presets can be named. Kept as they are given, and
+    imported again where the run is resumed, evaluated or watched: do that in the same folder, or
+    give an absolute path."""
     agent: DQNConfig = DQNConfig()
     """How the agent learns."""
 
     def __post_init__(self) -> None:
-        """Freeze options, lists too: a config that is an argument of a jitted one must hash."""
-        for field in ("environment_args", "memory_args"):
-            given = getattr(self, field)
-            frozen = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
-            object.__setattr__(self, field, FrozenDict(frozen))
+        """Import what is to be imported, and freeze: an argument of a jitted function must hash."""
+        checks.kind("imports", self.imports, tuple[str, ...])
+        for module in self.imports:
+            imports.load("imports", module)
+        for field in fields(self):
+            object.__setattr__(self, field.name, _frozen(getattr(self, field.name)))
+
+
+def _frozen(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return FrozenDict({k: _frozen(x) for k, x in value.items()})
+    return tuple(map(_frozen, value)) if isinstance(value, list) else value
 
 
 def _memory_q_network(memory: str) -> Config:
@@ -142,20 +163,19 @@ presets: dict[str, Config] = {
 
 def make_environment(config: Config) -> Environment:
     """Make one environment; raises ValueError for unknown names, options and values."""
-    name = checks.known("environment", config.environment, ENVIRONMENTS)
-    env = ENVIRONMENTS[name](**config.environment_args)
+    check(config)
+    env = environments.make(config.environment, config.environment_args)
     return env if checks.positive("frames", config.frames) == 1 else frame_stack(env, config.frames)
 
 
 def make_network(config: Config, env: Environment) -> Network:
     """Make the network of action values; raises ValueError for unknown memories and options."""
+    check(config)
     if not isinstance(env.actions, Discrete):
         raise ValueError(
             f"environment: {config.environment} has continuous actions of shape "
             f"{env.actions.shape}, but agent {agent_name(config)} needs discrete ones"
         )
-    memory = MEMORIES[checks.known("memory", config.memory, MEMORIES)]
-    checks.options("memory_args", memory, config.memory_args)
     for field in ("encoder", "head"):
         for width in getattr(config, field):
             checks.positive(field, width)
@@ -167,15 +187,27 @@ def make_network(config: Config, env: Environment) -> Network:
         config.previous_reward,
     )
     head = QHead(env.actions.n, config.head, config.agent.dueling)
-    return recurrent(encoder, memory(**config.memory_args), head)
+    return recurrent(encoder, make_memory(config), head)
+
+
+def make_memory(config: Config) -> NeuralMemory:
+    """Make the memory; raises ValueError for unknown memories and options."""
+    part = imports.part("memory", config.memory, MEMORIES)
+    constructor = (lambda: part) if isinstance(part, NeuralMemory) else part
+    checks.kind("memory", constructor, Callable)
+    checks.options("memory_args", constructor, config.memory_args)
+    memory = constructor(**config.memory_args)
+    checks.kind("memory", memory, NeuralMemory)
+    return memory
 
 
 def make_replay(config: Config) -> ReplayMemory:
     """Make the replay memory; raises ValueError for sizes that do not fit together."""
+    check(config)
     options = config.agent
     segments = checks.divides(
         "capacity",
-        checks.positive("capacity", options.capacity),
+        checks.positive("capacity", options.capacity, ring.MOST),
         "environments x rollout_length",
         _per_rollout(config),
     )
@@ -194,21 +226,24 @@ def make_replay(config: Config) -> ReplayMemory:
             "stored_state: True needs rollout_length above 1, "
             "for the memory is stored where rollouts begin"
         )
-    constructor = REPLAYS[checks.known("replay", options.replay, REPLAYS)]
+    constructor = imports.part("replay", options.replay, REPLAYS)
+    checks.kind("replay", constructor, Callable)
+    taken = inspect.signature(constructor).parameters
+    more = _priorities(options) | ({"frames": config.frames} if config.frames > 1 else {})
+    if config.frames > 1 and "frames" not in taken:
+        raise ValueError(f"frames: {config.frames} are more than replay {options.replay} can stack")
     return constructor(
         segments=segments,
         period=config.rollout_length,
         length=length,
         batch_size=options.batch_size,
         stride=config.rollout_length if options.stored_state else 1,
-        frames=config.frames,
-        **_priorities(options),
+        **{name: value for name, value in more.items() if name in taken},
     )
 
 
 def _priorities(options: DQNConfig) -> dict[str, Any]:
-    if options.replay != "prioritized":
-        return {}
+    """Return what a replay memory may take that draws by priority."""
 
     def importance(updates: Array) -> Array:
         fraction = jnp.minimum(updates / options.importance_steps, 1.0)
@@ -231,7 +266,7 @@ def make(config: Config) -> tuple[Trainer, int]:
     per_rollout = _per_rollout(config)
     rollouts = checks.divides(
         "total_steps",
-        checks.positive("total_steps", config.total_steps),
+        checks.positive("total_steps", config.total_steps, 2**53),
         "environments x rollout_length",
         per_rollout,
     )
@@ -249,33 +284,54 @@ def make(config: Config) -> tuple[Trainer, int]:
 def make_train(config: Config) -> Callable[[Key], tuple[TrainState, Metrics]]:
     """Return `train(key) -> (TrainState, metrics)`, a pure function of the key.
 
-    Metrics are sums and counts per training step, [steps]. Jit it, vmap it over keys; to vmap
-    over floats of the config as well, call `make_train` inside the function that is vmapped.
+    Metrics are sums and counts, [1 + steps]: of the warm-up, then of every training step. Jit it,
+    vmap it over keys; to vmap over floats of the config as well, call `make_train` inside the
+    function that is vmapped.
     Raises ValueError, in one line that names the field, for anything that cannot be trained.
     """
     trainer, steps = make(config)
 
     def train(key: Key) -> tuple[TrainState, Metrics]:
-        return jax.lax.scan(lambda state, _: trainer.step(state), trainer.init(key), length=steps)
+        state, warmup = trainer.init(key)
+        state, metrics = jax.lax.scan(lambda state, _: trainer.step(state), state, length=steps)
+        return state, jax.tree.map(lambda x, xs: jnp.concatenate([x[None], xs]), warmup, metrics)
 
     return train
 
 
 def agent_name(config: Config) -> str:
-    """Return the name of the agent that a config's `agent` belongs to."""
-    for name, cls in CONFIGS.items():
-        if type(config.agent) is cls:
-            return name
-    raise ValueError(
-        f"agent: {type(config.agent).__name__} belongs to no agent "
-        f"({', '.join(c.__name__ for c in CONFIGS.values())})"
-    )
+    """Return the name of the agent that a config's `agent` belongs to, by its class."""
+    cls = type(config.agent)
+    classes = {name: agent_config(name) for name in AGENTS}
+    names = [name for name in AGENTS if classes[name] is cls]
+    if not names:
+        known = ", ".join(x.__name__ for x in classes.values())
+        raise ValueError(f"agent: {cls.__name__} belongs to no agent ({known})")
+    if len(names) > 1:
+        raise ValueError(f"agent: {cls.__name__} is the config of {' and '.join(names)}")
+    return names[0]
+
+
+def agent_config(name: str) -> type:
+    """Return the config class of an agent: the type hint of its constructor's first argument."""
+    first = next(iter(inspect.signature(AGENTS[name]).parameters), "")
+    cls = kinds.hints(AGENTS[name]).get(first)
+    if not (isinstance(cls, type) and is_dataclass(cls)):
+        raise ValueError(f"agent: {name} has no type hint that says which config it takes")
+    return cls
+
+
+def check(config: Config) -> None:
+    """Raise ValueError for fields of another kind than their type hints say."""
+    agent_name(config)
+    checks.fields(config)
+    checks.fields(config.agent)
 
 
 def _per_rollout(config: Config) -> int:
-    return checks.positive("environments", config.environments) * checks.positive(
-        "rollout_length", config.rollout_length
-    )
+    copies = checks.positive("environments", config.environments)
+    product = copies * checks.positive("rollout_length", config.rollout_length)
+    return checks.positive("environments x rollout_length", product)
 
 
 def to_json(config: Config) -> str:
@@ -308,20 +364,28 @@ def plain(field: str, value: Any) -> Any:
 
 
 def from_json(text: str) -> Config:
-    """Read a config from JSON text; raises ValueError for what is not one."""
+    """Read a config from JSON text, and import what it says; raises ValueError for no config."""
     try:
         given = json.loads(text)
-        agent = dict(given.pop("agent"))
-        name = checks.known("agent", agent.pop("name"), CONFIGS)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"config: not a config of memrl_jax ({error})") from None
-    return _read(Config, given).replace(agent=_read(CONFIGS[name], agent))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ValueError(f"config: not JSON ({error})") from None
+    given, agent = _without("config", given, "agent")
+    agent, name = _without("config: agent", agent, "name")
+    config = _read("config", Config, given)
+    cls = agent_config(checks.known("config: agent", name, AGENTS))
+    return config.replace(agent=_read("config: agent", cls, agent))
 
 
-def _read(cls: type, given: dict[str, Any]) -> Any:
+def _without(field: str, given: Any, name: str) -> tuple[dict[str, Any], Any]:
+    """Return a mapping less one entry, and that one."""
+    checks.kind(field, given, Mapping)
+    if name not in given:
+        raise ValueError(f"{field}: {name} is missing")
+    return {key: value for key, value in given.items() if key != name}, given[name]
+
+
+def _read(field: str, cls: type, given: dict[str, Any]) -> Any:
     for name in given:
-        checks.known("config", name, [f.name for f in fields(cls)])
-    kinds: dict[type, Callable[[Any], Any]] = {list: tuple, dict: FrozenDict}
-    values = {k: kinds[type(v)](v) if type(v) in kinds else v for k, v in given.items()}
-    checks.options("config", cls, values)
-    return cls(**values)
+        checks.known(field, name, [f.name for f in fields(cls)])
+    checks.options(field, cls, given)
+    return cls(**{name: _frozen(value) for name, value in given.items()})

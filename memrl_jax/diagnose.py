@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from memrl_jax import parallel, tree
+from memrl_jax import checks, parallel, tree
 from memrl_jax.types import Array, Key, Network, State, TimeStep
 
 
@@ -30,13 +30,15 @@ def recall(unroll: Callable[[Any], Array], xs: Any) -> Array:
     Costs T passes backwards, one after another, each for all parts of an output at once. Raises
     ValueError for inputs that are not floats and for outputs of another length.
     """
+    steps = _steps(xs)
     for x in jax.tree.leaves(xs):
         if not jnp.issubdtype(x.dtype, jnp.floating):
             raise ValueError(f"xs: {x.dtype} is not a float type, so it has no gradient")
     outputs, pull = jax.vjp(unroll, xs)
-    steps, size = _steps(xs), outputs[0].size
-    if len(outputs) != steps:
-        raise ValueError(f"unroll: {len(outputs)} outputs are not one for each of {steps} inputs")
+    if not outputs.ndim or len(outputs) != steps:
+        count = len(outputs) if outputs.ndim else 0
+        raise ValueError(f"unroll: {count} outputs are not one for each of {steps} inputs")
+    size = outputs[0].size
 
     def by_input(t: Array) -> Array:
         parts = jnp.zeros((size, steps, size), outputs.dtype).at[:, t].set(jnp.eye(size))
@@ -90,14 +92,15 @@ def trace(
 
     with xs = (inputs, starts) and the `step` of `erasure`; of an agent's network
     `partial(network.inspect, params)`, with timesteps [T, B]. See `NeuralMemory` for the names;
-    `rollout.player` records episodes; `plot.addresses` and `plot.attention` draw the record.
+    `rollout.player` records what an agent has in mind in an episode that it plays;
+    `plot.addresses` and `plot.attention` draw the record.
     """
 
     def inspected(state: State, x: Any) -> tuple[State, dict[str, Array]]:
         record = inspect(state, x)
         return step(state, x)[0], record
 
-    return jax.lax.scan(inspected, initial, xs)[1]
+    return jax.lax.scan(inspected, initial, xs, length=_steps(xs))[1]
 
 
 def horizon(table: Array, fraction: float = 0.01) -> Array:
@@ -105,10 +108,16 @@ def horizon(table: Array, fraction: float = 0.01) -> Array:
 
     It is the largest lag at which the mean over t is at least `fraction` of its largest value over
     lags. Resets count: what an episode cannot reach is 0. K - 1 means that the table is too short
-    to tell. NaN if all is 0, or something NaN. Raises ValueError for a `fraction` outside (0, 1].
+    to tell. NaN if all is 0, or something NaN. Raises ValueError for a `fraction` outside (0, 1]
+    and for a table that is not [T, K].
     """
+    checks.kind("fraction", fraction, float)
     if not 0 < fraction <= 1:
         raise ValueError(f"fraction: {fraction} is not inside (0, 1]")
+    if jnp.ndim(table) != 2 or not jnp.size(table):
+        raise ValueError(f"table: shape {jnp.shape(table)} is not [T, K]")
+    if jnp.iscomplexobj(table):
+        raise ValueError(f"table: {table.dtype} is not a type of real numbers")
     steps, lags = table.shape
     lag = jnp.arange(lags)
     exists = lag <= jnp.arange(steps)[:, None]
@@ -130,8 +139,12 @@ def extrapolation(
             trainer, _ = make(config.replace(environment_args=options))
             return trainer.evaluate(key, state, 100).total.mean()
 
-    with the `make` of `memrl_jax.config`. Compiles once per length.
+    with the `make` of `memrl_jax.config`. Compiles once per length. Raises ValueError without a
+    length, and for one below 1.
     """
+    checks.positive("len(lengths)", len(lengths))
+    for length in lengths:
+        checks.positive("lengths", length)
     seeds = len(keys)
     players = parallel.pad((keys, states), seeds)
 
@@ -158,9 +171,11 @@ def delta_q(
     Both are unrolled over the same `timestep` [L, N], whose `start` must tell the truth:
     from `memory` [N, ...], as replay gives it, and from `truth` [N, ...], what these `params` have
     there when they see the episode from its start. After `burn_in` timesteps the distance between
-    the action values is taken, over the largest true value that follows.
+    the action values is taken, over the largest true value that follows. Raises ValueError for a
+    burn-in that leaves no timestep.
     Kapturowski et al. (2019), section 3.1.
     """
+    checks.at_least("burn_in", burn_in, 0, len(timestep.reward) - 1)
     _, q = network.unroll(params, memory, timestep)
     _, q_true = network.unroll(params, truth, timestep)
     q, q_true = q[burn_in:], q_true[burn_in:]
@@ -168,7 +183,12 @@ def delta_q(
 
 
 def _steps(xs: Any) -> int:
-    return len(jax.tree.leaves(xs)[0])
+    """Return how long a sequence is; raises ValueError for one without a step."""
+    shapes = {jnp.shape(x) for x in jax.tree.leaves(xs)}
+    lengths = {shape[0] if shape else 0 for shape in shapes}
+    if len(lengths) != 1 or 0 in lengths:
+        raise ValueError(f"xs: shapes {sorted(shapes)} are not all [T, ...], with T above 0")
+    return lengths.pop()
 
 
 def _by_lag(table: Array) -> Array:

@@ -18,7 +18,7 @@ import numpy as np
 
 from memrl_jax import files, lock
 from memrl_jax.config import Config, from_json, to_json
-from memrl_jax.history import History
+from memrl_jax.history import History, timesteps
 
 CHANGEABLE = (  # settings that no number of the training depends on: a resume may change them
     "total_steps",
@@ -166,35 +166,35 @@ def write(path: Path, text: str | bytes) -> None:
         file.write(text.encode() if isinstance(text, str) else text)
 
 
-def log(folder: Path, step: int, past: History) -> None:
+def log(folder: Path, timestep: int, past: History) -> None:
     """Rewrite `metrics.npz` and add a line to `progress.jsonl`: means over seeds, newest last."""
     with files.replacing(folder / "metrics.npz") as file:
         # In C order, so that the same numbers are the same bytes.
         np.savez(file, **{k: np.ascontiguousarray(x) for k, x in past.items()})  # type: ignore
-    line: dict[str, Any] = {"step": step, "time": round(time.time(), 3)}
+    line: dict[str, Any] = {"timestep": timestep, "step": float(past["step"][-1])}
+    line["time"] = round(time.time(), 3)
     for name, value in past.items():
-        own = "evaluation_step" if name.startswith("evaluation_") else "step"
-        if value.ndim == 2 and past[own][-1] == step:
+        if value.ndim == 2 and past[timesteps(name)][-1] == timestep:
             mean = float(value[:, -1].mean())
-            line[name] = mean if math.isfinite(mean) else None
+            line |= {name: mean} if math.isfinite(mean) else {}  # e.g. before an episode has ended
     files.append(folder / "progress.jsonl", json.dumps(line))
 
 
-def cut_log(folder: Path, past: History, step: int) -> None:
-    """Drop what a run that was killed had logged after its last checkpoint, at `step`.
+def cut_log(folder: Path, past: History, timestep: int) -> None:
+    """Drop what a run that was killed had logged after its last checkpoint, at `timestep`.
 
     Raises ValueError if a line of the points before that is missing.
     """
     path = folder / "progress.jsonl"
     try:
         lines = files.read(path).splitlines(keepends=True) if path.exists() else []
-        steps = [files.parse(line)["step"] for line in lines if line.endswith(b"\n")]
-        points = list(past.get("step", []))
-        same = steps[: len(points)] == points and all(x > step for x in steps[len(points) :])
+        steps = [files.parse(line)["timestep"] for line in lines if line.endswith(b"\n")]
+        points = list(past.get("timestep", []))
+        same = steps[: len(points)] == points and all(x > timestep for x in steps[len(points) :])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise _unreadable(path, error) from None
     if not same:
-        raise ValueError(f"run: {path} has other steps than metrics.npz up to step {step}")
+        raise ValueError(f"run: {path} has other timesteps than metrics.npz up to {timestep}")
     if len(points) < len(lines):
         write(path, b"".join(lines[: len(points)]))
 

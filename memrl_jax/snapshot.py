@@ -17,7 +17,7 @@ class About(NamedTuple):
 
     step: int
     settings: dict[str, Any]  # of the run that it belongs to
-    point: int | None  # step of the last point of the metrics before it
+    point: int | None  # timestep of the last point of the metrics before it
     metrics: str  # hash of the metrics up to there
 
 
@@ -90,13 +90,13 @@ def measured(place: Path, said: About) -> History:
     past = history.until(history.read(path), said.step)
     if _last(past) != said.point:
         raise ValueError(
-            f"metrics: {path} has its last point before step {said.step} at {_last(past)}, "
+            f"metrics: {path} has its last point before timestep {said.step} at {_last(past)}, "
             f"and the checkpoint was saved after one at {said.point}"
         )
     if history.digest(past) != said.metrics:
-        raise ValueError(f"metrics: {path} is not what was measured up to step {said.step}")
+        raise ValueError(f"metrics: {path} is not what was measured up to timestep {said.step}")
     return past
 
 
 def _last(past: History) -> int | None:
-    return int(past["step"][-1]) if "step" in past else None
+    return int(past["timestep"][-1]) if "timestep" in past else None

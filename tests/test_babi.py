@@ -96,7 +96,7 @@ def test_tasks_are_joined_in_one_vocabulary(tmp_path):
         ("absent", 1, r"path: there is no folder '.*absent'"),
         (".", 21, "task: 21 is not between 1 and 20"),
         (".", 5, r"path: there is no qa5_\*_train.txt or .txt.gz in '.*'"),
-        (".", 3, "path: the question 'where is kim' has no answer"),
+        (".", 3, r"path: .*qa3_.* cannot be read \(the question 'where is kim' has no answer\)"),
     ],
 )
 def test_what_cannot_be_read_is_told_in_one_line(tmp_path, path, task, message):
@@ -352,7 +352,7 @@ def test_both_halves_and_all_keys_are_asked_for():
     first, second = (jax.vmap(env.reset)(keys)[1].observation for env in (train, test))
     assert first.shape == second.shape and train.actions == test.actions
     assert not np.array_equal(first, second) and len(np.unique(first, axis=0)) > 1
-    with pytest.raises(ValueError, match=r"^split: 'tset' is unknown; did you mean 'test'\?"):
+    with pytest.raises(ValueError, match=r"split='tset' is unknown; did you mean 'test'\?"):
         ENVIRONMENTS["bAbI"](split="tset")
 
 

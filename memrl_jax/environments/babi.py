@@ -20,6 +20,7 @@ class Reading(NamedTuple):
     last: Array  # [] bool: the next step begins another story
 
 
+@checks.typed
 def babi(
     task: int = 1,
     path: str | Path | None = None,

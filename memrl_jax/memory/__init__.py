@@ -29,6 +29,7 @@ from memrl_jax.memory.stack import stack
 from memrl_jax.types import NeuralMemory
 
 
+@checks.typed
 def _stack(
     layer: str = "lru", count: int = 2, features: int = 64, feedforward: int = 0
 ) -> NeuralMemory:

@@ -4,11 +4,12 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from memrl_jax.checks import positive
+from memrl_jax.checks import positive, typed
 from memrl_jax.memory.layers import Project, newest
 from memrl_jax.types import Array, Key, NeuralMemory, State
 
 
+@typed
 def frame_stack(features: int = 64, frames: int = 4) -> NeuralMemory:
     """Stack the last `frames` inputs, oldest first: output [frames * features].
 

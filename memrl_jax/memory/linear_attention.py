@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from memrl_jax.checks import divides, positive
+from memrl_jax.checks import divides, positive, typed
 from memrl_jax.memory.base import from_monoid
 from memrl_jax.memory.layers import Heads, lookup, outer
 from memrl_jax.memory.monoid import Monoid, Scan
@@ -66,12 +66,14 @@ class _Cell(nn.Module):
         return self.out(reading.reshape(*x.shape[:-1], -1))
 
 
+@typed
 def linear_attention(features: int = 64, heads: int = 4, scan: Scan = "auto") -> NeuralMemory:
     """Linear attention over all of an episode: output [features].
 
     State [heads, d, d] and [heads, d] with d = features / heads. `scan`: how sequences are unrolled
     (see `from_monoid`). Raises ValueError if `heads` does not divide `features`.
-    Katharopoulos et al. (2020), equations 16 to 20.
+    Katharopoulos et al. (2020), equations 16 to 20, with a linear layer for f and without the input
+    that equation 20 adds to what is read: `stack` adds what a layer says to its residual stream.
     """
     d = divides("features", positive("features", features), "heads", positive("heads", heads))
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from memrl_jax.checks import positive, within
+from memrl_jax.checks import positive, typed, within
 from memrl_jax.memory.base import from_monoid
 from memrl_jax.memory.layers import RealPart, Skip, ToComplex
 from memrl_jax.memory.monoid import COMPLEX, Complex, Scan, constantly
@@ -50,6 +50,7 @@ class _Cell(nn.Module):
         return self.c(state) + self.d(x)
 
 
+@typed
 def lru(
     features: int = 64,
     hidden: int | None = None,
@@ -61,11 +62,14 @@ def lru(
     """Linear recurrent unit: state two of [hidden], by default `features`; output [features].
 
     Eigenvalues begin uniform in area on the ring between the radii `r_min` and `r_max`, at angles
-    up to `max_phase`: what a unit holds decays by its radius a step. `scan`: how sequences are
-    unrolled (see `from_monoid`). Raises ValueError for radii that are not 0 <= r_min < r_max <= 1.
+    up to `max_phase`: what a unit holds decays by its radius a step. The input is added to the
+    output, scaled by element or, where it is not as wide, mapped. `scan`: how sequences are
+    unrolled (see `from_monoid`). Raises ValueError for radii that are not 0 <= r_min < r_max <= 1
+    and for a `max_phase` outside [0, 2 pi].
     Orvieto et al. (2023), section 3 and appendix A.
     """
     within("r_max", r_max, 0, 1)
+    within("max_phase", max_phase, 0, 2 * math.pi)
     if not 0 <= r_min < r_max:
         raise ValueError(f"r_min: {r_min} is not between 0 and r_max = {r_max}")
     size = positive("features", features) if hidden is None else positive("hidden", hidden)

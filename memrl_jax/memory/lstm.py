@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from flax import linen as nn
 
-from memrl_jax.checks import positive
+from memrl_jax.checks import positive, typed
 from memrl_jax.memory.base import with_horizon
 from memrl_jax.memory.gates import Gates, from_gates
 from memrl_jax.types import Array, NeuralMemory
@@ -16,6 +16,7 @@ def update(state: tuple[Array, Array], x: Gates, from_h: Gates) -> tuple[Array, 
     return c, nn.sigmoid(o) * jnp.tanh(c)
 
 
+@typed
 def lstm(features: int = 64, horizon: int | None = None) -> NeuralMemory:
     """Long short-term memory: state two of [features], output [features].
 

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from memrl_jax.checks import known, positive
+from memrl_jax.checks import known, positive, typed
 from memrl_jax.memory.hops import Trace, Window, attend, hop, over_past
 from memrl_jax.types import Array, NeuralMemory
 
@@ -56,6 +56,7 @@ class MemN2N(nn.Module):
         return attend(now @ query, hops)
 
 
+@typed
 def memn2n(
     features: int = 64,
     slots: int = 32,

@@ -5,9 +5,9 @@ from typing import Any
 import jax.numpy as jnp
 from flax import linen as nn
 
-from memrl_jax.checks import divides, positive, within
+from memrl_jax.checks import divides, positive, typed, within
 from memrl_jax.memory.base import from_monoid
-from memrl_jax.memory.monoid import DIAGONAL, Scan, constantly
+from memrl_jax.memory.monoid import DIAGONAL, Scan
 from memrl_jax.types import Array, NeuralMemory
 
 
@@ -21,12 +21,14 @@ class _Cell(nn.Module):
     def lift(self, x: Array) -> Any:
         x = self.project(x)
         decay = jnp.repeat(jnp.asarray(self.decays, x.dtype), self.features // len(self.decays))
-        return constantly(decay, (1 - decay) * x)
+        decay = jnp.broadcast_to(decay, x.shape)
+        return decay, (1 - decay) * x
 
     def read(self, state: Array, x: Array) -> Array:
         return state
 
 
+@typed
 def memory_trace(
     features: int = 64, decays: tuple[float, ...] = (0.0, 0.5, 0.9, 0.99), scan: Scan = "auto"
 ) -> NeuralMemory:

@@ -5,7 +5,7 @@ from typing import Any
 import jax.numpy as jnp
 from flax import linen as nn
 
-from memrl_jax.checks import positive
+from memrl_jax.checks import positive, typed
 from memrl_jax.memory.base import from_monoid, with_horizon
 from memrl_jax.memory.monoid import DIAGONAL, Scan
 from memrl_jax.types import Array, NeuralMemory
@@ -27,6 +27,7 @@ class _Cell(nn.Module):
         return state
 
 
+@typed
 def mingru(features: int = 64, horizon: int | None = None, scan: Scan = "auto") -> NeuralMemory:
     """Minimal GRU, whose gate sees the input only: state and output [features].
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from memrl_jax.checks import divides, positive
+from memrl_jax.checks import above, divides, positive, typed
 from memrl_jax.memory.base import from_monoid
 from memrl_jax.memory.layers import RealPart, Skip, ToComplex
 from memrl_jax.memory.monoid import COMPLEX, Complex, Scan, constantly
@@ -83,6 +83,7 @@ def _out(vectors: np.ndarray, blocks: int, key: Key, shape: Any, dtype: Any) -> 
     return jnp.concatenate([part.reshape(-1, shape[1]) for part in parts])
 
 
+@typed
 def s5(
     features: int = 64,
     hidden: int | None = None,
@@ -95,12 +96,13 @@ def s5(
 
     A diagonal linear system of conjugate pairs, held constant between inputs (zero-order hold). It
     begins as `blocks` copies of HiPPO-LegS, with step sizes drawn log-uniformly between `step_min`
-    and `step_max`: 1 / step is about how many inputs a unit remembers. `scan`: how sequences are
+    and `step_max`: 1 / step is about how many inputs a unit remembers. The input is added to the
+    output, scaled by element or, where it is not as wide, mapped. `scan`: how sequences are
     unrolled (see `from_monoid`). Raises ValueError if `blocks` does not divide `hidden` and for
     steps that are not 0 < step_min <= step_max.
     Smith et al. (2023), equations 2, 5 and 6, appendix B.
     """
-    if not 0 < step_min <= step_max:
+    if not 0 < step_min <= above("step_max", step_max, 0):
         raise ValueError(f"step_min: {step_min} is not between 0 and step_max = {step_max}")
     size = max(positive("features", features) // 2, 1) if hidden is None else hidden
     divides("hidden", positive("hidden", size), "blocks", positive("blocks", blocks))

@@ -13,7 +13,7 @@ import numpy as np
 from flax import linen as nn
 
 from memrl_jax import tree
-from memrl_jax.checks import at_least, known, positive, within
+from memrl_jax.checks import above, at_least, fields, known, positive, within
 from memrl_jax.memory.hops import Trace
 from memrl_jax.memory.memn2n import TYINGS, Tying, position_encoding
 from memrl_jax.tasks.babi import Dataset, Questions
@@ -69,9 +69,12 @@ def make_answerer(dataset: Dataset, setting: Setting = SINGLE) -> Answerer:
     questions in random order, in whole batches; the loss is summed over a batch, and no momentum or
     weight decay is used. As in the code, the softmax comes back after a set number of epochs (in
     the paper: when the loss of held-out questions stops falling) and the last parameters are kept.
-    Raises ValueError for sizes below 1, shares outside [0, 1], another `tying`, and a batch larger
-    than what is learned.
+    Raises ValueError for sizes below 1, shares outside [0, 1], a rate or norm that is not above 0,
+    another `tying`, and a batch larger than what is learned.
     """
+    fields(setting)
+    above("learning_rate", setting.learning_rate, 0)
+    above("max_norm", setting.max_norm, 0)
     n = len(dataset.train.stories)
     learned = n - int(n * within("held_out", setting.held_out, 0.0, 1.0))
     batches = learned // positive("batch_size", setting.batch_size)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from memrl_jax.checks import positive, within
+from memrl_jax.checks import Seed, at_least, positive, typed, within
 from memrl_jax.tasks.stories import Sentence, Told, tell
 from memrl_jax.types import Array
 
@@ -41,30 +41,34 @@ class Dataset(NamedTuple):
     vocabulary: tuple[str, ...]  # of both; the first stands for no word
 
 
+@typed
 def load(path: str | Path, task: int | Sequence[int] = TASKS) -> Dataset:
     """Read the files of one task, or of several to be learned jointly, from a folder.
 
     The folder is one of the original ones, such as `tasks_1-20_v1-2/en`, with files qa1_..._train
     .txt and qa1_..._test.txt to qa20, plain or gzipped. Raises ValueError for a missing folder or
-    file, an unknown task, and a question without an answer.
+    file, one that cannot be read, an unknown task, and a question without an answer.
     Weston et al. (2015); vocabulary and cut as in the code of Sukhbaatar et al. (2015).
     """
     if not Path(path).is_dir():
         raise ValueError(f"path: there is no folder {str(path)!r}")
-    tasks = [task] if isinstance(task, int) else list(task)
+    tasks = list(task) if isinstance(task, Sequence) else [task]
+    positive("len(task)", len(tasks))
     for number in tasks:
         within("task", number, TASKS[0], TASKS[-1])
     parts = [[_read(path, number, part) for number in tasks] for part in ("train", "test")]
     return arrange(tasks, *parts)
 
 
-def generate(task: int, seed: int = 0, count: int = 1000) -> Dataset:
+@typed
+def generate(task: int, seed: Seed = 0, count: int = 1000) -> Dataset:
     """Write `count` questions to learn from and as many to be judged by, each on its own story.
 
     In the manner of tasks 1 (one supporting fact), 2 (two), 4 (relations of two), 6 (yes or no) and
-    15 (deduction). Raises ValueError for another task and for a `count` below 1.
+    15 (deduction). Raises ValueError for another task, a `count` below 1 and a `seed` below 0.
     """
     positive("count", count)
+    at_least("seed", seed, 0, 2**32 - 1)
     rng = np.random.default_rng(seed)
     train, test = ([tell(task, rng) for _ in range(count)] for _ in range(2))
     return arrange([task], [train], [test])
@@ -76,8 +80,11 @@ def _read(path: str | Path, task: int, part: str) -> list[Told]:
     if not files:
         raise ValueError(f"path: there is no qa{task}_*_{part}.txt or .txt.gz in {str(path)!r}")
     opened = gzip.open if files[0].suffix == ".gz" else open
-    with opened(files[0], "rt", encoding="utf-8") as lines:
-        return list(parse(lines))
+    try:
+        with opened(files[0], "rt", encoding="utf-8") as lines:
+            return list(parse(lines))
+    except (OSError, EOFError, ValueError, KeyError) as error:
+        raise ValueError(f"path: {files[0]} cannot be read ({error})") from None
 
 
 def parse(lines: Iterator[str]) -> Iterator[Told]:
@@ -96,7 +103,7 @@ def parse(lines: Iterator[str]) -> Iterator[Told]:
         # Tabs stand between question, answer and support, in some copies of the files bars.
         answer, *support = re.split(r"[\s|]+", rest.strip(" \t\r\n|"))
         if not answer:
-            raise ValueError(f"path: the question {asked!r} has no answer")
+            raise ValueError(f"the question {asked!r} has no answer")
         told = tuple(place[int(n)] for n in support)
         yield Told(tuple(story), _words(asked), answer, told)
 

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from memrl_jax.checks import at_least, positive
+from memrl_jax.checks import at_least, positive, typed
 from memrl_jax.tasks.base import (
     Example,
     Task,
@@ -22,6 +22,7 @@ REPEATS_MEAN = (1 + 10) / 2
 REPEATS_DEVIATION = ((10**2 - 1) / 12) ** 0.5
 
 
+@typed
 def copy(bits: int = 8, length: int = 20, shortest: int = 1) -> Task:
     """Copy: `shortest` to `length` random vectors, a delimiter, then all of them again.
 
@@ -47,6 +48,7 @@ def copy(bits: int = 8, length: int = 20, shortest: int = 1) -> Task:
     return task_of_bits(sample, bits + 1, bits, 2 * length + 1)
 
 
+@typed
 def repeat_copy(
     bits: int = 8, length: int = 10, repeats: int = 10, shortest: int = 1, fewest: int = 1
 ) -> Task:
@@ -82,6 +84,7 @@ def repeat_copy(
     return task_of_bits(sample, bits + 1, bits + 1, steps)
 
 
+@typed
 def selective_copying(symbols: int = 15, count: int = 16, length: int = 4096) -> Task:
     """Selective copying: `count` symbols at random places in `length` steps, then all in order.
 

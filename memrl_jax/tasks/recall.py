@@ -1,9 +1,11 @@
 """Tasks that ask for one thing among those that were shown."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 
-from memrl_jax.checks import at_least, positive
+from memrl_jax.checks import above, at_least, positive, typed
 from memrl_jax.tasks.base import (
     Example,
     Task,
@@ -18,6 +20,7 @@ from memrl_jax.tasks.base import (
 from memrl_jax.types import Array, Key
 
 
+@typed
 def remember_first(length: int = 32, symbols: int = 4) -> Task:
     """Remember the first of `length` random symbols; it is asked for at the last step only.
 
@@ -38,6 +41,7 @@ def remember_first(length: int = 32, symbols: int = 4) -> Task:
     return task_of_symbols(sample, symbols + 1, symbols, length)
 
 
+@typed
 def associative_recall(items: int = 6, fewest: int = 2, width: int = 3, bits: int = 6) -> Task:
     """Associative recall: items in a row, then one of them again; the answer is the next item.
 
@@ -51,7 +55,7 @@ def associative_recall(items: int = 6, fewest: int = 2, width: int = 3, bits: in
     """
     at_least("items", items, at_least("fewest", fewest, 2))
     size = positive("width", width) * positive("bits", bits)
-    if items**2 > 2**size:
+    if items**2 > 2 ** min(size, 64):
         raise ValueError(f"items: {items} are too many to differ in width x bits = {size} bits")
 
     def sample(key: Key) -> Example:
@@ -87,6 +91,7 @@ def _distinct(key: Key, count: int, size: int) -> Array:
     return jax.lax.while_loop(repeated, draw, first)[1]
 
 
+@typed
 def multi_query_recall(
     pairs: int = 4, length: int = 64, symbols: int = 64, power: float = 0.01
 ) -> Task:
@@ -103,6 +108,7 @@ def multi_query_recall(
     """
     at_least("symbols", symbols, positive("pairs", pairs))
     at_least("length", length, 3 * pairs)
+    above("power", power, -math.inf)
     places = length - 2 * pairs
     weights = jnp.arange(1, places + 1, dtype=jnp.float32) ** (power - 1)
 

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import optax
 from flax import linen as nn
 
-from memrl_jax.checks import positive
+from memrl_jax.checks import above, positive, typed
+from memrl_jax.memory.states import checked
 from memrl_jax.networks import MLP
 from memrl_jax.tasks.base import Task, score
 from memrl_jax.types import Array, Key, NeuralMemory, State
@@ -39,6 +40,7 @@ class Probe(NamedTuple):
     predict_stepwise: Callable[[Any, Array], Array]  # the same, by one step after another
 
 
+@typed
 def make_probe(
     task: Task,
     memory: NeuralMemory,
@@ -50,9 +52,13 @@ def make_probe(
     """Train `memory` on `task` between a layer of `width`, with a ReLU, and a linear head.
 
     A step draws `batch_size` fresh sequences and takes one step of Adam on the mean loss of an
-    answer, with gradients clipped to a global norm. Raises ValueError for sizes below 1.
+    answer, with gradients clipped to a global norm. Raises ValueError for sizes below 1, and for a
+    rate or a norm that is not above 0.
     """
     positive("batch_size", batch_size)
+    above("learning_rate", learning_rate, 0)
+    above("max_gradient_norm", max_gradient_norm, 0)
+    memory = checked(memory)
     encoder, head = MLP((positive("width", width),)), nn.Dense(task.outputs)
     optimizer = optax.chain(optax.clip_by_global_norm(max_gradient_norm), optax.adam(learning_rate))
 
@@ -115,11 +121,12 @@ def _fits(task: Task, trained: Task) -> None:
 
 def train(probe: Probe, key: Key, steps: int) -> tuple[ProbeState, Metrics]:
     """Take `steps` steps from the start; metrics [steps] are sums over each step's batch."""
+    positive("steps", steps)
 
     def step(state: ProbeState, _: None) -> tuple[ProbeState, Metrics]:
         return probe.step(state)
 
-    return jax.lax.scan(step, probe.init(key), length=positive("steps", steps))
+    return jax.lax.scan(step, probe.init(key), length=steps)
 
 
 def accuracy(metrics: Metrics) -> Array:
