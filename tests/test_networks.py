@@ -219,14 +219,16 @@ def test_large_images_are_convolved_in_groups_as_all_at_once(monkeypatch: Any) -
     rng = np.random.default_rng(0)
     x = jnp.asarray(rng.normal(size=(7, 9, 8, 3)), jnp.float32)
     kernel = jnp.asarray(rng.normal(size=(3, 3, 3, 5)), jnp.float32)
-    size = ("SAME", jax.lax.conv_dimension_numbers(x.shape, kernel.shape, ("NHWC", "HWIO", "NHWC")))
-    expected = jax.lax.conv_general_dilated(x, kernel, (1, 1), size[0], dimension_numbers=size[1])
-    whole = shifted_products(x, kernel), *jax.grad(convolved, (0, 1))(x, kernel)
-    np.testing.assert_allclose(whole[0], expected, rtol=1e-5, atol=1e-5)
-    monkeypatch.setattr(networks, "WHOLE", 0)
-    monkeypatch.setattr(networks, "GROUP", 3 * 9 * x[0].nbytes)  # two groups of three, and one left
-    groups = shifted_products(x, kernel), *jax.grad(convolved, (0, 1))(x, kernel)
-    for one, other in zip(whole, groups, strict=True):
+    found = []
+    for whole in (2**31, 0):
+        monkeypatch.setattr(networks, "WHOLE", whole)
+        monkeypatch.setattr(networks, "GROUP", 3 * 9 * x[0].nbytes)  # 3 images, 3 more, and 1
+        given = jax.jit(lambda *args: (shifted_products(*args), jax.grad(convolved, (0, 1))(*args)))
+        found.append(jax.tree.leaves(given(x, kernel)))
+    layout = ("NHWC", "HWIO", "NHWC")
+    expected = jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=layout)
+    np.testing.assert_allclose(found[0][0], expected, rtol=1e-5, atol=1e-5)
+    for one, other in zip(*found, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
 
 
