@@ -35,6 +35,7 @@ def cartpole_positions(**params: Any) -> Environment:
     return view(from_gymnax("CartPole-v1", **params), lambda x: x[::2])
 
 
+@checks.typed
 def tmaze(corridor: int = 8, active: bool = False, **params: Any) -> Environment:
     """Make the T-Maze; see `TMaze`."""
     return from_gymnax(TMaze(corridor, active), **params)
