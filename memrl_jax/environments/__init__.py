@@ -43,6 +43,7 @@ def cartpole_positions(**params: Any) -> Environment:
     return view(env, lambda x: x[::2], Continuous((2,), dtype, low[::2], high[::2]))
 
 
+@checks.typed
 def tmaze(corridor: int = 8, active: bool = False, **params: Any) -> Environment:
     """Make the T-Maze; see `TMaze`."""
     return from_gymnax(TMaze(corridor, active), **params)
