@@ -2,13 +2,16 @@
 
 from collections.abc import Callable
 
+import jax.numpy as jnp
 import numpy as np
 
 import memrl_jax
 from benchmarks.findings import Claim
 from benchmarks.runs import Result, Returns, memoryless
+from memrl_jax.environments import ENVIRONMENTS, view
 from memrl_jax.memory import MEMORIES
 from memrl_jax.statistics import iqm
+from memrl_jax.types import Array, Continuous, Environment
 
 
 def alone(preset: str, environment: str, args: dict[str, int], steps: int) -> memrl_jax.Config:
@@ -38,6 +41,47 @@ def tmaze() -> Result:
 
     runs = {"DRQN": drqn, "memoryless": memoryless(drqn)}
     return Result("T-Maze, corridor of 8", runs, claims, {"chance": 0.5})
+
+
+def tmaze_in(dtype: str = "uint8", low: int = 0, high: int = 1) -> Environment:
+    """Show the T-Maze in numbers of another kind, which run from `low` to `high`.
+
+    As it is if `low` is negative; otherwise one number each for up, down and the junction.
+    """
+
+    def observe(x: Array) -> Array:
+        bits = jnp.stack([x[0] > 0, x[0] < 0, x[1] > 0])
+        return (x if low < 0 else bits * high).astype(dtype)
+
+    env = ENVIRONMENTS["TMaze"]()
+    return view(env, observe, Continuous((2 if low < 0 else 3,), jnp.dtype(dtype), low, high))
+
+
+def tmaze_bytes() -> Result:
+    ENVIRONMENTS["TMaze-in"] = tmaze_in
+    drqn = alone("drqn", "TMaze-in", {}, 60_000)
+    kinds = [
+        ("float32", 0, 1),
+        ("uint8", 0, 1),
+        ("uint8", 0, 255),
+        ("int8", -1, 1),
+        ("int32", 0, 7),
+    ]
+    runs = {
+        f"{dtype}, {low} to {high}": drqn.replace(
+            environment_args={"dtype": dtype, "low": low, "high": high}
+        )
+        for dtype, low, high in kinds
+    }
+
+    def claims(returns: Returns) -> list[Claim]:
+        worst = {label: np.mean(x > 0, axis=1).min() for label, x in returns.items()}
+        return [
+            Claim(f"{label}: success >= 0.98 in every seed", f"{x:.3f} in the worst", x >= 0.98)
+            for label, x in worst.items()
+        ]
+
+    return Result("T-Maze in integers", runs, claims, {"chance": 0.5}, seeds=5)
 
 
 def tmaze_50() -> Result:
@@ -189,6 +233,7 @@ def memories() -> Result:
 
 RESULTS: dict[str, Callable[[], Result]] = {
     "tmaze": tmaze,
+    "tmaze-bytes": tmaze_bytes,
     "cartpole": cartpole,
     "cartpole-positions": cartpole_positions,
     "memory-chain": memory_chain,

@@ -66,7 +66,7 @@ def memrl(case: Case, **options: Any) -> Memory:
         timesteps(case.period + 1, ENVIRONMENTS),
         lambda state, timestep: ours.add(state, segment(timestep)),
         ours.sample,
-        lambda state, sample, priority: ours.update(state, sample.index, priority),
+        lambda state, sample, priority: ours.update(state, sample.index, priority)[0],
     )
 
 

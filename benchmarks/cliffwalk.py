@@ -90,7 +90,7 @@ def updates_needed(n: int, name: str, seeds: int, **options: Any) -> np.ndarray:
         place = before.observation, after.action
         target = after.reward + discount * after.discount * steps.q[after.observation].max()
         error = jnp.where(before.last, 0.0, target - steps.q[place])
-        replay_state = replay.update(steps.replay, sample.index, jnp.abs(error)[None])
+        replay_state, _ = replay.update(steps.replay, sample.index, jnp.abs(error)[None])
         q = steps.q.at[place].add(RATE * error)
         return Steps(key, replay_state, q, steps.updates + ~before.last)
 

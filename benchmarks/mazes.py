@@ -44,7 +44,7 @@ def study(plan: Callable[[], Plan], console: Console, place: Path, quick: bool) 
     kept = place / "runs"
     series, _, minutes = runs.train(result, kept, console)
     found = {label: rates(str(kept / label), places, at, episodes) for label in result.runs}
-    plot.curves(series, place / "curves.png", title=result.title, reference=result.reference)
+    runs.draw(series, result, place)
     if draw:
         draw(places, found, place / "success.png")
     figures = {
@@ -54,7 +54,7 @@ def study(plan: Callable[[], Plan], console: Console, place: Path, quick: bool) 
         "seeds": list(range(result.seeds)),
     }
     configs = {label: json.loads(to_json(config)) for label, config in result.runs.items()}
-    table = commands.table({label: by_place(places, x) for label, x in found.items()})
+    table = commands.table({label: by_place(places, x) for label, x in found.items()}, "evaluation")
     claims = [] if quick else result.claims(found)
     return Findings(result.title, claims, figures, minutes, configs, table)
 

@@ -50,12 +50,12 @@ def begin(config: Config, seeds: int) -> Begun:
 def training(begun: Begun) -> Program:
     """Prepare the chunks of steps that `memrl train` is made of; takes what was begun."""
     config, program, carry = begun
-    seeds = program.run.seeds
 
     def steps(carry: Carry) -> int:
-        return int(carry.sums["steps"][:seeds].sum())
+        return int(program.totals(carry)["steps"].sum())
 
-    return compiled(("memrl", config.agent.capacity, seeds), program.chunk, carry, steps)
+    case = ("memrl", config.agent.capacity, program.run.seeds)
+    return compiled(case, program.chunk.jitted, carry, steps)
 
 
 def filled(config: Config, train: TrainState) -> TrainState:
@@ -84,7 +84,7 @@ def pieces(begun: Begun) -> list[Program]:
     sample = jax.jit(replay.sample)(train.key, train.agent.replay)
     # An agent whose replay memory holds one sample and always returns it.
     given = replay._replace(
-        sample=lambda key, state: state, update=lambda state, index, priority: state
+        sample=lambda key, state: state, update=lambda state, index, priority: (state, {})
     )
     learner = AGENTS[agent_name(config)](config.agent, make_network(config, env), given)
     act, acting = _act(batch(env), agent, train, config.rollout_length)
@@ -139,7 +139,7 @@ def _sample(replay: ReplayMemory, carry: Any) -> Any:
 def _prioritize(replay: ReplayMemory, carry: Any) -> Any:
     state, index, priority = carry
     priority = (priority + 0.618) % 1
-    return replay.update(state, index, priority), index, priority
+    return replay.update(state, index, priority)[0], index, priority
 
 
 def _learn(agent: Agent, state: State, segment: Segment) -> tuple[Any, Any]:

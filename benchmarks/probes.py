@@ -161,7 +161,7 @@ def tested(result: Result, probe: Probe, params: Any) -> dict[str, np.ndarray]:
             share = 100 * metrics["errors"] / metrics["answers"]
             return metrics["errors"] / test.sequences, share
 
-        keys = parallel.seed_keys(1, result.seeds, stream=i)
+        keys = parallel.seed_keys(1, result.seeds, i)
         errors, share = jax.jit(jax.vmap(judge))(params, keys)
         figures[f"{name}: wrong bits"] = np.asarray(errors)
         figures[f"{name}: % wrong"] = np.asarray(share)

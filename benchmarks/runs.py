@@ -20,6 +20,7 @@ from memrl_jax.config import to_json
 from memrl_jax.program import Run
 
 EPISODES = 100  # per seed, in the evaluation that the figures come from
+Curve = tuple[np.ndarray, np.ndarray]  # steps [points], values [seeds, points]
 Returns = Mapping[str, np.ndarray]  # label -> [seeds, EPISODES]
 
 
@@ -44,16 +45,29 @@ def study(make: Callable[[], Result], console: Console, place: Path, quick: bool
     """Train the runs of a result; draw their curves."""
     result = shortened(make()) if quick else make()
     series, returns, minutes = train(result, place / "runs", console)
-    plot.curves(series, place / "curves.png", title=result.title, reference=result.reference)
+    draw(series, result, place)
     figures = {
         "return": {label: x.mean(axis=1).round(4).tolist() for label, x in returns.items()},
         "episodes": EPISODES,
         "seeds": list(range(result.seeds)),
     }
     configs = {label: json.loads(to_json(config)) for label, config in result.runs.items()}
-    table = commands.table({k: {"return": x.mean(axis=1)} for k, x in returns.items()})
+    table = commands.table(
+        {k: {"return": x.mean(axis=1)} for k, x in returns.items()}, "evaluation"
+    )
     claims = [] if quick else result.claims(returns)
     return Findings(result.title, claims, figures, minutes, configs, table)
+
+
+def draw(series: Mapping[str, Curve], result: Result, place: Path) -> None:
+    """Draw the curves of a result as `curves.png`."""
+    plot.curves(
+        series,
+        place / "curves.png",
+        ylabel=commands.SHOWN["evaluation_return"],
+        title=result.title,
+        reference=result.reference,
+    )
 
 
 def train(result: Result, kept: Path, console: Console) -> tuple[dict, dict, float]:

@@ -36,9 +36,8 @@ def staleness(config: Config, key: Key) -> dict[str, Array]:
     network, options = make_network(config, env), config.agent
     train_key, draw_key = jax.random.split(key)
     trainer, steps = make(config)
-    state, _ = jax.lax.scan(
-        lambda state, _: trainer.step(state), trainer.init(train_key), length=steps
-    )
+    state, _ = trainer.init(train_key)
+    state, _ = jax.lax.scan(lambda state, _: trainer.step(state), state, length=steps)
     params, held = state.agent.learner.params, state.agent.replay.ring
 
     period, learned = config.rollout_length, options.window

@@ -16,7 +16,7 @@ Train agents that remember.
 commands:
   train PRESET [OPTIONS]       train a preset, with any of its settings changed
   train --resume RUN           go on with a run that was interrupted
-  evaluate RUN [OPTIONS]       play greedy episodes with a trained agent
+  evaluate RUN [RUN ...]       play greedy episodes with trained agents
   watch RUN [OPTIONS]          film greedy episodes and what the memory attends to
   plot RUN [RUN ...]           draw the learning curves of runs in one picture
   list                         name environments, memories, replays, agents and presets
@@ -29,14 +29,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0, 2 for bad input, 130 after Ctrl-C.
 
     Output that nothing reads any more (`| head -1`) ends no command: it goes on, and is told so
-    once. What a terminal cannot show of it is escaped.
+    once. What a terminal cannot show of it is escaped. Without `arguments` this is the program
+    itself: then a failure ends it here.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     with contextlib.redirect_stdout(Output(sys.stdout)):
         try:
-            return _run(given)
+            code = _run(given)
         finally:
             sys.stdout.flush()
+    if code and arguments is None:
+        _leave(code)
+    return code
 
 
 def _run(given: list[str]) -> int:
@@ -45,12 +49,27 @@ def _run(given: list[str]) -> int:
         return 0
     try:
         return _command(given[0])(given[1:])
-    except (ValueError, FloatingPointError, OSError) as error:
-        print("memrl:", " ".join(filter(None, str(error).splitlines())), file=sys.stderr)
-        return 2
+    except _failures() as error:
+        said, code = " ".join(filter(None, str(error).splitlines())) or type(error).__name__, 2
     except KeyboardInterrupt:
-        print("memrl: interrupted", file=sys.stderr)
-        return 130
+        said, code = "interrupted", 130
+    print(f"memrl: {said}", file=sys.stderr)
+    return code
+
+
+def _failures() -> tuple[type[Exception], ...]:
+    """Return what is answered by one line; jax has raised nothing if it is not imported."""
+    kinds = (ValueError, FloatingPointError, OSError, MemoryError, OverflowError)
+    jax = sys.modules.get("jax")
+    return (*kinds, jax.errors.JaxRuntimeError) if jax else kinds
+
+
+def _leave(code: int) -> None:
+    """End at once: an interpreter that shuts down under a compiler at work would crash."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):
+            stream.flush()
+    os._exit(code)
 
 
 def _command(name: str) -> Callable[[list[str]], int]:

@@ -4,8 +4,10 @@ import collections.abc
 import contextlib
 import io
 import json
+import math
 import tempfile
 import textwrap
+import time
 import typing
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
@@ -17,19 +19,30 @@ import numpy as np
 import tyro
 from flax import struct
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from memrl_jax import checks, experiment, folder, history, imports
+from memrl_jax import checks, experiment, history, imports, statistics
 from memrl_jax.agents import AGENTS
 from memrl_jax.config import Config, presets
 from memrl_jax.environments import ENVIRONMENTS
 from memrl_jax.memory import MEMORIES
+from memrl_jax.pool import Pool, pools, short, told
 from memrl_jax.program import Run
 from memrl_jax.replay import REPLAYS
-from memrl_jax.statistics import Interval, bootstrap
+from memrl_jax.rollout import Evaluation
+from memrl_jax.statistics import bootstrap, iqm
 
 MISSING = tyro.MISSING_NONPROP
+
+SHOWN = {  # metric -> the axis of its plot; others are called as they are
+    "return": "return of training episodes",
+    "length": "length of training episodes (steps)",
+    "evaluation_return": "return of greedy episodes",
+    "evaluation_length": "length of greedy episodes (steps)",
+    "evaluation_unfinished": "share of greedy episodes that did not end",
+}
 
 TRAIN_HELP = """usage: memrl train PRESET [OPTIONS]
        memrl train --resume RUN
@@ -68,10 +81,11 @@ class Resume:
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Play greedy episodes with every seed of a run; the run is left as it is."""
+    """Play greedy episodes with every seed of runs; runs of one config that have other seeds are
+    one, and all are left as they are."""
 
-    run: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN")]
-    """Folder of the run."""
+    runs: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="RUN ...")]
+    """Folders of the runs."""
     episodes: int = 100
     """Episodes per seed, each in an environment of its own."""
     seed: int = 0
@@ -94,7 +108,8 @@ class Watch:
 
 @dataclass(frozen=True)
 class Plot:
-    """Draw the learning curves of runs: interquartile mean and 95 % interval over seeds."""
+    """Draw the learning curves of runs: interquartile mean and 95 % bootstrap interval over seeds;
+    runs of one config that have other seeds are one curve."""
 
     runs: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="RUN ...")]
     """Folders of the runs."""
@@ -102,6 +117,8 @@ class Plot:
     """PNG to write."""
     what: str = "evaluation_return"
     """Name of the metric to draw, as in metrics.npz."""
+    separate: bool = False
+    """Draw a curve for every run, also for those of one config."""
 
 
 @dataclass(frozen=True)
@@ -151,7 +168,7 @@ def follow(train: Callable[[experiment.Say, experiment.Report], experiment.Resul
         result = train(console.print, report)
     if "evaluation_return" in result.history:
         last = {k: result.history[f"evaluation_{k}"][:, -1] for k in ("return", "length")}
-        console.print(table({result.folder.name: last}))
+        console.print(table({result.folder.name: last}, "last evaluation"))
     if result.finished:
         print(f"finished: {result.folder}")
         return 0
@@ -162,20 +179,35 @@ def follow(train: Callable[[experiment.Say, experiment.Report], experiment.Resul
 def evaluate(arguments: list[str]) -> int:
     """Run `memrl evaluate`."""
     given = parse(Evaluate, arguments, "memrl evaluate")
-    played = experiment.evaluate(given.run, given.episodes, given.seed)
+    found = pools(given.runs)
     console = Console()
-    rows = Table("seed", "return", "length", title=f"{given.episodes} greedy episodes per seed")
-    for seed, (total, length) in enumerate(zip(played.total, played.length, strict=True)):
-        rows.add_row(str(seed), *(cell(bootstrap(x, np.mean)) for x in (total, length)))
-    means = [x.mean(axis=1) for x in (played.total, played.length)]
-    rows.add_row("IQM over seeds", *(cell(bootstrap(x)) for x in means), style="bold")
-    console.print(rows)
-    unfinished = int(np.sum(~played.done))
-    if unfinished:
-        console.print(
-            f"{unfinished} episodes did not end within the horizon; they count as they are"
-        )
+    for pool in found:
+        played = {path: experiment.evaluate(path, given.episodes, given.seed) for path in pool.runs}
+        console.print(_evaluated(pool, played, given.episodes))
+        unfinished = sum(int(np.sum(~x.done)) for x in played.values())
+        if unfinished:
+            console.print(
+                f"{unfinished} episodes did not end within the horizon; they count as they are"
+            )
     return 0
+
+
+def _evaluated(pool: Pool, played: Mapping[str, Evaluation], episodes: int) -> Table:
+    """Tabulate returns and lengths of all seeds of a pool, and what they are together."""
+    names = dict(zip(played, short([*played]), strict=True))
+    rows = Table("seed", "return", "length", title=escape(f"{pool.name}: greedy episodes"))
+    for path, x in played.items():
+        for seed, values in enumerate(zip(x.total, x.length, strict=True)):
+            label = f"{names[path]}, {seed}" if len(played) > 1 else str(seed)
+            rows.add_row(escape(label), *(cell(value, np.mean) for value in values))
+    both = zip(*((x.total, x.length) for x in played.values()), strict=True)
+    means = [np.concatenate(x).mean(axis=1) for x in both]
+    rows.add_row(f"IQM of {told([pool])}", *map(cell, means), style="bold")
+    few = ", too narrow for so few" if episodes < 10 else ""
+    over = f"mean and 95 % bootstrap interval over {episodes} episodes{few}"
+    rows.caption = f"a seed: {over if episodes > 1 else '1 episode, no interval'}\n"
+    rows.caption += f"IQM: {statistics.caption([pool.seeds])}"
+    return rows
 
 
 def watch(arguments: list[str]) -> int:
@@ -205,19 +237,44 @@ def plot(arguments: list[str]) -> int:
     if not given.runs:
         raise ValueError("runs: name at least one")
     check_out(given.out, ".png")
+    found = pools(given.runs, given.separate)
     series = {}
-    for path in given.runs:
-        place, _, _ = folder.read(path)
-        past = history.read(place / "metrics.npz")
-        if not past:
-            raise ValueError(f"run: {path} has no metrics yet")
-        checks.known("what", given.what, [k for k, v in past.items() if v.ndim == 2])
-        prefix = "evaluation_" if given.what.startswith("evaluation_") else ""
-        series[path] = (past[f"{prefix}step"], past[given.what])
-    label = given.what.removeprefix("evaluation_")
-    plot.curves(series, given.out, ylabel=label)
+    for pool in found:
+        runs = f", {len(pool.runs)} runs" if len(pool.runs) > 1 else ""
+        series[f"{pool.name}{runs}"] = _series(pool, given.what)
+    shown = SHOWN.get(given.what, given.what.replace("_", " "))
+    names = dict.fromkeys(pool.config.environment for pool in found)
+    environments = ", ".join(names) if len(names) <= 3 else f"{len(names)} environments"
+    plot.curves(series, given.out, ylabel=shown, title=f"{environments}: {shown}, {told(found)}")
     print(given.out)
     return 0
+
+
+def _series(pool: Pool, what: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return the steps and values [seeds, steps] of a metric, over all runs of a pool."""
+    own = history.timesteps(what)
+    pasts = {path: history.read(Path(path) / "metrics.npz") for path in pool.runs}
+    for path, past in pasts.items():
+        if not past:
+            raise ValueError(f"run: {path} has no metrics yet")
+        checks.known("what", what, [k for k, v in past.items() if v.ndim == 2])
+        for name in (own, own.replace("timestep", "step")):
+            if name not in past:
+                raise ValueError(f"metrics: {path}/metrics.npz has no {name!r}")
+    first, *others = times = {path: past[own] for path, past in pasts.items()}
+    for other in others:
+        if not np.array_equal(times[first], times[other]):
+            last = [
+                f"{x} ({len(times[x])} up to timestep {times[x][-1]:,})" for x in (first, other)
+            ]
+            raise ValueError(
+                f"runs: {' and '.join(last)} are of one config but have points at other times; "
+                "--separate draws a curve for each"
+            )
+    seeds = [run.seeds for run in pool.runs.values()]
+    steps = [past[own.replace("timestep", "step")] for past in pasts.values()]
+    mean = np.average(steps, axis=0, weights=seeds)
+    return mean, np.concatenate([past[what] for past in pasts.values()])
 
 
 def list_names(arguments: list[str]) -> int:
@@ -251,48 +308,61 @@ def check_out(path: str, suffix: str) -> None:
         raise ValueError(f"out: {path!r} cannot be written ({error.strerror})") from None
 
 
-def table(rows: Mapping[str, Mapping[str, np.ndarray]]) -> Table:
+def table(rows: Mapping[str, Mapping[str, np.ndarray]], title: str) -> Table:
     """Tabulate values over seeds [S] per row and column: interquartile mean and interval."""
     columns = list(next(iter(rows.values())))
-    out = Table("run", *columns, title="last evaluation: IQM over seeds, 95 % interval")
+    out = Table("run", "seeds", *columns, title=f"{title}: IQM over seeds")
+    seeds = {name: len(values[columns[0]]) for name, values in rows.items()}
     for name, values in rows.items():
-        out.add_row(name, *(cell(bootstrap(values[column])) for column in columns))
+        out.add_row(escape(name), str(seeds[name]), *(cell(values[column]) for column in columns))
+    out.caption = statistics.caption(seeds.values())
     return out
 
 
-def cell(x: Interval) -> str:
-    """Write an interval in a cell of a table."""
-    return f"{x.estimate:.4g} [{x.low:.4g}, {x.high:.4g}]"
+def cell(values: np.ndarray, statistic: statistics.Statistic = iqm) -> str:
+    """Write a statistic of values, and its interval if there are several, in a cell of a table."""
+    x = bootstrap(values, statistic)
+    interval = f" [{x.low:.4g}, {x.high:.4g}]" if len(values) > 1 else ""
+    return f"{x.estimate:.4g}{escape(interval)}"
 
 
 @contextlib.contextmanager
 def progress_bar(console: Console) -> Iterator[experiment.Report]:
-    """Show steps, steps/s, time left and returns; without a terminal, a line every tenth."""
+    """Show steps, steps/s, time gone and left, and returns; without a terminal, a line a tenth."""
     bar = Progress(
         TextColumn("{task.fields[steps]}"),
         BarColumn(bar_width=None),
         TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(compact=True, elapsed_when_finished=True),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(compact=True),
         TextColumn("return {task.fields[now]}"),
         console=console,
         disable=not console.is_terminal,
         speed_estimate_period=20,
     )
     task = bar.add_task("", total=None, steps="compiling", rate="", now="-")
-    tenth = 0
+    tenth, compiled, began = 0, False, time.monotonic()
+
+    def say(text: str) -> None:
+        if not console.is_terminal:
+            console.print(text, soft_wrap=True)  # a line each, however wide
 
     def report(progress: experiment.Progress) -> None:
-        nonlocal tenth
-        now = f"{progress.mean_return:.4g}"
+        nonlocal tenth, compiled
+        if not compiled:
+            say(f"compiled in {time.monotonic() - began:.0f} s")
+            compiled = True
+        now = "-" if math.isnan(progress.mean_return) else f"{progress.mean_return:.4g}"
         if progress.evaluation is not None:
             now += f", greedy {progress.evaluation:.4g}"
         rate = f"{progress.rate:,.0f} steps/s"
         total = progress.total_steps
-        steps = f"{progress.steps:>11,} / {total:,} steps"
-        bar.update(task, completed=progress.steps, total=total, steps=steps, rate=rate, now=now)
-        if not console.is_terminal and 10 * progress.steps // total > tenth:
-            tenth = 10 * progress.steps // total
-            console.print(f"{steps}  {rate}  return {now}")
+        done = progress.timesteps
+        steps = f"{done:>11,} / {total:,} timesteps, {progress.steps:,} steps"
+        bar.update(task, completed=done, total=total, steps=steps, rate=rate, now=now)
+        if 10 * done // total > tenth:
+            tenth = 10 * done // total
+            say(f"{steps}  {rate}  return {now}")
 
     with bar:
         yield report

@@ -12,12 +12,12 @@ import jax.numpy as jnp
 from flax import struct
 from flax.core import FrozenDict
 
-from memrl_jax import checks, imports, kinds
+from memrl_jax import checks, environments, imports, kinds
 from memrl_jax.agents import AGENTS, DQNConfig, R2D2Config
-from memrl_jax.environments import ENVIRONMENTS, constructor_of, frame_stack
+from memrl_jax.environments import frame_stack
 from memrl_jax.memory import MEMORIES
 from memrl_jax.networks import Encoder, QHead, recurrent
-from memrl_jax.replay import REPLAYS
+from memrl_jax.replay import REPLAYS, ring
 from memrl_jax.train import Metrics, Trainer, TrainState, make_trainer
 from memrl_jax.types import (
     Agent,
@@ -57,7 +57,9 @@ class Config(struct.PyTreeNode):
     rollout_length: int = struct.field(pytree_node=False, default=1)
     """Actions in every copy between two updates."""
     total_steps: checks.Steps = struct.field(pytree_node=False, default=500_000)
-    """Timesteps of a whole run, over all copies."""
+    """Timesteps of a whole run, over all copies; the one that begins an episode counts, though
+    nothing is done in it, so there are fewer environment steps: those are the axis of all
+    curves."""
     imports: tuple[str, ...] = struct.field(pytree_node=False, default=())
     """Modules of your own to import first, by name or as the path of a .py file: what they enter in
     ENVIRONMENTS, MEMORIES, REPLAYS, AGENTS or presets can be named. Kept as they are given, and
@@ -165,8 +167,7 @@ def make_environment(config: Config) -> Environment:
         raise ValueError(
             f"frames: {config.frames} do not fit in capacity = {config.agent.capacity}"
         )
-    part = imports.part("environment", config.environment, ENVIRONMENTS)
-    env = constructor_of(part)(**config.environment_args)
+    env = environments.make(config.environment, config.environment_args)
     return env if config.frames == 1 else frame_stack(env, config.frames)
 
 
@@ -209,7 +210,7 @@ def make_replay(config: Config) -> ReplayMemory:
     options = config.agent
     segments = checks.divides(
         "capacity",
-        checks.positive("capacity", options.capacity),
+        checks.positive("capacity", options.capacity, ring.MOST),
         "environments x rollout_length",
         _per_rollout(config),
     )
@@ -268,7 +269,7 @@ def make(config: Config) -> tuple[Trainer, int]:
     per_rollout = _per_rollout(config)
     rollouts = checks.divides(
         "total_steps",
-        checks.positive("total_steps", config.total_steps, high=2**53),
+        checks.positive("total_steps", config.total_steps, 2**53),
         "environments x rollout_length",
         per_rollout,
     )
@@ -286,14 +287,17 @@ def make(config: Config) -> tuple[Trainer, int]:
 def make_train(config: Config) -> Callable[[Key], tuple[TrainState, Metrics]]:
     """Return `train(key) -> (TrainState, metrics)`, a pure function of the key.
 
-    Metrics are sums and counts per training step, [steps]. Jit it, vmap it over keys; to vmap
-    over floats of the config as well, call `make_train` inside the function that is vmapped.
+    Metrics are sums and counts, [1 + steps]: of the warm-up, then of every training step. Jit it,
+    vmap it over keys; to vmap over floats of the config as well, call `make_train` inside the
+    function that is vmapped.
     Raises ValueError, in one line that names the field, for anything that cannot be trained.
     """
     trainer, steps = make(config)
 
     def train(key: Key) -> tuple[TrainState, Metrics]:
-        return jax.lax.scan(lambda state, _: trainer.step(state), trainer.init(key), length=steps)
+        state, warmup = trainer.init(key)
+        state, metrics = jax.lax.scan(lambda state, _: trainer.step(state), state, length=steps)
+        return state, jax.tree.map(lambda x, xs: jnp.concatenate([x[None], xs]), warmup, metrics)
 
     return train
 

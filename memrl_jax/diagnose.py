@@ -92,7 +92,8 @@ def trace(
 
     with xs = (inputs, starts) and the `step` of `erasure`; of an agent's network
     `partial(network.inspect, params)`, with timesteps [T, B]. See `NeuralMemory` for the names;
-    `rollout.player` records episodes; `plot.addresses` and `plot.attention` draw the record.
+    `rollout.player` records what an agent has in mind in an episode that it plays;
+    `plot.addresses` and `plot.attention` draw the record.
     """
 
     def inspected(state: State, x: Any) -> tuple[State, dict[str, Array]]:

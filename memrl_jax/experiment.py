@@ -15,21 +15,26 @@ import jax.numpy as jnp
 import numpy as np
 
 from memrl_jax import checkpoint, checks, folder, history, parallel, tree
-from memrl_jax.config import Config, make_environment, make_network
+from memrl_jax.config import Config, make_agent, make_environment
+from memrl_jax.environments import check
 from memrl_jax.history import History
 from memrl_jax.program import Carry, Program, Run, make_program
 from memrl_jax.rollout import Episode, Evaluation, player
-from memrl_jax.statistics import iqm
+from memrl_jax.statistics import carry_forward, iqm
 
 PACE = 1.0  # seconds of work handed to the devices at a time: how long Ctrl-C may have to wait
+
+# What keys are for begins their stream. No purpose's keys are another's, nor training's.
+EVALUATION, EVALUATE, WATCH = 1, 2, 3  # within a run, with its timestep; `memrl evaluate` and watch
 
 
 class Progress(NamedTuple):
     """What is known after a chunk of steps."""
 
-    steps: int  # timesteps so far, over all environments of a seed
-    total_steps: int
-    rate: float  # timesteps per second in this chunk, of all seeds together
+    steps: int  # environment steps so far, over all environments of a seed; mean over seeds
+    timesteps: int  # with those that begin an episode
+    total_steps: int  # timesteps in the end
+    rate: float  # environment steps per second in this chunk, of all seeds together
     mean_return: float  # of the episodes that ended last, over seeds; NaN before any did
     evaluation: float | None  # interquartile mean over seeds, where one was just made
 
@@ -65,10 +70,12 @@ def start(config: Config, run: Run, say: Say, report: Report) -> Result:
     anything is written, for settings out of range; FloatingPointError if a loss is not finite.
     """
     program = make_program(config, run)
+    program.trace()
+    check(make_environment(config), jax.random.key(run.seed), name=config.environment)
     place = folder.create(run.out, config, dataclasses.asdict(run))
     say(program.estimate)
     carry = _first(program, place)
-    return _loop(program, place, carry, program.first_step, {}, report)
+    return _loop(program, place, carry, program.first_step, {}, say, report)
 
 
 def resume(path: str, say: Say, report: Report) -> Result:
@@ -84,7 +91,7 @@ def resume(path: str, say: Say, report: Report) -> Result:
     say(f"{program.estimate}; going on from step {done:,}")
     past = history.until(history.read(place / "metrics.npz"), done)
     folder.truncate_log(place, done)
-    return _loop(program, place, carry, done, past, report)
+    return _loop(program, place, carry, done, past, say, report)
 
 
 def read(path: str) -> tuple[Path, Config, Run]:
@@ -98,6 +105,7 @@ def read(path: str) -> tuple[Path, Config, Run]:
 def _first(program: Program, place: Path) -> Carry:
     """Make and save what training starts from."""
     run = program.run
+    program.compile()
     carry = program.init(parallel.pad(parallel.seed_keys(run.seed, run.seeds), run.seeds))
     _save(program, place, program.first_step, carry)
     return carry
@@ -109,12 +117,13 @@ def _save(program: Program, place: Path, step: int, carry: Carry) -> None:
 
 
 def _loop(
-    program: Program, place: Path, carry: Carry, done: int, past: History, report: Report
+    program: Program, place: Path, carry: Carry, done: int, past: History, say: Say, report: Report
 ) -> Result:
     """Go from one event of the timetable to the next until the end, the target or an interrupt."""
     saved, reached = done, _reached(program.run, past)
     if reached or done >= program.total_steps:
         return Result(place, past, finished=True)
+    say(program.compile())
     with interruptible() as interrupted:
         carry, handover = program.handover(carry)
         pace = Pace(handover)
@@ -125,7 +134,7 @@ def _loop(
             carry, done, pace = _chunks(program, carry, past, span, pace, report, interrupted)
             if done < due:
                 break
-            past = history.extend(past, done, history.means(program.sums(carry)))
+            past = history.extend(past, done, history.means(program.totals(carry)))
             carry = carry._replace(sums=jax.tree.map(jnp.zeros_like, carry.sums))
             if done >= evaluation:
                 past = history.extend(past, done, _evaluate(program, carry, done), "evaluation_")
@@ -134,8 +143,8 @@ def _loop(
             if done >= save:
                 _save(program, place, done, carry)
                 saved = done
-    if saved < done:
-        _save(program, place, done, carry)
+        if saved < done:
+            _save(program, place, done, carry)
     return Result(place, past, finished=reached or done >= program.total_steps)
 
 
@@ -154,20 +163,34 @@ def _chunks(
     interrupted: Callable[[], bool],
 ) -> tuple[Carry, int, Pace]:
     """Train over the timesteps of `span` unless interrupted, chunk by chunk."""
-    done = span.start
+    done, sums = span.start, program.totals(carry)
     while done < span.stop and not interrupted():
         steps = min(pace.steps, -(-(span.stop - done) // program.per_step))
-        began = time.perf_counter()
+        before, began = sums["steps"], time.perf_counter()
         carry = program.chunk(carry, jnp.int32(steps))
-        sums = program.sums(carry)
+        sums = program.totals(carry)
         seconds = time.perf_counter() - began
         pace = pace.after(steps, seconds)
         _check_finite(program, sums, past)
         done += steps * program.per_step
-        rate = steps / seconds * program.per_step * program.run.seeds
-        latest = _latest_return(sums, past)
-        report(Progress(done, program.total_steps, rate, latest, _score(past)))
+        if interrupted():  # the terminal may be gone
+            break
+        report(
+            Progress(
+                steps=round(_taken(past, sums).mean()),
+                timesteps=done,
+                total_steps=program.total_steps,
+                rate=float((sums["steps"] - before).sum() / seconds),
+                mean_return=_latest_return(sums, past),
+                evaluation=_score(past),
+            )
+        )
     return carry, done, pace
+
+
+def _taken(past: History, sums: dict[str, np.ndarray]) -> np.ndarray:
+    """Return the environment steps of every seed so far."""
+    return sums["steps"] + (past["steps"].sum(axis=-1) if past else 0)
 
 
 def evaluate(path: str, episodes: int, seed: int) -> Evaluation:
@@ -179,7 +202,7 @@ def evaluate(path: str, episodes: int, seed: int) -> Evaluation:
     checks.positive("episodes", episodes)
     run = dataclasses.replace(run, evaluate_episodes=episodes, seed=seed)
     program = make_program(config, run)
-    return _play(program, _load(program, place)[0], stream=program.total_steps)
+    return _play(program, _load(program, place)[0], EVALUATE)
 
 
 def play(path: str, seed: int, episodes: int) -> list[Episode]:
@@ -192,11 +215,11 @@ def play(path: str, seed: int, episodes: int) -> list[Episode]:
     checks.within("seed", checks.at_least("seed", seed, 0), 0, run.seeds - 1)
     program = make_program(config, run)
     carry, _ = _load(program, place)
-    params = jax.device_get(tree.at(carry.train.agent.learner.params, seed))
+    state = jax.device_put(tree.at(carry.train.agent, seed), jax.devices()[0])
     env = make_environment(config)
-    episode = player(env, make_network(config, env))
-    key = parallel.seed_keys(run.seed, run.seeds, program.total_steps)[seed]
-    return [episode(params, jax.random.fold_in(key, i)) for i in range(episodes)]
+    episode = player(env, make_agent(config, env))
+    key = parallel.seed_keys(run.seed, run.seeds, WATCH)[seed]
+    return [episode(state, jax.random.fold_in(key, i)) for i in range(episodes)]
 
 
 def trained(path: str) -> tuple[Config, Run, Any]:
@@ -218,16 +241,25 @@ def _load(program: Program, place: Path) -> tuple[Carry, int]:
     return parallel.pad(carry, program.run.seeds), checkpoint.about(saved[-1])["step"]
 
 
-def _play(program: Program, carry: Carry, stream: int) -> Evaluation:
-    """Play greedy episodes; their keys depend on the seed and `stream` alone."""
+def _play(program: Program, carry: Carry, *stream: int) -> Evaluation:
+    """Play greedy episodes; their keys depend on the seed and `stream` alone.
+
+    Raises FloatingPointError for the first reward that is NaN or infinite.
+    """
     run = program.run
-    keys = parallel.pad(parallel.seed_keys(run.seed, run.seeds, stream), run.seeds)
+    keys = parallel.pad(parallel.seed_keys(run.seed, run.seeds, *stream), run.seeds)
     played = jax.device_get(program.evaluate((keys, carry.train.agent)))
-    return Evaluation(*(x[: run.seeds] for x in played))
+    played = Evaluation(*(x[: run.seeds] for x in played))
+    for seed, episode in np.argwhere(~np.isfinite(played.total)):
+        value, step = played.total[seed, episode], played.length[seed, episode]
+        raise FloatingPointError(
+            f"reward: {value} at step {step} of episode {episode} of an evaluation of seed {seed}"
+        )
+    return played
 
 
 def _evaluate(program: Program, carry: Carry, done: int) -> dict[str, np.ndarray]:
-    played = _play(program, carry, stream=done)
+    played = _play(program, carry, EVALUATION, done)
     return {
         "return": np.mean(played.total, axis=1),
         "length": np.mean(played.length, axis=1),
@@ -241,10 +273,10 @@ def _score(past: History) -> float | None:
 
 
 def _latest_return(sums: dict[str, np.ndarray], past: History) -> float:
-    """Return the mean over seeds of the episodes since the last point, or else before it."""
+    """Return the mean over seeds of the episodes since the last point, or else the last before."""
     if sums["episodes"].sum():
         return float(sums["return_sum"].sum() / sums["episodes"].sum())
-    return float(np.mean(past["return"][:, -1])) if "return" in past else math.nan
+    return float(np.mean(carry_forward(past["return"])[:, -1])) if "return" in past else math.nan
 
 
 def _check_finite(program: Program, sums: dict[str, np.ndarray], past: History) -> None:
@@ -252,21 +284,22 @@ def _check_finite(program: Program, sums: dict[str, np.ndarray], past: History) 
     bad = [name for name, x in sums.items() if not np.all(np.isfinite(x))]
     if not bad:
         return
-    seed = int(np.argmin(np.isfinite(sums[bad[0]])))
-    since = int(past["step"][-1]) if past else program.first_step
-    step = since + (int(sums["finite"][seed]) + 1) * program.per_step
-    value = sums[bad[0]][seed]
+    name = "reward_sum" if "reward_sum" in bad else bad[0]
+    seed = int(np.argmin(np.isfinite(sums[name])))
+    since = int(past["timestep"][-1]) if past else program.first_step
+    timestep = since + int(sums["training_steps"][seed]) * program.per_step
     raise FloatingPointError(
-        f"{bad[0].removesuffix('_sum')}: {value} at step {step:,} of seed {seed}; "
-        "the last checkpoint before it is kept"
+        f"{name.removesuffix('_sum')}: {sums[name][seed]} at step {_taken(past, sums)[seed]:,} "
+        f"of seed {seed}, timestep {timestep:,}; the last checkpoint before it is kept"
     )
 
 
 @contextmanager
 def interruptible() -> Iterator[Callable[[], bool]]:
-    """Turn Ctrl-C and SIGTERM into a question that can be asked between chunks.
+    """Turn Ctrl-C, SIGTERM and a lost terminal into a question that can be asked between chunks.
 
-    A second one ends the program at once. Outside the main thread there are no signals to catch.
+    A second one raises KeyboardInterrupt at once. Outside the main thread there are no signals to
+    catch, and SIGHUP stays ignored where `nohup` has seen to it.
     """
     caught: list[int] = []
 
@@ -275,9 +308,11 @@ def interruptible() -> Iterator[Callable[[], bool]]:
             raise KeyboardInterrupt
         caught.append(number)
 
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
     main = threading.current_thread() is threading.main_thread()
-    numbers = (signal.SIGINT, signal.SIGTERM) if main else ()
-    before = {number: signal.signal(number, catch) for number in numbers}
+    before = {number: signal.signal(number, catch) for number in numbers if main}
     try:
         yield lambda: bool(caught)
     finally:

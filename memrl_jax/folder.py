@@ -16,7 +16,7 @@ import numpy as np
 
 from memrl_jax import checkpoint
 from memrl_jax.config import Config, from_json, to_json
-from memrl_jax.history import History
+from memrl_jax.history import History, timesteps
 
 KEPT = 2  # checkpoints
 
@@ -70,26 +70,26 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     os.replace(temporary, path)
 
 
-def log(folder: Path, step: int, past: History) -> None:
+def log(folder: Path, timestep: int, past: History) -> None:
     """Rewrite `metrics.npz` and add a line to `progress.jsonl`: means over seeds, newest last."""
     write_arrays(folder / "metrics.npz", past)
-    line: dict[str, Any] = {"step": step, "time": round(time.time(), 3)}
+    line: dict[str, Any] = {"timestep": timestep, "step": float(past["step"][-1])}
+    line["time"] = round(time.time(), 3)
     for name, value in past.items():
-        own = "evaluation_step" if name.startswith("evaluation_") else "step"
-        if value.ndim == 2 and past[own][-1] == step:
+        if value.ndim == 2 and past[timesteps(name)][-1] == timestep:
             mean = float(value[:, -1].mean())
-            line[name] = mean if math.isfinite(mean) else None
+            line |= {name: mean} if math.isfinite(mean) else {}  # e.g. before an episode has ended
     with open(folder / "progress.jsonl", "a") as file:
         file.write(json.dumps(line) + "\n")
 
 
-def truncate_log(folder: Path, step: int) -> None:
+def truncate_log(folder: Path, timestep: int) -> None:
     """Drop what a run that was killed had logged after its last checkpoint."""
     path = folder / "progress.jsonl"
     if path.exists():
         lines = path.read_text().splitlines(keepends=True)
         try:
-            kept = [x for x in lines if x.endswith("\n") and json.loads(x)["step"] <= step]
+            kept = [x for x in lines if x.endswith("\n") and json.loads(x)["timestep"] <= timestep]
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"run: {path} cannot be read ({error})") from None
         write(path, "".join(kept))

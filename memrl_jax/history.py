@@ -1,7 +1,10 @@
 """What a run has measured so far: named arrays, seeds first, time last.
 
-`step` [P] belongs to the metrics of training and `evaluation_step` [E] to the greedy
-evaluations, whose names all begin with `evaluation_`.
+A point has a `timestep`, its place in the run's timetable, and a `step`: the environment steps
+until then, warm-up included, averaged over seeds. They differ by the timesteps that begin an
+episode, in which nothing is done. `step` and `timestep` [P] belong to the metrics of training,
+`evaluation_step` and `evaluation_timestep` [E] to the greedy evaluations, whose names all begin
+with `evaluation_`.
 """
 
 from collections.abc import Mapping
@@ -15,24 +18,41 @@ from memrl_jax import checks
 History = dict[str, np.ndarray]
 
 
-def extend(history: History, step: int, row: Mapping[str, np.ndarray], prefix: str = "") -> History:
-    """Return `history` with one more point: `row` has an array [seeds] for every name."""
-    new = {"step": np.array([step])} | {k: np.asarray(v)[:, None] for k, v in row.items()}
+PER = {"return_sum": "episodes", "length_sum": "episodes", "reward_sum": "steps"}
+
+
+def extend(
+    history: History, timestep: int, row: Mapping[str, np.ndarray], prefix: str = ""
+) -> History:
+    """Return `history` with one more point: `row` has an array [seeds] for every name.
+
+    `steps` of the points of training, this one included, are what its `step` counts.
+    """
     out = dict(history)
-    for name, value in new.items():
+
+    def append(name: str, value: np.ndarray) -> None:
         old = history.get(prefix + name)
         out[prefix + name] = value if old is None else np.concatenate([old, value], axis=-1)
+
+    for name, value in row.items():
+        append(name, np.asarray(value)[:, None])
+    append("timestep", np.array([timestep]))
+    append("step", out["steps"].sum(axis=-1).mean(keepdims=True))
     return out
 
 
-def until(history: History, step: int) -> History:
-    """Return the part of `history` up to and including `step`, less what has no point there."""
+def until(history: History, timestep: int) -> History:
+    """Return the part of `history` up to and including a timestep, less what has no point there."""
 
     def keep(name: str) -> np.ndarray:
-        own = "evaluation_step" if name.startswith("evaluation_") else "step"
-        return history[own] <= step
+        return history[timesteps(name)] <= timestep
 
     return {name: x[..., keep(name)] for name, x in history.items() if np.any(keep(name))}
+
+
+def timesteps(name: str) -> str:
+    """Return the name of the timesteps that belong to the array `name`."""
+    return "evaluation_timestep" if name.startswith("evaluation_") else "timestep"
 
 
 def read(path: Path) -> History:
@@ -47,7 +67,10 @@ def read(path: Path) -> History:
 
 
 def means(sums: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Turn sums over steps into means: `return` and `length` per episode, others per update.
+    """Turn sums into means: `return` and `length` per episode, `reward` per environment step,
+    others per update.
+
+    Counts stay as they are.
 
     NaN where nothing was counted, e.g. before the first episode has ended.
     """
@@ -58,23 +81,24 @@ def means(sums: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     out = {}
     for name, total in sums.items():
         if name.endswith("_sum"):
-            of = "episodes" if name in ("return_sum", "length_sum") else "updates"
-            out[name.removesuffix("_sum")] = per(np.asarray(total), np.asarray(sums[of]))
-    return out | {"episodes": np.asarray(sums["episodes"]), "steps": np.asarray(sums["steps"])}
+            count = sums[PER.get(name, "updates")]
+            out[name.removesuffix("_sum")] = per(np.asarray(total), np.asarray(count))
+    counts = [name for name in sums if not name.endswith("_sum")]
+    return out | {k: np.asarray(sums[k]) for k in counts if k not in ("updates", "finite")}
 
 
 def binned(metrics: Mapping[str, ArrayLike], points: int) -> tuple[np.ndarray, History]:
-    """Turn the metrics of training steps, [.., steps], into `points` means of equal spans.
+    """Turn the metrics of `make_train`, [.., 1 + steps], into `points` means of equal spans.
 
-    Returns the environment steps up to the end of each span [points], averaged over seeds and
-    not counting the warm-up, and the `means` of the sums within each span, [.., points]. Where
-    `points` does not divide the training steps, spans differ by one. Raises ValueError if there
-    are fewer training steps than points.
+    Returns the environment steps up to the end of each span [points], averaged over seeds, and
+    the `means` of the sums within each span, [.., points]. The warm-up, which is the first of the
+    metrics, belongs to the first span. Where `points` does not divide the training steps, spans
+    differ by one. Raises ValueError if there are fewer training steps than points.
     """
-    steps = np.shape(metrics["steps"])[-1]
+    steps = np.shape(metrics["steps"])[-1] - 1
     if checks.positive("points", points) > steps:
         raise ValueError(f"points: {points} is above {steps}, the training steps there are")
-    starts = np.arange(points) * steps // points
+    starts = np.arange(points) * steps // points + (np.arange(points) > 0)
     sums = {
         name: np.add.reduceat(np.asarray(x, np.float64), starts, axis=-1)
         for name, x in metrics.items()

@@ -7,18 +7,24 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
+from memrl_jax.memory.states import checked
 from memrl_jax.types import Array, Continuous, Discrete, Key, Network, NeuralMemory, State, TimeStep
+
+WHOLE = 16_000_000  # bytes of shifted images up to which a batch of them is one matrix product
+GROUP = 4_000_000  # bytes of shifted images at a time in larger batches
 
 
 class Encoder(nn.Module):
     """Turn a timestep into a vector; any leading axes.
 
-    Observations may be any pytree: vectors are taken as they are, integers with a declared range
-    one-hot, images [H, W, C] through a small convolution (bytes scaled to [0, 1]). `widths` are
-    the dense layers after it. The previous action is one-hot; it and the previous reward are zero
-    where an episode starts. Raises ValueError for an observation unlike the declared ones.
+    Observations may be any pytree: `Discrete` parts are one-hot, floats as they are, integers
+    scaled by their declared bounds (see `features`), images [H, W, C] go through a small
+    convolution. `widths` are the dense layers after it. The previous action is one-hot; it and the
+    previous reward are zero where an episode starts. Raises ValueError for an observation unlike
+    the declared ones.
     """
 
     observations: Any
@@ -53,29 +59,64 @@ def _named(observation: Any) -> dict[str, Any]:
     return {jax.tree_util.keystr(path): leaf for path, leaf in leaves}
 
 
-def features(spec: Discrete | Continuous, x: Array, batch_axes: int) -> Array:
-    """Return one part of an observation as a vector [..., D] of float32; call within a module."""
-    if isinstance(spec, Discrete):
-        return jax.nn.one_hot(x, spec.n, dtype=jnp.float32)
+def features(space: Discrete | Continuous, x: Array, batch_axes: int) -> Array:
+    """Return one part of an observation as a vector [..., D] of float32; call within a module.
+
+    A `Discrete` is one-hot, and zero where it is not one of 0 .. n - 1. Floats are taken as they
+    are. Integers and booleans are scaled by their declared bounds to [0, 1], element by element:
+    (x - low) / (high - low), or x - low where both bounds are the same; bounds are first cut to
+    what the dtype can hold. Bounds that are infinite, or 2^31 - 1 or more apart, tell nothing of
+    the integers that occur: those are taken as they are, except that uint8 then is x / 255. An
+    image [H, W, C] goes through a convolution.
+    """
+    if isinstance(space, Discrete):
+        return jax.nn.one_hot(x, space.n, dtype=jnp.float32)
     batch = x.shape[:batch_axes]
-    scale = 1 / 255 if x.dtype == jnp.uint8 else 1.0
-    x = x.astype(jnp.float32) * scale
+    x = x.astype(jnp.float32) if jnp.issubdtype(x.dtype, jnp.floating) else scaled(space, x)
     if x.ndim - batch_axes == 3:
         x = nn.relu(nn.Conv(16, (3, 3), conv_general_dilated=shifted_products)(x))
     return x.reshape(*batch, -1)
 
 
+def scaled(space: Continuous, x: Array) -> Array:
+    """Scale integers by their declared bounds; see `features`."""
+    kind = x.dtype
+    limits = None if jnp.issubdtype(kind, jnp.bool_) else jnp.iinfo(kind)
+    least, most = (limits.min, limits.max) if limits else (0, 1)
+    bounds = space.low, space.high
+    array: Any = jnp if any(isinstance(bound, jax.core.Tracer) for bound in bounds) else np
+    low, high = (array.asarray(bound, float) for bound in bounds)
+    untold = (high - low >= 2**31 - 1) & (kind != jnp.uint8)
+    low = array.where(untold, 0, array.ceil(array.maximum(low, least)))
+    span = array.where(untold, 1, array.floor(array.minimum(high, most)) - low)
+    # Integers are subtracted as such: float32 does not tell large ones apart. Small ones are
+    # widened first, for their differences may not fit.
+    x = x if kind.itemsize >= 4 else x.astype(jnp.int32)
+    above = (x - jnp.broadcast_to(jnp.asarray(low, x.dtype), x.shape)).astype(jnp.float32)
+    span = jnp.asarray(array.where(span == 0, 1, span), jnp.float32)
+    return above / jnp.broadcast_to(span, x.shape)
+
+
 def shifted_products(x: Array, kernel: Array, *_: Any, **__: Any) -> Array:
     """Convolve images [B, H, W, C] with an odd kernel [h, w, C, D], padded to the same size.
 
-    As one matrix product with the shifted images side by side: inside a loop on a CPU its gradient
-    takes a tenth of the time of `jax.lax.conv_general_dilated`'s.
+    As one matrix product with the h w shifted images side by side: inside a loop on a CPU its
+    gradient takes a tenth of the time of `jax.lax.conv_general_dilated`'s. Where the copies would
+    take more than WHOLE bytes, groups of images take turns and the gradient makes their copies
+    anew: half the memory in the same time.
     """
     height, width = x.shape[-3:-1]
     h, w, channels, features = kernel.shape
-    x = jnp.pad(x, ((0, 0), (h // 2, h // 2), (w // 2, w // 2), (0, 0)))
-    shifted = [x[:, i : i + height, j : j + width] for i in range(h) for j in range(w)]
-    return jnp.concatenate(shifted, axis=-1) @ kernel.reshape(h * w * channels, features)
+    copies = h * w * height * width * channels * x.dtype.itemsize
+
+    def product(x: Array) -> Array:
+        x = jnp.pad(x, ((h // 2, h // 2), (w // 2, w // 2), (0, 0)))
+        shifted = [x[i : i + height, j : j + width] for i in range(h) for j in range(w)]
+        return jnp.concatenate(shifted, axis=-1) @ kernel.reshape(h * w * channels, features)
+
+    if len(x) * copies <= WHOLE:
+        return jax.vmap(product)(x)
+    return jax.lax.map(jax.checkpoint(product), x, batch_size=max(1, GROUP // copies))
 
 
 class MLP(nn.Module):
@@ -109,7 +150,11 @@ class QHead(nn.Module):
 
 
 def recurrent(encoder: nn.Module, memory: NeuralMemory, head: nn.Module) -> Network:
-    """Put a memory between an encoder of timesteps and a head; with `none`, feed-forward."""
+    """Put a memory between an encoder of timesteps and a head; with `none`, feed-forward.
+
+    The memory's states are checked as by `memory.states.checked`.
+    """
+    memory = checked(memory)
 
     def init(key: Key, timestep: TimeStep) -> Any:
         encoder_key, memory_key, head_key = jax.random.split(key, 3)

@@ -17,14 +17,28 @@ from jax.sharding import PartitionSpec as P
 
 from memrl_jax.types import Array, Key
 
+WORD = 2**32 - 1  # the largest number that is folded into a key at a time
 
-def seed_keys(seed: int, seeds: int, stream: int = 0) -> Key:
+
+def seed_keys(seed: int, seeds: int, *stream: int) -> Key:
     """Return a key for every seed [S]; more seeds leave the first ones as they are.
 
-    Keys of another `stream` have nothing in common with them.
+    Keys of another `stream` have nothing in common with them, as long as no stream is the
+    beginning of another. Without one it is 0.
     """
-    key = jax.random.fold_in(jax.random.key(seed), stream)
+    key = jax.random.key(seed)
+    for number in stream or (0,):
+        for word in _words(number):
+            key = jax.random.fold_in(key, np.uint32(word))
     return jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(seeds))
+
+
+def _words(number: int) -> tuple[int, ...]:
+    """Split a number into words below 2^32 that are not the beginning of another number's.
+
+    A key that keys are made of must not be one that is used itself: splitting is folding in.
+    """
+    return (number,) if number < WORD else (WORD, number % 2**32, *_words(number // 2**32))
 
 
 def mesh(seeds: int) -> Mesh:
@@ -47,6 +61,17 @@ def pad(states: Any, seeds: int) -> Any:
 
     states = jax.tree.map(repeat, states) if extra else states
     return jax.device_put(states, NamedSharding(where, P("seeds")))
+
+
+def padded(shapes: Any, seeds: int) -> Any:
+    """Return the shapes of states [S, ...] as `pad` lays them out."""
+    where = mesh(seeds)
+    sharding, rows = NamedSharding(where, P("seeds")), seeds + -seeds % where.size
+
+    def lay(x: Any) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((rows, *x.shape[1:]), x.dtype, sharding=sharding)
+
+    return jax.tree.map(lay, shapes)
 
 
 def over_seeds(f: Callable[..., Any], seeds: int) -> Callable[..., Any]:

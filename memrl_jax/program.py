@@ -3,16 +3,18 @@
 import dataclasses
 import math
 import time
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from memrl_jax import checks, parallel, tree
+from memrl_jax import checks, limits, parallel, sums, tree
+from memrl_jax.ahead import Ahead
 from memrl_jax.config import Config, make
-from memrl_jax.train import Metrics, Trainer, TrainState
+from memrl_jax.limits import Room
+from memrl_jax.sums import Sums
+from memrl_jax.train import Trainer, TrainState
 from memrl_jax.types import Array, Key
 
 
@@ -27,7 +29,8 @@ class Run:
     seed: checks.Seed = 0
     """Number that the keys of all seeds come from."""
     log_every: checks.Steps | None = None
-    """Timesteps between two points of the metrics; by default a hundredth of the run."""
+    """Timesteps between two points of the metrics, counted like total_steps; by default a hundredth
+    of the run."""
     evaluate_every: checks.Steps | None = None
     """Timesteps between two greedy evaluations; by default a twentieth of the run."""
     evaluate_episodes: int = 32
@@ -37,28 +40,42 @@ class Run:
     target_return: float | None = None
     """Stop once the interquartile mean of an evaluation over seeds reaches this."""
     max_gigabytes: float | None = None
-    """Refuse to start when replay and state of all seeds would hold more than this."""
+    """Refuse to start when all seeds together would need more memory than this."""
 
 
 class Carry(NamedTuple):
     """What a chunk of steps carries, per seed; a checkpoint is exactly this."""
 
     train: TrainState
-    sums: Metrics  # since the last point of the metrics; `finite` counts steps before a NaN
+    sums: Sums  # since the last point of the metrics, over `training_steps`
 
 
 class Program(NamedTuple):
     """The compiled parts of a run and its timetable."""
 
     run: Run
-    init: Callable[..., Any]  # keys [S] -> Carry [S]
-    chunk: Callable[..., Any]  # Carry [S], steps -> Carry [S]; donates
-    evaluate: Callable[..., Any]  # (keys, agent states) [S] -> Evaluation [S, E]
+    init: Ahead  # keys [S] -> Carry [S]
+    chunk: Ahead  # Carry [S], steps -> Carry [S]; donates
+    evaluate: Ahead  # (keys, agent states) [S] -> Evaluation [S, E]
     shapes: Any  # of a Carry of all seeds
     estimate: str
     per_step: int  # timesteps in a training step
     first_step: int  # timesteps of warm-up
     total_steps: int
+
+    def trace(self) -> None:
+        """Raise MemoryError if what is sure to be held is more than there is; takes seconds."""
+        for part in (self.chunk, self.evaluate, self.init):
+            _ = part.traced
+
+    def compile(self) -> str:
+        """Compile what is not compiled yet and say what it needs.
+
+        Raises MemoryError if that is more than there is, ValueError if it is above `max_gigabytes`.
+        """
+        for part in (self.chunk, self.evaluate, self.init):
+            _allow(self.run, f"{part.needs} {limits.text(part.nbytes)}", part.nbytes)
+        return f"the compiled step needs {limits.text(self.chunk.nbytes)}"
 
     def due(self, done: int) -> tuple[int, int, int]:
         """Return when, after `done`, the next point, evaluation and checkpoint are due."""
@@ -71,39 +88,55 @@ class Program(NamedTuple):
         log, evaluation, save = (min(total, (done // e + 1) * e) for e in every)
         return log, evaluation, save
 
-    def sums(self, carry: Carry) -> dict[str, np.ndarray]:
+    def totals(self, carry: Carry) -> dict[str, np.ndarray]:
         """Fetch the sums since the last point, of the seeds that are not padding."""
-        sums: dict[str, np.ndarray] = jax.device_get(carry.sums)
-        return {name: x[: self.run.seeds] for name, x in sums.items()}
+        return {name: x[: self.run.seeds] for name, x in sums.totals(carry.sums).items()}
 
     def handover(self, carry: Carry) -> tuple[Carry, float]:
         """Return the seconds that a chunk takes beside its steps: seeds are copied in and out."""
-        carry = self.chunk(carry, jnp.int32(0))  # compiles
-        jax.block_until_ready(carry)
+        carry = self.chunk(carry, jnp.int32(0))
         began = time.perf_counter()
         carry = self.chunk(carry, jnp.int32(0))
-        jax.block_until_ready(carry)
         return carry, time.perf_counter() - began
 
 
 def make_program(config: Config, run: Run) -> Program:
-    """Prepare a run; raises ValueError for settings out of range. Nothing is compiled yet."""
+    """Prepare a run. Nothing is compiled yet.
+
+    Raises ValueError for settings out of range, MemoryError for more than can be held.
+    """
     check(run)
+    devices = parallel.mesh(run.seeds).size
+    room = limits.room(devices)
     trainer, steps = make(config)
     per_step = config.environments * config.rollout_length
     one = jax.eval_shape(lambda key: _begin(trainer, key), jax.random.key(0))
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct((run.seeds, *x.shape), x.dtype), one)
+    keys = jax.eval_shape(lambda: parallel.seed_keys(0, run.seeds))
+    keys, carry = parallel.padded((keys, shapes), run.seeds)
 
     def evaluate(x: tuple[Key, Any]) -> Any:
         return trainer.evaluate(*x, run.evaluate_episodes)
 
+    def ahead(function: Any, shapes: tuple[Any, ...], needs: str) -> Ahead:
+        return Ahead(function, shapes, needs, room, devices)
+
+    begin = parallel.over_seeds(lambda key: _begin(trainer, key), run.seeds)
+    advance = parallel.update_seeds(lambda carry, n: _advance(trainer, carry, n), run.seeds)
+    play = parallel.over_seeds(evaluate, run.seeds)
+    count = jax.ShapeDtypeStruct((), jnp.int32)
+    batch, episodes = config.agent.batch_size, run.evaluate_episodes
     return Program(
         run,
-        init=parallel.over_seeds(lambda key: _begin(trainer, key), run.seeds),
-        chunk=parallel.update_seeds(lambda carry, n: _advance(trainer, carry, n), run.seeds),
-        evaluate=parallel.over_seeds(evaluate, run.seeds),
+        init=ahead(begin, (keys,), "the warm-up needs"),
+        chunk=ahead(advance, (carry, count), f"a step of training with batch_size {batch} needs"),
+        evaluate=ahead(
+            play,
+            ((keys, carry.train.agent),),
+            f"an evaluation with evaluate_episodes {episodes} needs",
+        ),
         shapes=shapes,
-        estimate=_estimate(run, one.train),
+        estimate=_estimate(config, run, one.train, room),
         per_step=per_step,
         first_step=config.total_steps - steps * per_step,
         total_steps=config.total_steps,
@@ -126,10 +159,9 @@ def check(run: Run) -> None:
 
 
 def _begin(trainer: Trainer, key: Key) -> Carry:
-    state = trainer.init(key)
-    metrics = jax.eval_shape(trainer.step, state)[1]
-    sums = {name: jnp.zeros(x.shape, x.dtype) for name, x in metrics.items()}
-    return Carry(state, sums | {"finite": jnp.int32(0)})
+    state, metrics = trainer.init(key)
+    metrics = metrics | {"training_steps": jnp.int32(0)}
+    return Carry(state, sums.add(sums.zeros(metrics), metrics))
 
 
 def _advance(trainer: Trainer, carry: Carry, steps: Array) -> Carry:
@@ -137,28 +169,24 @@ def _advance(trainer: Trainer, carry: Carry, steps: Array) -> Carry:
 
     def step(_: Array, carry: Carry) -> Carry:
         state, metrics = trainer.step(carry.train)
-        sums = {name: carry.sums[name] + x for name, x in metrics.items()}
-        finite = jnp.all(jnp.array([jnp.isfinite(x) for x in sums.values()]))
-        return Carry(state, sums | {"finite": carry.sums["finite"] + finite.astype(jnp.int32)})
+        return Carry(state, sums.add(carry.sums, metrics | {"training_steps": jnp.int32(1)}))
 
     return jax.lax.fori_loop(0, steps, step, carry)
 
 
-def _estimate(run: Run, state: TrainState) -> str:
-    """Say what a run will hold in memory; raises ValueError if that is more than it may."""
+def _estimate(config: Config, run: Run, state: TrainState, room: Room) -> str:
+    """Say what a run will hold in memory; raises if that is more than it may or can."""
     replay = tree.nbytes(getattr(state.agent, "replay", ()))
     rest = tree.nbytes(state) - replay
     whole = run.seeds * (replay + rest)
     seeds = f"{run.seeds} seed{'s' if run.seeds > 1 else ''}"
-    parts = f"{_bytes(replay)} of replay and {_bytes(rest)} of other state per seed"
-    if run.max_gigabytes is not None and whole > run.max_gigabytes * 1e9:
-        raise ValueError(
-            f"max_gigabytes: {seeds} need {_bytes(whole)} ({parts}), "
-            f"more than {run.max_gigabytes:g} GB"
-        )
-    return f"{parts}, {_bytes(whole)} for {seeds}"
+    parts = f"{limits.text(replay)} of replay and {limits.text(rest)} of other state per seed"
+    needs = f"{seeds} need {limits.text(whole)} ({parts})"
+    _allow(run, needs, whole)
+    room.hold(f"{needs} for capacity {config.agent.capacity}", whole)
+    return f"{parts}, {limits.text(whole)} for {seeds}"
 
 
-def _bytes(count: float) -> str:
-    power = min(3, int(math.log(max(count, 1), 1000)))
-    return f"{count / 1000**power:,.3g} {('B', 'kB', 'MB', 'GB')[power]}"
+def _allow(run: Run, needs: str, nbytes: int) -> None:
+    if run.max_gigabytes is not None and nbytes > run.max_gigabytes * 1e9:
+        raise ValueError(f"max_gigabytes: {needs}, more than {run.max_gigabytes:g} GB")

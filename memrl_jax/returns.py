@@ -24,7 +24,8 @@ def lambda_returns(
 
     def step(g: Array, x: tuple[Array, ...]) -> tuple[Array, Array]:
         r, discount, v, lam = x
-        g = r + discount * ((1 - lam) * v + lam * g)
+        # Behind a cut is another episode, which may be anything: 0 times NaN is NaN.
+        g = r + discount * jnp.where(lam == 0, v, (1 - lam) * v + lam * g)
         return g, g
 
     return jax.lax.scan(step, v_t[-1], (r_t, discount_t, v_t, lambda_t), reverse=True)[1]

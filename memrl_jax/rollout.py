@@ -9,7 +9,7 @@ import numpy as np
 
 from memrl_jax import tree
 from memrl_jax.environments.base import Running, batch, episodes
-from memrl_jax.types import Array, Environment, Key, Network, Segment, State, TimeStep
+from memrl_jax.types import Agent, Array, Environment, Key, Segment, State, TimeStep
 
 Policy = Callable[[Key, State, TimeStep], tuple[State, Array, Any]]
 
@@ -52,7 +52,7 @@ class Evaluation(NamedTuple):
 
     total: Array  # [E] float32 return
     length: Array  # [E] int32 steps
-    done: Array  # [E] bool: the episode ended within the horizon
+    done: Array  # [E] bool: the episode ended within the horizon, or its return ceased to be finite
 
 
 def evaluate(env: Environment, policy: Policy, memory: State, key: Key, count: int) -> Evaluation:
@@ -71,7 +71,7 @@ def evaluate(env: Environment, policy: Policy, memory: State, key: Key, count: i
         actor, segment = rollout(env, policy, actor, jax.random.fold_in(key, t), 1)
         arrived = jax.tree.map(lambda x: x[1:], segment.timestep)
         running, _ = episodes(running, arrived)
-        now = Evaluation(*running, actor.timestep.last)
+        now = Evaluation(*running, actor.timestep.last | ~jnp.isfinite(running.total))
         return t + 1, actor, running, tree.where(outcome.done, outcome, now)
 
     carry = (jnp.int32(0), actor, zero, outcome)
@@ -79,40 +79,40 @@ def evaluate(env: Environment, policy: Policy, memory: State, key: Key, count: i
 
 
 class Episode(NamedTuple):
-    """One episode, step by step, and what its player had in mind; or one step of it."""
+    """One episode, step by step, and what the agent had in mind; or one step of it."""
 
     observation: Any  # [T, ...] what each action was chosen by
     action: Any  # [T] int32
     reward: Any  # [T] float32, earned by that action
-    q: Any  # [T, A] float32 action values
-    record: dict[str, Any]  # name: [T, ...], by the names of `NeuralMemory`
+    record: dict[str, Any]  # name: [T, ...] what `Agent.inspect` tells, e.g. `q` [T, A]
 
 
-def player(env: Environment, network: Network) -> Callable[[Any, Key], Episode]:
-    """Make `play(params, key)`: one recorded episode of a single environment, played greedily.
+def player(env: Environment, agent: Agent) -> Callable[[State, Key], Episode]:
+    """Make `play(agent_state, key)`: one recorded episode of a single environment.
 
-    It takes T steps, `env.horizon` at most; so `play` gives NumPy arrays, and is not to be jitted.
+    The agent acts as in `evaluate`: with the same key it plays the same episode. It takes T steps,
+    `env.horizon` at most; so `play` gives NumPy arrays, and is not to be jitted.
     """
     one = batch(env)
 
     @jax.jit
-    def act(params: Any, actor: Actor, key: Key) -> tuple[Actor, Episode]:
+    def act(state: State, actor: Actor, key: Key) -> tuple[Actor, Episode]:
         def policy(key: Key, memory: State, timestep: TimeStep) -> tuple[State, Array, Any]:
-            record = network.inspect(params, memory, timestep)
-            memory, q = network.step(params, memory, timestep)
-            return memory, jnp.argmax(q, axis=-1).astype(jnp.int32), (q, record)
+            record = agent.inspect(state, memory, timestep)
+            memory, action, _ = agent.act(key, state, memory, timestep, explore=False)
+            return memory, action, record
 
         actor, segment = rollout(one, policy, actor, key, 1)
-        before = segment.timestep.observation, segment.action, *segment.extras
-        observation, action, q, record = tree.at(before, (0, 0))
-        return actor, Episode(observation, action, segment.timestep.reward[1, 0], q, record)
+        before = segment.timestep.observation, segment.action, segment.extras
+        observation, action, record = tree.at(before, (0, 0))
+        return actor, Episode(observation, action, segment.timestep.reward[1, 0], record)
 
-    def play(params: Any, key: Key) -> Episode:
+    def play(state: State, key: Key) -> Episode:
         reset_key, key = jax.random.split(key)
-        actor = initial(one, network.initial_state(1), reset_key, 1)
+        actor = initial(one, agent.initial_memory(1), reset_key, 1)
         steps: list[Episode] = []
         while not steps or (len(steps) < env.horizon and not actor.timestep.last[0]):
-            actor, step = act(params, actor, jax.random.fold_in(key, len(steps)))
+            actor, step = act(state, actor, jax.random.fold_in(key, len(steps)))
             steps.append(jax.device_get(step))
         return jax.tree.map(lambda *xs: np.stack(xs), *steps)
 

@@ -1,13 +1,19 @@
 """Estimates over few seeds, with intervals that say how far to trust them; in float64."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from memrl_jax import checks
+
 Floats = NDArray[np.float64]
 Statistic = Callable[..., Floats]  # x, axis -> x without that axis
+
+# How often 95 % intervals of `bootstrap` hold the IQM of normal data, from so many seeds on.
+COVERED = {1: 0.0, 2: 0.5, 3: 0.75, 4: 0.87, 5: 0.91, 6: 0.92, 7: 0.93, 12: 0.94, 30: 0.95}
+FEW = 8  # up to so many, intervals are so much too narrow that it is said beside them
 
 _BLOCK = 2**22  # values resampled at a time; bounds the memory of a bootstrap to some 100 MB
 
@@ -28,7 +34,10 @@ def iqm(x: ArrayLike, axis: int = 0) -> Floats:
     that rounds the cuts to whole values agrees where n is a multiple of 4.) Raises
     ValueError when there is no value or one is not finite. Agarwal et al. (2021), section 4.3.
     """
-    x = np.moveaxis(_finite(x), axis, -1)
+    x = finite("x", x)
+    if not x.ndim:
+        raise ValueError("x: shape () has no axis of values")
+    x = np.moveaxis(x, axis, -1)
     n = x.shape[-1]
     cuts = np.clip(np.arange(n + 1), n / 4, 3 * n / 4)
     weights = np.diff(cuts) / (n / 2)
@@ -47,12 +56,50 @@ def bootstrap(
     """Percentile bootstrap of `statistic(x, axis=0)` over the seeds of x [seeds, ...].
 
     Seeds are resampled whole: along a curve [seeds, points], all points share the resamples.
-    The interval of one seed is the estimate itself. Few seeds give too narrow an interval: on
-    normal data, 95 % ones of the IQM cover 74 % of the time with 3 seeds, 89 % with 5 and
-    94 % with 8 or more. Raises ValueError when a value is not finite or `level` is not
-    inside (0, 1). Efron (1979).
+    The interval of one seed is the estimate itself, which says nothing. Few seeds give too
+    narrow an interval: see `coverage`. Raises ValueError when a value is not finite or `level`
+    is not inside (0, 1). Efron (1979).
     """
-    return stratified(np.expand_dims(x, 0), statistic, level, resamples, seed)
+    x = finite("x", x)
+    if not x.ndim:
+        raise ValueError("x: shape () is not [seeds, ...]")
+    return stratified(x[None], statistic, level, resamples, seed)
+
+
+def coverage(seeds: int) -> float:
+    """Return how often a 95 % interval of `bootstrap` over so many seeds holds the true IQM.
+
+    As simulated on normal data: 50 % with 2 seeds, 75 % with 3, 91 % with 5, 93 % with 8; never
+    with 1.
+    """
+    return COVERED[max(few for few in COVERED if few <= checks.positive("seeds", seeds))]
+
+
+def caption(seeds: Iterable[int], level: float = 0.95) -> str:
+    """Say what the intervals are beside estimates over such numbers of seeds, and how far to trust.
+
+    >>> caption([3, 5])
+    '95 % bootstrap interval; covers about 75 % with 3 seeds, 91 % with 5'
+    """
+    counts = sorted({*seeds})
+    some = [n for n in counts if n > 1]
+    if not some:
+        return "1 seed, no interval"
+    few = [n for n in some if n <= FEW]
+    nominal = f"{100 * level:g} % bootstrap interval"
+    if not few:
+        return f"{nominal} of {count(some[0])}" if len(counts) == 1 else nominal
+    if level != 0.95:  # the level that was measured
+        return f"{nominal}; too narrow with {count(few[-1])}"
+    first, *rest = few
+    parts = [f"{100 * coverage(first):.0f} % with {count(first)}"]
+    parts += [f"{100 * coverage(n):.0f} % with {n}" for n in rest]
+    return f"{nominal}; covers about {', '.join(parts)}"
+
+
+def count(seeds: int) -> str:
+    """Write a number of seeds."""
+    return f"{seeds} seed{'s' if seeds > 1 else ''}"
 
 
 def stratified(
@@ -68,11 +115,13 @@ def stratified(
     then aggregates all tasks x seeds values. Bring the tasks to one scale first. Raises like
     `bootstrap`. Agarwal et al. (2021), section 4.1.
     """
-    x = _finite(x)
-    _check(x, level, resamples)
+    x = finite("x", x)
+    _check(x, level)
     tasks, seeds, *rest = x.shape
     rows = np.arange(tasks)[:, None]
-    indices = np.random.default_rng(seed).integers(seeds, size=(resamples, tasks, seeds))
+    checks.positive("resamples", resamples)
+    rng = np.random.default_rng(checks.at_least("seed", seed, 0, 2**64))
+    indices = rng.integers(seeds, size=(resamples, tasks, seeds))
 
     def aggregate(index: NDArray[np.int64]) -> Floats:
         runs = x[rows, index].reshape(len(index), tasks * seeds, *rest)
@@ -89,25 +138,37 @@ def carry_forward(values: ArrayLike) -> Floats:
 
     A seed's leading NaNs remain, as nothing precedes them.
     """
-    values = np.asarray(values, np.float64)
+    values = real("values", values)
+    if values.ndim != 2 or values.size == 0:
+        raise ValueError(f"values: shape {values.shape} is not [seeds, points]")
     points = np.arange(values.shape[1])
     latest = np.maximum.accumulate(np.where(np.isnan(values), 0, points), axis=1)
     return np.take_along_axis(values, latest, axis=1)
 
 
-def _finite(x: ArrayLike) -> Floats:
-    x = np.asarray(x, np.float64)
+def real(field: str, values: Any) -> Floats:
+    """Return an array of real numbers in float64; raises ValueError, naming the field, if not."""
+    try:
+        array = np.asarray(values)
+    except (TypeError, ValueError):
+        raise ValueError(f"{field}: rows of different lengths, or no array at all") from None
+    if not np.can_cast(array.dtype, np.float64, "same_kind"):
+        raise ValueError(f"{field}: {array.dtype} is not a type of real numbers")
+    return array.astype(np.float64, copy=False)
+
+
+def finite(field: str, values: Any) -> Floats:
+    """Return an array of finite numbers, at least one; raises ValueError, naming the field."""
+    x = real(field, values)
     if x.size == 0:
-        raise ValueError(f"x: shape {x.shape} holds no value")
+        raise ValueError(f"{field}: shape {x.shape} holds no value")
     if bad := x.size - np.count_nonzero(np.isfinite(x)):
-        raise ValueError(f"x: {bad} of {x.size} values are NaN or infinite")
+        raise ValueError(f"{field}: {bad} of {x.size} values are NaN or infinite")
     return x
 
 
-def _check(x: Floats, level: Any, resamples: Any) -> None:
+def _check(x: Floats, level: Any) -> None:
     if x.ndim < 2:
-        raise ValueError(f"x: shape {x.shape} has no axis of seeds")
-    if not 0 < level < 1:
+        raise ValueError(f"x: shape {x.shape} is not [tasks, seeds, ...]")
+    if not 0 < checks.within("level", level, 0, 1) < 1:
         raise ValueError(f"level: {level} is not inside (0, 1)")
-    if resamples < 1:
-        raise ValueError(f"resamples: {resamples} is below 1")

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from memrl_jax.environments.base import Running, batch, episodes
 from memrl_jax.rollout import Actor, Evaluation, evaluate, initial, rollout
@@ -24,7 +25,7 @@ class TrainState(NamedTuple):
 class Trainer(NamedTuple):
     """Pure functions of training."""
 
-    init: Callable[[Key], TrainState]  # warmed up: ready to learn
+    init: Callable[[Key], tuple[TrainState, Metrics]]  # warmed up: ready to learn
     step: Callable[[TrainState], tuple[TrainState, Metrics]]  # one rollout and what it teaches
     evaluate: Callable[[Key, State, int], Evaluation]  # key, agent state, episodes; greedy
 
@@ -32,7 +33,8 @@ class Trainer(NamedTuple):
 def make_trainer(env: Environment, agent: Agent, environments: int, length: int) -> Trainer:
     """Train `agent` on `environments` copies of `env`, with rollouts of `length` actions.
 
-    Metrics are sums and counts over one step, so that they may be added up over steps.
+    Metrics are sums and counts over one step, so that they may be added up over steps. Those of
+    `init` are over the whole warm-up, of whose losses and updates there are 0.
     """
     env = batch(env)
 
@@ -46,16 +48,19 @@ def make_trainer(env: Environment, agent: Agent, environments: int, length: int)
         state = agent.observe(train.agent, segment)
         return train._replace(actor=actor, running=running, agent=state), segment, metrics
 
-    def warm(train: TrainState, _: None) -> tuple[TrainState, None]:
+    def warm(train: TrainState, _: None) -> tuple[TrainState, Metrics]:
         key, act_key = jax.random.split(train.key)
-        return act(train, act_key)[0]._replace(key=key), None
+        train, _segment, metrics = act(train, act_key)
+        return train._replace(key=key), metrics
 
-    def init(key: Key) -> TrainState:
+    def init(key: Key) -> tuple[TrainState, Metrics]:
         key, env_key, agent_key = jax.random.split(key, 3)
         actor = initial(env, agent.initial_memory(environments), env_key, environments)
         state = agent.init(agent_key, actor.timestep)
         train = TrainState(key, actor, Running.zeros(environments), state)
-        return jax.lax.scan(warm, train, length=agent.warmup)[0]
+        unlearned = jax.tree.map(jnp.zeros_like, jax.eval_shape(step, train)[1])
+        train, metrics = jax.lax.scan(warm, train, length=agent.warmup)
+        return train, unlearned | {name: jnp.sum(x, 0, x.dtype) for name, x in metrics.items()}
 
     def step(train: TrainState) -> tuple[TrainState, Metrics]:
         key, act_key, learn_key = jax.random.split(train.key, 3)

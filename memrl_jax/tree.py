@@ -45,3 +45,9 @@ def nbytes(tree: Any) -> int:
     """Count the bytes of all leaves; `tree` may hold shapes only."""
     sizes = jax.tree.map(lambda x: x.size * x.dtype.itemsize, tree)
     return sum(jax.tree.leaves(sizes))
+
+
+def count(x: Array, n: Any = 1) -> Array:
+    """Add `n`, 0 or more, to int32 counts; at 2**31 - 1 they stay there and do not wrap around."""
+    total = x + n
+    return jnp.where(total < x, jnp.iinfo(jnp.int32).max, total)

@@ -62,8 +62,8 @@ class Environment(NamedTuple):
     horizon: int  # no episode is longer than this many steps
 
 
-def nothing_to_see(params: Any, state: State, x: Any, start: Any) -> dict[str, Array]:
-    """Return what there is to see of a memory without addresses: nothing."""
+def nothing_to_see(*args: Any) -> dict[str, Array]:
+    """Return what there is to see where nobody tells: nothing."""
     return {}
 
 
@@ -97,8 +97,8 @@ class Sample(NamedTuple):
     """A batch of windows drawn from a replay memory."""
 
     segment: Segment  # N windows of L actions
-    index: Any  # handed back to `update`
-    weight: Array  # [N] float32 importance weights
+    index: Any  # [N] handed back to `update`
+    weight: Array  # [N] float32 importance weights; 0 if no window is whole yet
 
 
 class ReplayMemory(NamedTuple):
@@ -107,12 +107,17 @@ class ReplayMemory(NamedTuple):
     init: Callable[..., Any]  # Segment example without a time axis -> state
     add: Callable[..., Any]  # state, Segment -> state
     sample: Callable[..., Any]  # key, state -> Sample
-    update: Callable[..., Any]  # state, index, priority [N] -> state (uniform: identity)
-    warmup: int  # adds needed before `sample`
+    update: Callable[..., Any]  # state, index, priority [N] -> (state, counts by name)
+    can_sample: Callable[..., Array]  # state -> [] bool: some window is whole
+    warmup: int  # adds after which that is so
 
 
 class Agent(NamedTuple):
-    """A policy and how it learns."""
+    """A policy and how it learns.
+
+    `inspect` tells what `act` has in mind with the same arguments: `q` [B, A], the values of the
+    actions, where there are such, and what the memory does, by the names of `NeuralMemory`.
+    """
 
     init: Callable[..., Any]  # key, TimeStep -> state
     initial_memory: Callable[..., Any]  # batch size -> memory
@@ -122,3 +127,4 @@ class Agent(NamedTuple):
     observe: Callable[..., Any]  # state, Segment -> state (on-policy: identity)
     learn: Callable[..., Any]  # key, state, Segment -> (state, metrics)
     warmup: int  # rollouts to observe before learning
+    inspect: Callable[..., dict[str, Array]] = nothing_to_see  # state, memory, TimeStep -> [B, ...]

@@ -23,7 +23,7 @@ from PIL import Image
 from rich.console import Console
 
 import memrl_jax
-from memrl_jax import checkpoint, cli, commands, config, experiment, plot
+from memrl_jax import checkpoint, cli, commands, config, experiment, history, plot
 from memrl_jax.agents import AGENTS, DQNConfig
 from memrl_jax.environments import ENVIRONMENTS
 from memrl_jax.experiment import Progress, Result, Run
@@ -155,8 +155,8 @@ SETTINGS: list[tuple[dict[str, Any], list[str]]] = [
     ({"td_lambda": 0.5, "n_step": 2}, ["td_lambda: 0.5 ", "n_step = 2"]),
     ({"discount": float("nan")}, ["discount: nan is not a number"]),
     ({"discount": 1.5}, ["discount: 1.5 is not between 0 and 1"]),
-    ({"learning_rate": -1.0}, ["learning_rate: -1.0 is not between 0 and inf"]),
-    ({"max_gradient_norm": -1.0}, ["max_gradient_norm: -1.0 is not between 0 and inf"]),
+    ({"learning_rate": -1.0}, ["learning_rate: -1.0 is not between 0 and 1e+30"]),
+    ({"max_gradient_norm": -1.0}, ["max_gradient_norm: -1.0 is not between 1e-30 and 1e+30"]),
     ({"epsilon_start": 2.0}, ["epsilon_start: 2.0 is not between 0 and 1"]),
     ({"epsilon_end": -0.1}, ["epsilon_end: -0.1 is not between 0 and 1"]),
     ({"target_rate": 1.5}, ["target_rate: 1.5 is not between 0 and 1"]),
@@ -164,18 +164,18 @@ SETTINGS: list[tuple[dict[str, Any], list[str]]] = [
     ({"batch_size": 0}, ["batch_size: 0 is below 1"]),
     ({"updates": 0}, ["updates: 0 is below 1"]),
     ({"learning_starts": -1}, ["learning_starts: -1 is below 0"]),
-    ({"decay_updates": 0.5}, ["decay_updates: 0.5 is not between 1 and inf"]),
-    ({"adam_epsilon": -1.0}, ["adam_epsilon: -1.0 is not between 0 and inf"]),
+    ({"decay_updates": 0.5}, ["decay_updates: 0.5 is not between 1 and 2.14748e+09"]),
+    ({"adam_epsilon": -1.0}, ["adam_epsilon: -1.0 is not between 1e-30 and 1e+30"]),
     ({"replay": "priority"}, ["replay: 'priority'", "did you mean 'prioritized'?", "uniform"]),
     ({"priority_exponent": 1.5}, ["priority_exponent: 1.5 is not between 0 and 1"]),
     ({"priority_mix": -0.5}, ["priority_mix: -0.5 is not between 0 and 1"]),
     ({"importance_start": 2.0}, ["importance_start: 2.0 is not between 0 and 1"]),
     ({"importance_end": -1.0}, ["importance_end: -1.0 is not between 0 and 1"]),
-    ({"importance_steps": 0.0}, ["importance_steps: 0.0 is not between 1 and inf"]),
+    ({"importance_steps": 0.0}, ["importance_steps: 0.0 is not between 1 and 2.14748e+09"]),
     ({"burn_in": -1}, ["burn_in: -1 is below 0"]),
     ({"burn_in": 76}, ["window: 4 actions", "burn_in = 76", "capacity / environments = 80"]),
     ({"rescaling": 2.0}, ["rescaling: 2.0 is not between 0 and 1"]),
-    ({"epsilon_spread": -7.0}, ["epsilon_spread: -7.0 is not between 0 and inf"]),
+    ({"epsilon_spread": -7.0}, ["epsilon_spread: -7.0 is not between 0 and 1e+30"]),
     ({"persistence": 1.5}, ["persistence: 1.5 is not between 0 and 1"]),
     ({"restart": 0}, ["restart: 0 is below 1"]),
     ({"restart": 5, "restart_hold": -1}, ["restart_hold: -1 is below 0"]),
@@ -242,7 +242,7 @@ def test_settings_out_of_range(
         ("train --resume", ["--resume"]),
         ("train --resume nowhere", ["run: nowhere is not a run folder"]),
         ("train --resume nowhere --seeds 3", ["--seeds, 3"]),
-        ("evaluate", ["RUN"]),
+        ("evaluate", ["runs: name at least one"]),
         ("evaluate nowhere", ["run: nowhere is not a run folder"]),
         ("evaluate nowhere --episodes x", ["--episodes", "'x'"]),
         ("watch", ["RUN"]),
@@ -487,7 +487,7 @@ def test_a_loss_that_is_not_finite(memrl: Memrl, copy: Path) -> None:
         x[1] = np.nan
     checkpoint.save(place, carry, {"step": 480})
     answer = memrl("train", "--resume", copy)
-    assert_one_line(answer, "loss: nan at step 488 of seed 1", "checkpoint")
+    assert_one_line(answer, "loss: nan at step ", "of seed 1, timestep 488", "checkpoint")
     assert [path.name for path in (copy / "checkpoints").iterdir()] == [place.name]
 
 
@@ -497,8 +497,10 @@ def test_train(trained: tuple[Path, str]) -> None:
     assert settings == configure(TINY)
     assert run == Run(out=str(out), **RUN)
     assert re.search(r"kB of replay and .* for 3 seeds\n", said)
-    for part in ("640 / 640 steps", "steps/s", "last evaluation: IQM over seeds", "tiny"):
+    assert re.search(r"\ncompiled in \d+ s\n", said)
+    for part in ("640 / 640 timesteps, 608 steps", "steps/s", "last evaluation: IQM over seeds"):
         assert part in said
+    assert "75 %" in said and re.search(r"│ tiny +│ 3 +│", said)
     assert said.endswith(f"finished: {out}\n")
 
 
@@ -568,29 +570,63 @@ def test_ctrl_c_elsewhere(memrl: Memrl, monkeypatch: pytest.MonkeyPatch) -> None
 
 @pytest.mark.parametrize("terminal", [False, True])
 def test_progress(terminal: bool) -> None:
-    console = Console(file=io.StringIO(), force_terminal=terminal, width=120)
+    wide = 140 if terminal else 40
+    console = Console(file=io.StringIO(), force_terminal=terminal, width=wide)
     with commands.progress_bar(console) as report:
         console.print("compiling takes a while")
         for steps in range(0, 1000, 20):
-            report(Progress(steps, 1000, 5432.1, float("nan"), None))
-        report(Progress(1000, 1000, 5432.1, 0.5, 0.25))
+            report(Progress(steps, steps, 1000, 5432.1, float("nan"), None))
+        report(Progress(900, 1000, 1000, 5432.1, 0.5, 0.25))
     assert isinstance(console.file, io.StringIO)
     said = console.file.getvalue()
-    for part in ("a while\n", "1,000 / 1,000 steps", "5,432 steps/s", "return 0.5, greedy 0.25"):
+    for part in ("a while\n", "1,000 / 1,000 timesteps, 900 steps", "5,432 steps/s"):
         assert part in said
-    if not terminal:
-        assert len(said.splitlines()) == 1 + 10
+    assert "return 0.5, greedy 0.25" in said
+    assert "nan" not in said
+    if terminal:
+        plain = re.sub(r"\x1b\[[\d;?]*\w", "", said)
+        assert re.search(r"compiling .* 0:00:00 .*return -", plain)
+    else:
+        assert len(said.splitlines()) == 1 + 1 + 10
+        assert "\ncompiled in 0 s\n" in said and said.count("return -\n") == 9
+
+
+def test_tables_say_how_many_seeds_there_were_and_what_intervals_are_worth() -> None:
+    console = Console(file=io.StringIO(), width=100)
+    rows = {"a [red] $b$": {"return": np.array([0.25, 0.75, 0.5])}, "c": {"return": np.ones(1)}}
+    console.print(commands.table(rows, "evaluation"))
+    assert isinstance(console.file, io.StringIO)
+    said = console.file.getvalue()
+    assert re.search(r"│ a \[red\] \$b\$ │ 3 +│ 0.5 \[0.25, 0.75\] +│", said)
+    assert re.search(r"│ c +│ 1 +│ 1 +│", said)  # one seed has no interval
+    assert "covers about 75 % with 3 seeds" in re.sub(r"\s+", " ", said)
+
+
+NUMBER = r"-?[\d.]+ \[-?[\d.]+, -?[\d.]+\]"
 
 
 def test_evaluate(memrl: Memrl, copy: Path) -> None:
     before = contents(copy)
     answer = memrl("evaluate", copy, "--episodes", 5)
     assert answer.code == 0 and answer.err == ""
-    assert "5 greedy episodes per seed" in answer.out
-    number = r"-?[\d.]+ \[-?[\d.]+, -?[\d.]+\]"
-    for row in ("0", "1", "2", "IQM over seeds"):
-        assert re.search(rf"│ {row} +│ {number} +│ {number} +│", answer.out), row
+    said = re.sub(r"\s+", " ", answer.out)
+    assert "copy: greedy episodes" in said
+    assert "95 % bootstrap interval over 5 episodes, too narrow for so few" in said
+    assert "IQM: 95 % bootstrap interval; covers about 75 % with 3 seeds" in said
+    for row in ("0", "1", "2", "IQM of 3 seeds"):
+        assert re.search(rf"│ {row} +│ {NUMBER} +│ {NUMBER} +│", answer.out), row
     assert contents(copy) == before
+
+
+def test_runs_of_one_config_are_evaluated_as_one(memrl: Memrl, jobs: list[Path]) -> None:
+    answer = memrl("evaluate", *jobs, "--episodes", 1)
+    assert answer.code == 0 and answer.err == ""
+    said = re.sub(r"\s+", " ", answer.out)
+    assert "tiny: greedy episodes" in said and "a seed: 1 episode, no interval" in said
+    assert "IQM: 95 % bootstrap interval; covers about 92 % with 6 seeds" in said
+    rows = re.findall(r"│ tiny-(\d), (\d) +│ -?[\d.]+ +│ \d+ +│", answer.out)
+    assert rows == [(job, seed) for job in "01" for seed in "012"]
+    assert re.search(rf"│ IQM of 6 seeds of 2 runs +│ {NUMBER} +│", answer.out)
 
 
 def test_watch(memrl: Memrl, copy: Path, tmp_path: Path) -> None:
@@ -607,26 +643,77 @@ def test_watch(memrl: Memrl, copy: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("what", ["evaluation_return", "loss"])
-def test_plot(
-    memrl: Memrl, trained: tuple[Path, str], copy: Path, tmp_path: Path, what: str
-) -> None:
+def test_plot(memrl: Memrl, jobs: list[Path], tmp_path: Path, what: str) -> None:
     out = tmp_path / "curves.png"
-    answer = memrl("plot", trained[0], copy, "--what", what, "--out", out)
+    answer = memrl("plot", *jobs, "--what", what, "--out", out)
     assert answer == (0, f"{out}\n", "")
     assert out.read_bytes().startswith(b"\x89PNG\r\n")
-    assert [path.name for path in tmp_path.iterdir() if path != copy] == ["curves.png"]
+    assert sorted(path for path in tmp_path.iterdir() if path not in jobs) == [out]
 
 
-def test_runs_of_one_name_are_all_drawn(
-    memrl: Memrl, trained: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.fixture
+def jobs(trained: tuple[Path, str], tmp_path: Path) -> list[Path]:
+    """Two runs of one config that began from other seeds."""
+    paths = [Path(shutil.copytree(trained[0], tmp_path / f"tiny-{i}")) for i in range(2)]
+    rewrite("run", "seed", value=1)(paths[1])
+    return paths
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What `memrl plot` has drawn last: the series, and the words around them."""
+    last: dict[str, Any] = {}
+    draw = lambda series, path, **words: last.update(series=series, **words)  # noqa: E731
+    monkeypatch.setattr(plot, "curves", draw)
+    return last
+
+
+def test_runs_of_one_config_are_one_curve(
+    memrl: Memrl, jobs: list[Path], drawn: dict[str, Any]
 ) -> None:
-    drawn: dict[str, Any] = {}
-    monkeypatch.setattr(plot, "curves", lambda series, path, ylabel: drawn.update(series))
-    others = [shutil.copytree(trained[0], tmp_path / x / "tiny") for x in "ab"]
-    assert memrl("plot", *others).code == 0
-    assert list(drawn) == [str(path) for path in others]
-    for steps, values in drawn.values():
-        assert steps.tolist() == [320, 640] and values.shape == (3, 2)
+    assert memrl("plot", *jobs).code == 0
+    ((name, (steps, values)),) = drawn["series"].items()
+    assert name == "tiny, 2 runs"
+    assert steps.tolist() == [304, 608] and values.shape == (6, 2)
+    assert drawn["ylabel"] == "return of greedy episodes"
+    assert drawn["title"] == "TMaze: return of greedy episodes, 6 seeds of 2 runs"
+    assert memrl("plot", *jobs, "--separate", "--what", "loss").code == 0
+    assert list(drawn["series"]) == ["tiny-0", "tiny-1"]
+    assert drawn["title"] == "TMaze: loss, 3 seeds"
+
+
+def test_runs_of_other_configs_are_told_apart(
+    memrl: Memrl, jobs: list[Path], tmp_path: Path, drawn: dict[str, Any]
+) -> None:
+    other = [Path(shutil.copytree(path, tmp_path / "other" / path.name)) for path in jobs]
+    for path in other:
+        rewrite("config", "agent", "learning_rate", value=0.5)(path)
+    assert memrl("plot", *jobs, *other).code == 0
+    assert list(drawn["series"]) == ["tiny, 2 runs", "other/tiny, 2 runs"]
+    (tmp_path / "a").mkdir()
+    alike = [path.rename(tmp_path / "a" / f"tiny-{i + 7}") for i, path in enumerate(other)]
+    jobs = [path.rename(tmp_path / "a" / path.name) for path in jobs]
+    assert memrl("plot", *jobs, *alike).code == 0
+    names = ["tiny (learning_rate=0.001), 2 runs", "tiny (learning_rate=0.5), 2 runs"]
+    assert list(drawn["series"]) == names
+
+
+@pytest.mark.parametrize("command", ["plot", "evaluate"])
+def test_seeds_count_once(memrl: Memrl, jobs: list[Path], command: str) -> None:
+    first, second = jobs
+    assert_one_line(memrl(command, first, second, first), f"runs: {first} is named twice")
+    rewrite("run", "seed", value=0)(second)
+    said = f"runs: {first} and {second} are of one config and have the same seeds"
+    assert_one_line(memrl(command, *jobs), said)
+
+
+def test_a_curve_needs_the_same_steps(memrl: Memrl, jobs: list[Path], tmp_path: Path) -> None:
+    short = history.until(history.read(jobs[1] / "metrics.npz"), 320)
+    np.savez(jobs[1] / "metrics.npz", **short)  # type: ignore[arg-type]
+    said = f"{jobs[0]} (2 up to timestep 640) and {jobs[1]} (1 up to timestep 320) are of one"
+    out = tmp_path / "curves.png"
+    assert_one_line(memrl("plot", *jobs, "--out", out), said, "--separate")
+    assert memrl("plot", *jobs, "--out", out, "--separate").code == 0
 
 
 def test_list(memrl: Memrl) -> None:

@@ -11,7 +11,20 @@ import pytest
 import memrl_jax
 from memrl_jax import tree
 from memrl_jax.agents import DQNConfig, R2D2Config
-from memrl_jax.agents.dqn import acting, burn_in, epsilon, epsilon_greedy, priority, q_loss, targets
+from memrl_jax.agents.dqn import (
+    DQNState,
+    Learner,
+    _optimizer,
+    acting,
+    burn_in,
+    dqn,
+    epsilon,
+    epsilon_greedy,
+    next_update,
+    priority,
+    q_loss,
+    targets,
+)
 from memrl_jax.config import make_agent, make_environment, make_network, make_replay
 from memrl_jax.environments import batch
 from memrl_jax.rollout import initial, rollout
@@ -67,6 +80,25 @@ def test_q_loss_by_hand(double, loss):
     assert float(value) == float(parts.mean) == pytest.approx(float(expected), rel=1e-5)
     mixed = 0.75 * np.nanmax(errors, axis=0) + 0.25 * np.nanmean(errors, axis=0)
     np.testing.assert_allclose(parts.priority, mixed, rtol=1e-5)
+
+
+@pytest.mark.parametrize("returns", [{}, {"n_step": 3}, {"td_lambda": 0.7}], ids=str)
+def test_what_is_left_out_of_a_loss_may_be_nan(returns):
+    """Rewards where an episode starts, and all of a window that weighs nothing."""
+    q = jnp.ones((5, 3, 2)).at[1, 0, 1].set(4)
+    last = jnp.zeros((5, 3), bool).at[1, 0].set(True)
+    reward = jnp.ones((5, 3)).at[2, 0].set(jnp.nan).at[:, 2].set(jnp.nan)
+    segment = Segment((), sequence(q, reward, jnp.ones((5, 3)), last), jnp.zeros((4, 3), int), ())
+    sample = Sample(segment, None, jnp.array([1.0, 1.0, 0.0]))
+    settings = DQNConfig(window=4, **returns)
+
+    def loss(params):
+        return q_loss(params, jnp.float32(1), table_network(), settings, sample)
+
+    differentiated = jax.jit(jax.value_and_grad(loss, has_aux=True))
+    (value, parts), gradient = differentiated(jnp.float32(1))
+    assert np.isfinite([value, gradient]).all() and value > 0 and gradient != 0
+    np.testing.assert_array_equal(np.isfinite(parts.priority), [True, True, False])
 
 
 def test_a_window_without_anything_to_learn_has_no_priority():
@@ -174,21 +206,23 @@ def test_burn_in_brings_memories_up_to_date_and_teaches_nothing():
     network, params, replay, state, _ = acted(RECURRENT.replace(agent=agent), rollouts=30)
     target_params = jax.tree.map(lambda x: 1.1 * x, params)
     sample = replay.sample(jax.random.key(3), state)
-    memory, target_memory, rest = burn_in(params, target_params, network, agent, sample.segment)
+    burn = jax.jit(burn_in, static_argnums=(2, 3))
+    memory, target_memory, rest = burn(params, target_params, network, agent, sample.segment)
+    step = jax.jit(network.step)
     assert rest.action.shape[0] == 7 and rest.timestep.reward.shape[0] == 8
     by_hand = sample.segment.memory, sample.segment.memory
     for t in range(5):
         seen = tree.at(sample.segment.timestep, t)
         nets = (params, target_params)
-        by_hand = tuple(network.step(p, m, seen)[0] for p, m in zip(nets, by_hand, strict=True))
+        by_hand = tuple(step(p, m, seen)[0] for p, m in zip(nets, by_hand, strict=True))
     for ours, theirs in zip((memory, target_memory), by_hand, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
 
     # Both networks alike, so that one memory does for both.
     later = sample._replace(segment=rest)
     settings = agent.replace(burn_in=0)
-    gradient = jax.grad(lambda p: q_loss(p, params, network, agent, sample)[0])(params)
-    alone = jax.grad(lambda p: q_loss(p, params, network, settings, later)[0])(params)
+    gradient = jax.jit(jax.grad(lambda p: q_loss(p, params, network, agent, sample)[0]))(params)
+    alone = jax.jit(jax.grad(lambda p: q_loss(p, params, network, settings, later)[0]))(params)
     for a, b in zip(jax.tree.leaves(gradient), jax.tree.leaves(alone), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
 
@@ -199,6 +233,82 @@ def test_epsilon_falls_linearly_and_acts_at_random_that_often():
     np.testing.assert_allclose(falling, np.repeat([[0.8], [0.5], [0.2], [0.2]], 2, axis=1))
     counts = np.bincount(explored(0.4, 0.0), minlength=4) / 40_000
     np.testing.assert_allclose(counts, [0.1, 0.1, 0.1, 0.7], atol=0.01)
+
+
+def test_timesteps_are_observed_to_the_end_and_exploration_does_not_begin_anew(restarting):
+    made, segment, begun = restarting
+    state = begun
+    ended = int(segment.timestep.last[:-1].sum())
+    assert 0 < ended < segment.action.size
+    for count in (1, 2):
+        state = made.observe(state, segment)
+        assert state.observed == count * (segment.action.size - ended)
+    state = state._replace(observed=jnp.int32(2**31 - 2))
+    for _ in range(2):
+        state = made.observe(state, segment)
+        assert state.observed == 2**31 - 1
+    for span in (1000.0, 2.0**31 - 1):
+        settings = DQNConfig(epsilon_start=0.8, epsilon_end=0.2, epsilon_steps=span)
+        np.testing.assert_allclose(epsilon(settings, state.observed, 1), [0.2], rtol=1e-6)
+
+
+def test_updates_go_round_by_whole_target_periods_and_never_restart_again():
+    for period, restart, hold in [(1, None, 0), (7, 3, 10), (500, 500, 0), (10**8, 10**8, 5)]:
+        settings = DQNConfig(target_period=period, restart=restart, restart_hold=hold)
+        updates, before = jnp.int32((2**31 - 1) // period * period - 3), []
+        for _ in range(6):
+            before.append(int(updates))
+            updates = next_update(settings, updates)
+            assert int(updates) % period == (before[-1] + 1) % period
+            assert (restart or 0) + hold < updates < 2**31 - 1
+        assert updates < before[0]
+
+
+@pytest.mark.parametrize("span", [None, 1000.0, 2.0**31 - 1])
+def test_adam_goes_on_where_its_count_ends(span):
+    optimizer = _optimizer(DQNConfig(decay_updates=span, learning_rate=0.1))
+    state = jax.tree.map(
+        lambda x: jnp.int32(2**31 - 2) if x.dtype == jnp.int32 else x, optimizer.init(jnp.ones(2))
+    )
+    for _ in range(3):
+        step, state = optimizer.update(jnp.array([1.0, 0.0]), state)
+        assert all(x == 2**31 - 1 for x in jax.tree.leaves(state) if x.dtype == jnp.int32)
+        assert np.isfinite(step).all() and (step[0] < 0 if span is None else step[0] == 0)
+
+
+@pytest.mark.parametrize(
+    "field, value, bounds",
+    [
+        ("adam_epsilon", 0.0, "1e-30 and 1e+30"),
+        ("adam_epsilon", 1e-46, "1e-30 and 1e+30"),
+        ("max_gradient_norm", 0, "1e-30 and 1e+30"),
+        ("max_gradient_norm", float("inf"), "1e-30 and 1e+30"),
+        ("learning_rate", float("inf"), "0 and 1e+30"),
+        ("learning_rate", float("nan"), "0 and 1e+30"),
+        ("epsilon_spread", 1e39, "0 and 1e+30"),
+        ("epsilon_steps", 3e9, "1 and 2.14748e+09"),
+        ("epsilon_steps", float("inf"), "1 and 2.14748e+09"),
+        ("importance_steps", 2.0**31, "1 and 2.14748e+09"),
+        ("decay_updates", 1e10, "1 and 2.14748e+09"),
+        ("rescaling", float("nan"), "0 and 1"),
+    ],
+)
+def test_rates_that_no_number_of_float32_or_int32_reaches_are_refused(field, value, bounds):
+    message = rf"^{field}: {value} is not between {bounds}$".replace("+", r"\+")
+    with pytest.raises(ValueError, match=message):
+        dqn(DQNConfig().replace(**{field: value}), table_network(), make_replay(SMALL))
+
+
+@pytest.mark.parametrize("field", ["target_period", "restart", "restart_hold"])
+def test_periods_that_cannot_go_round_are_refused(field):
+    with pytest.raises(ValueError, match=f"^{field}: 500000001 is above 500000000$"):
+        settings = DQNConfig(restart=1).replace(**{field: 500_000_001})
+        dqn(settings, table_network(), make_replay(SMALL))
+
+
+def test_a_rate_of_none_is_refused_where_it_means_nothing():
+    with pytest.raises(ValueError, match=r"^learning_rate: None is not a number$"):
+        dqn(DQNConfig().replace(learning_rate=None), table_network(), make_replay(SMALL))
 
 
 def explored(probability, persistence):
@@ -273,21 +383,32 @@ def test_every_part_of_r2d2_can_be_switched_off_alone(switch):
     assert all(moved)
 
 
-def test_a_restart_begins_anew_and_lets_the_old_network_act():
-    """Updates 1 to 3 learn, the 3rd restarts, and until the 5th the old target network acts."""
-    agent = SMALL.agent.replace(restart=3, restart_hold=2)
-    config = SMALL.replace(agent=agent)
-    made = make_agent(config, make_environment(config))
-    segment = random_segment(config, made.initial_memory(config.environments))
+RESTARTING = SMALL.replace(
+    agent=SMALL.agent.replace(restart=3, restart_hold=2, replay="prioritized")
+)
+
+
+@pytest.fixture(scope="module")
+def restarting():
+    """An agent that restarts, compiled; a segment, and its first state."""
+    made = make_agent(RESTARTING, make_environment(RESTARTING))
+    segment = random_segment(RESTARTING, made.initial_memory(RESTARTING.environments))
     begun = made.init(jax.random.key(0), tree.at(segment.timestep, 0))
+    return made._replace(observe=jax.jit(made.observe), learn=jax.jit(made.learn)), segment, begun
+
+
+def test_a_restart_begins_anew_and_lets_the_old_network_act(restarting):
+    """Updates 1 to 3 learn, the 3rd restarts, and until the 5th the old target network acts."""
+    agent = RESTARTING.agent
+    made, segment, begun = restarting
     assert not same(begun.learner.spare, begun.learner.params)
 
-    observe, learn = jax.jit(made.observe), jax.jit(made.learn)
     state, states = begun, [begun]
     for _ in range(made.warmup):
-        state = observe(state, segment)
+        state = made.observe(state, segment)
     for key in jax.random.split(jax.random.key(1), 6):
-        state, _ = learn(key, state, segment)
+        state, metrics = made.learn(key, state, segment)
+        assert metrics["refused_priorities"] == 0
         states.append(state)
     learners = [state.learner for state in states]
     assert [int(x.updates) for x in learners] == [0, 1, 2, 3, 4, 5, 6]
@@ -304,12 +425,55 @@ def test_a_restart_begins_anew_and_lets_the_old_network_act():
 
     def remembers(learner):
         """What the network that acts makes of a first timestep."""
-        memory = made.initial_memory(config.environments)
+        memory = made.initial_memory(RESTARTING.environments)
         state = begun._replace(learner=learner)
         return made.act(jax.random.key(2), state, memory, tree.at(segment.timestep, 0))[0]
 
     old = restarted._replace(updates=jnp.int32(0), params=restarted.spare)
     assert same(remembers(restarted), remembers(old))
+
+
+def test_learning_goes_on_where_updates_are_counted_anew(restarting):
+    """The target network moves when it would have, and nothing restarts."""
+    made, segment, state = restarting
+    for _ in range(made.warmup):
+        state = made.observe(state, segment)
+    end = (2**31 - 1) // 5 * 5
+    young, old = (
+        state._replace(learner=state.learner._replace(updates=jnp.int32(n))) for n in (7, end - 3)
+    )
+    for key in jax.random.split(jax.random.key(1), 9):
+        young, old = (made.learn(key, x, segment)[0] for x in (young, old))
+        assert same(young._replace(learner=()), old._replace(learner=()))
+        assert same(*(x.learner._replace(updates=()) for x in (young, old)))
+    assert (young.learner.updates, old.learner.updates) == (16, 10 + 6)
+
+
+def test_errors_that_are_no_numbers_are_counted_and_poison_no_priorities(restarting):
+    made, segment, state = restarting
+    for _ in range(made.warmup):
+        state = made.observe(state, segment)
+    params = jax.tree.map(lambda x: x * jnp.nan, state.learner.params)
+    lost = state._replace(learner=state.learner._replace(params=params))
+    later, metrics = made.learn(jax.random.key(1), lost, segment)
+    assert metrics["refused_priorities"] == RESTARTING.agent.batch_size * RESTARTING.agent.updates
+    assert np.isnan(metrics["loss_sum"])
+    assert same(later.replay._replace(updates=()), lost.replay._replace(updates=()))
+
+
+def test_what_an_agent_has_in_mind_is_what_it_does():
+    """While the old network acts, its values are told, and those of the new one afterwards."""
+    network = table_network()
+    made = dqn(DQNConfig(restart=3, restart_hold=2), network, make_replay(SMALL))
+    values = jnp.array([[1.0, 3.0, 2.0], [0.5, 0.0, 0.25]])
+    timestep = tree.at(sequence(values[None], *[jnp.zeros((1, 2))] * 3), 0)
+    for updates, scale in ((4, -1), (5, 1)):
+        learner = Learner(jnp.float32(1), jnp.float32(1), (), jnp.int32(updates), jnp.float32(-1))
+        state = DQNState(learner, (), jnp.int32(0))
+        record = made.inspect(state, (), timestep)
+        np.testing.assert_array_equal(record["q"], scale * values)
+        _, action, _ = made.act(jax.random.key(0), state, (), timestep, explore=False)
+        np.testing.assert_array_equal(action, np.argmax(scale * values, axis=1))
 
 
 def same(x: Any, y: Any) -> bool:
@@ -332,7 +496,7 @@ def test_priorities_reach_the_replay_memory():
     agent = SMALL.agent.replace(replay="prioritized", batch_size=8, priority_exponent=1.0)
     config = SMALL.replace(agent=agent)
     trainer, _ = memrl_jax.config.make(config)
-    state = jax.jit(trainer.step)(jax.jit(trainer.init)(jax.random.key(0)))[0]
+    state = jax.jit(trainer.step)(jax.jit(trainer.init)(jax.random.key(0))[0])[0]
     weights = np.concatenate([x.reshape(-1) for x in state.agent.replay.weights[:1]])
     drawn = weights[(weights > 0) & (np.abs(weights - 1) > 1e-5)]
     assert 0 < len(drawn) <= 8

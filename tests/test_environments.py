@@ -4,42 +4,51 @@ import json
 import subprocess
 import sys
 from collections import OrderedDict
+from dataclasses import dataclass
 from functools import cache, partial
-from typing import Any
+from typing import Any, NamedTuple
 
+import gymnasium
 import gymnax
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import struct
-from gymnax.environments import spaces
+from flax.core import FrozenDict
+from gymnax.environments import environment, spaces
 from gymnax.wrappers import LegacyStepAPIWrapper, purerl
 
 from memrl_jax import tree
-from memrl_jax.environments import ENVIRONMENTS, TMaze, batch, episodes, from_gymnax, view
+from memrl_jax.environments import (
+    ENVIRONMENTS,
+    TMaze,
+    batch,
+    check,
+    episodes,
+    frame_stack,
+    from_gymnax,
+    make,
+    view,
+)
 from memrl_jax.environments.base import Running
+from memrl_jax.environments.check import draw, observed, traced
 from memrl_jax.types import Continuous, Discrete, TimeStep
+from tests.small import write_original_maps
 
 LIMIT, STEPS = 12, 60
 OH = {
     "IMaze", "PatternMatching", "PatternMatching-unseen", "SingleGoal", "SingleGoal-indicator",
     "SequentialGoals", "SequentialGoals-indicator", "OriginalMaze",
 }  # fmt: skip
+LISTED = [*ENVIRONMENTS]
 OURS = {"CartPole-positions", "TMaze", "TMaze-active", "bAbI"} | OH
-GYMNAX = [name for name in ENVIRONMENTS if name not in OURS]
+GYMNAX = [name for name in LISTED if name not in OURS]
 MAZES = {"TMaze": TMaze(), "TMaze-active": TMaze(active=True)}
 
 
 def is_spec(x):
     return isinstance(x, Discrete | Continuous)
-
-
-def sample(actions, key):
-    if isinstance(actions, Discrete):
-        return jax.random.randint(key, (), 0, actions.n)
-    low, high = actions.low, actions.high
-    return jax.random.uniform(key, actions.shape, actions.dtype, low, high)
 
 
 def assert_equal(x, y, **tolerance):
@@ -60,7 +69,7 @@ def play(env, key, steps, hand=None):
     def step(carry, key):
         state, timestep = carry
         act_key, env_key = jax.random.split(key)
-        action = sample(env.actions, act_key)
+        action = draw(env.actions, act_key)
         after = env.step(env_key, state, action)
         types = jax.tree.map(jax.typeof, after)
         assert types == jax.tree.map(jax.typeof, carry)
@@ -104,7 +113,7 @@ def played(name):
 
 
 def test_all_environments_of_gymnax_and_ours_are_listed():
-    assert set(ENVIRONMENTS) == OURS | set(gymnax.registered_envs) - {"MNISTBandit-bsuite"}
+    assert set(LISTED) == OURS | set(gymnax.registered_envs) - {"MNISTBandit-bsuite"}
 
 
 @pytest.mark.parametrize("name", [*GYMNAX, *MAZES])
@@ -141,6 +150,27 @@ def test_declarations_hold(name):
     lengths = lasts - starts[: len(lasts)]
     assert lengths.max() <= env.horizon
     assert lengths.max() == env.horizon or (timestep.discount[lasts] == 0).all()
+
+
+SMALLER: dict[str, Any] = {
+    "SingleGoal": {"mazes": 2},
+    "SequentialGoals": {"mazes": 2},
+    "bAbI": {"count": 20},
+}
+
+
+@pytest.mark.parametrize("name", LISTED)
+def test_every_environment_does_as_it_says(name, tmp_path):
+    if name in [*GYMNAX, *MAZES]:
+        env, (timestep, _, _) = played(name)
+        traced(env, name)
+        observed(env, timestep, name)
+        return
+    options: dict[str, Any] = SMALLER.get(name.removesuffix("-indicator"), {})
+    if name == "OriginalMaze":
+        write_original_maps(tmp_path, ["IMaze"])
+        options = {"path": str(tmp_path)}
+    check(ENVIRONMENTS[name](**options), jax.random.key(0), steps=30, name=name)
 
 
 def test_ends_and_time_limits_are_told_apart():
@@ -337,6 +367,290 @@ def test_memory_chain_is_as_long_as_asked_for():
     )  # gymnax shows one step more than the length
 
 
+class Seen(NamedTuple):
+    """What a `Bell` shows, as a tuple with names."""
+
+    time: Any
+    last: Any
+
+
+@struct.dataclass
+class Shown:
+    """The same, as a dataclass."""
+
+    time: Any
+    last: Any
+    note: str = struct.field(pytree_node=False, default="not a part")
+
+
+class Limit(NamedTuple):
+    """Parameters as a tuple with names."""
+
+    max_steps_in_episode: float = 9
+    goal: int = 3
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Limits:
+    """Parameters as a dataclass of Python's own."""
+
+    max_steps_in_episode: int = 9
+    goal: int = 3
+
+
+class Bell(environment.Environment):
+    """Rings after `goal` steps: reward 1, and the end. In gymnax's shape, with its own `step`."""
+
+    default_params: Any = Limit()
+
+    def reset_env(self, key, params):
+        state = {"time": jnp.int32(0), "last": jnp.int32(0)}
+        return self.see(state), state
+
+    def step_env(self, key, state, action, params):
+        state = {"time": state["time"] + 1, "last": jnp.int32(action)}
+        rings = state["time"] == self.limits(params)["goal"]
+        return self.see(state), state, self.pay(rings), self.done(rings), {}
+
+    def is_truncated(self, state, params):
+        return self.done(state["time"] >= self.limits(params)["max_steps_in_episode"])
+
+    def limits(self, params):
+        return (
+            params if hasattr(params, "keys") else {k: getattr(params, k) for k in vars(Limits())}
+        )
+
+    def see(self, state):
+        return Seen(state["time"], state["last"])
+
+    def pay(self, rings):
+        return rings.astype(jnp.float32)
+
+    def done(self, ends):
+        return ends
+
+    def action_space(self, params):
+        return spaces.Discrete(4)
+
+    def observation_space(self, params):
+        return spaces.Tuple([spaces.Discrete(10), spaces.Discrete(4)])
+
+
+def bell(params=None, space=None, actions=None, **methods):
+    """Make a `Bell` with other parameters, spaces and methods."""
+    if params is not None:
+        methods["default_params"] = params
+    if space is not None:
+        methods["observation_space"] = lambda self, params: space
+    if actions is not None:
+        methods["action_space"] = lambda self, params: actions
+    return type("Bell", (Bell,), methods)()
+
+
+def rung(env, goal=3, limit=9):
+    """Assert that an adapted `Bell` behaves as it should; return what was seen."""
+    timestep, action, *_ = play(env, jax.random.key(0), 9)
+    end = min(goal, limit)
+    assert_equal(timestep.last, np.arange(10) % (end + 1) == end)
+    assert_equal(timestep.reward, np.where((goal <= limit) & timestep.last, 1, 0))
+    assert_equal(timestep.discount, np.where((goal <= limit) & timestep.last, 0, 1))
+    assert_equal(timestep.action[1:], np.where(timestep.start[1:], 0, action))
+    assert env.horizon == limit
+    return timestep
+
+
+DICT = spaces.Dict({"time": spaces.Discrete(10), "last": spaces.Discrete(4)})
+from_zero = gymnasium.spaces.Discrete(10), gymnasium.spaces.Discrete(4)
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        bell(pay=lambda self, rings: rings[None].astype(jnp.float32)),
+        bell(pay=lambda self, rings: rings),
+        bell(done=lambda self, ends: ends.astype(jnp.float32)),
+        bell(done=lambda self, ends: ends.astype(jnp.int32)[None]),
+        bell(space=DICT),
+        bell(space=gymnasium.spaces.Tuple(from_zero)),
+        bell(space=DICT, see=lambda self, state: Shown(**state)),
+        bell(space=DICT, see=lambda self, state: OrderedDict(state)),
+        bell(see=lambda self, state: [state["time"], state["last"]]),
+        bell(params={"max_steps_in_episode": 9, "goal": 3}),
+        bell(params=FrozenDict({"max_steps_in_episode": 9, "goal": 3})),
+        bell(params=Limits()),
+    ],
+)
+def test_what_runs_in_gymnax_runs_here(made):
+    rung(from_gymnax(made))
+
+
+PARAMS = [Limit(), Limits(), {"max_steps_in_episode": 9, "goal": 3}]
+
+
+@pytest.mark.parametrize("params", PARAMS, ids=["NamedTuple", "dataclass", "dict"])
+def test_parameters_of_any_kind_are_replaced_and_may_be_traced(params):
+    rung(from_gymnax(bell(params), max_steps_in_episode=2), limit=2)
+
+    def second(goal):
+        env = from_gymnax(bell(params), goal=goal)
+        state, _ = env.reset(jax.random.key(0))
+        return env.step(jax.random.key(0), state, 0)[1].last
+
+    assert_equal(jax.vmap(second)(jnp.array([1, 2])), [True, False])
+    with pytest.raises(ValueError, match=r"environment: Bell .*max_steps_in_episode is traced"):
+        jax.vmap(lambda n: from_gymnax(bell(params), max_steps_in_episode=n))(jnp.array([1, 2]))
+
+
+def test_discrete_spaces_that_start_elsewhere_are_shifted_to_zero():
+    gym = gymnasium.spaces
+    acts = gym.Discrete(4, start=5)
+    nested = gym.Dict({"time": gym.Discrete(10, start=-2), "in": gym.Dict({"last": acts})})
+    made = bell(
+        space=nested,
+        actions=acts,
+        reset_env=lambda self, key, params: (
+            {"time": jnp.int32(-2), "in": {"last": jnp.int32(5)}},
+            {"time": jnp.int32(0), "last": jnp.int32(5)},
+        ),
+        see=lambda self, state: {"time": state["time"] - 2, "in": {"last": state["last"]}},
+    )
+    env = from_gymnax(made)
+    assert env.actions == Discrete(4)
+    assert env.observations == {"time": Discrete(10), "in": {"last": env.actions}}
+    timestep = rung(env)
+    observed(env, timestep)
+    assert_equal(timestep.observation["time"], np.arange(10) % 4)
+    assert_equal(timestep.observation["in"]["last"], timestep.action)
+    assert timestep.action.max() == 2
+
+
+def keyed(first, later):
+    """Keep a random key in the state, which both functions turn from `key` into what they keep."""
+    start, move = Bell.reset_env, Bell.step_env
+
+    def reset_env(self, key, params):
+        observation, state = start(self, key, params)
+        return observation, {**state, "key": first(key)}
+
+    def step_env(self, key, state, action, params):
+        kept = later(state["key"], key)
+        observation, state, *rest = move(self, key, state, action, params)
+        return observation, {**state, "key": kept}, *rest
+
+    return bell(reset_env=reset_env, step_env=step_env)
+
+
+def test_keys_of_both_kinds_may_be_in_a_state():
+    for first in (lambda key: key, lambda key: jax.random.PRNGKey(0)):
+        rung(from_gymnax(keyed(first, lambda kept, key: jax.random.split(kept)[0])))
+
+
+def loses(self, state):
+    raise RuntimeError("the bell is lost\nsomewhere")
+
+
+gain = {"time": jnp.int32(0)}
+
+
+@pytest.mark.parametrize(
+    "made, message",
+    [
+        (bell(pay=lambda self, r: jnp.ones(2)), r"reward is float32\[2\], not one number"),
+        (bell(pay=lambda self, r: jnp.complex64(1)), r"reward is complex64\[\], not one number"),
+        (bell(pay=lambda self, r: None), "reward raised "),
+        (bell(done=lambda self, r: r[None].repeat(2)), r"terminated is bool\[2\], not one number"),
+        (bell(see=loses), "reset raised RuntimeError: the bell is lost"),
+        (bell(pay=loses), "step_env raised RuntimeError: the bell is lost"),
+        (
+            bell(observation_space=lambda self, _: loses(self, _)),
+            "observation_space raised RuntimeError",
+        ),
+        (
+            keyed(lambda key: jnp.zeros(2, jnp.uint32), lambda kept, key: key),
+            r"state\['key'\]: reset gives uint32\[2\] and step gives key<fry>\[\]",
+        ),
+        (
+            bell(reset_env=lambda self, key, params: (self.see({**gain, "last": 0}), gain)),
+            r"step_env raised KeyError|state\['last'\]: reset gives nothing",
+        ),
+        (bell(space=spaces.Discrete(10)), "observation is a Seen, and its space a Discrete"),
+        (bell(space=spaces.Dict({"time": spaces.Discrete(3)})), "has parts .*, and its space"),
+        (bell(space=spaces.Tuple([spaces.Discrete(3)])), "has parts .*, and its space"),
+        (bell(space=spaces.Tuple([spaces.Discrete(0)] * 2)), r"time: n: 0 is below 1"),
+        (
+            bell(space=gymnasium.spaces.Tuple([gymnasium.spaces.MultiBinary(3)] * 2)),
+            "space MultiBinary is none of Discrete, Box, Dict and Tuple",
+        ),
+        (bell(see=lambda self, state: state["time"]), "has parts .*, and its space"),
+        (bell(see=lambda self, s: Seen(1.0 * s["time"], s["last"])), "time is float32.*Discrete"),
+        (bell(actions=spaces.Discrete(0)), "actions: n: 0 is below 1"),
+        (bell(Limit(max_steps_in_episode=2.5)), "max_steps_in_episode: 2.5 is not a whole number"),
+        (bell(Limit(max_steps_in_episode=np.inf)), "max_steps_in_episode: inf is not a whole"),
+        (bell(Limit(max_steps_in_episode=0)), "max_steps_in_episode: 0 is below 1"),
+    ],
+)
+def test_what_cannot_run_is_told_in_one_line(made, message):
+    with pytest.raises(ValueError, match=f"^environment: Bell: .*({message})") as error:
+        from_gymnax(made)
+    assert "\n" not in str(error.value)
+
+
+INFINITE = float("inf")
+
+
+@pytest.mark.parametrize(
+    "name, option, values",
+    [
+        ("CartPole-v1", "gravity", [None, (1, 2), "x", True, INFINITE, float("nan"), 1e60, {}]),
+        ("CartPole-v1", "max_steps_in_episode", [None, "5", True, 10.5, INFINITE, 0, -3, 2**31]),
+        ("BernoulliBandit-misc", "max_steps_in_episode", [True, 10.5, INFINITE, 0, 1e30]),
+        ("BernoulliBandit-misc", "normalize_time", [1, None]),
+        ("TMaze", "corridor", [99999999999, 2**31 - 1, 0, True, None, 1.5, (8,)]),
+        ("TMaze", "active", [3, "x", None]),
+        ("TMaze", "bonus", [1e60, None, (1.0,)]),
+        ("MemoryChain-bsuite", "num_bits", [0, True, 1.5]),
+        ("MemoryChain-bsuite", "memory_length", [-4, 0]),
+        ("DeepSea-bsuite", "size", [-2, None]),
+        ("DeepSea-bsuite", "action_mapping_key", [3]),
+        ("UmbrellaChain-bsuite", "n_distractor", [-1]),
+        ("MetaMaze-misc", "maze_size", [4]),
+        ("FrozenLake-misc", "success_rate", [2.0]),
+        ("FrozenLake-misc", "reward_schedule", [(1.0, 0.0), 1, (1, 0, "a")]),
+        ("Acrobot-v1", "available_torque", [3, "x", (INFINITE, 0, 1), (1, None), ()]),
+        ("IMaze", "lengths", [5, ("a",), (10**9,), (2,)]),
+        ("IMaze", "rows", [None, 2, 10**9]),
+        ("IMaze", "columns", [4, 10**9 + 1]),
+        ("SingleGoal", "mazes", [-1, 10**9]),
+        ("SingleGoal", "max_steps_in_episode", [1.5, "a"]),
+        ("bAbI", "task", [0, "a"]),
+    ],
+)
+def test_options_that_are_not_like_their_default_are_refused(name, option, values):
+    for value in values:
+        with pytest.raises(ValueError, match=option) as error:
+            make(name, {option: value})
+        assert "\n" not in str(error.value)
+        parts = (value, *(value if isinstance(value, tuple) else ()))
+        assert any(str(part) in str(error.value) for part in parts)
+
+
+@pytest.mark.parametrize(
+    "name, options",
+    [
+        ("CartPole-v1", {"gravity": 9, "length": np.float32(1), "tau": jnp.float32(0.1)}),
+        ("CartPole-v1", {"max_steps_in_episode": np.int64(7)}),
+        ("BernoulliBandit-misc", {"max_steps_in_episode": 7}),
+        ("Acrobot-v1", {"available_torque": (-2, 0, 2), "max_steps_in_episode": jnp.int32(7)}),
+        ("FrozenLake-misc", {"desc": ("SF", "FG"), "reward_schedule": (1, 0, -1)}),
+        ("UmbrellaChain-bsuite", {"n_distractor": 0}),
+    ],
+)
+def test_options_that_are_like_their_default_are_taken(name, options):
+    horizon = ENVIRONMENTS[name]().horizon
+    assert make(name, options).horizon == options.get("max_steps_in_episode", horizon)
+
+
 class FiveValues(Tally):
     def step(self, key, state, action, params):
         return super().step(key, state, action, params)[:5]
@@ -402,6 +716,57 @@ def test_view_may_give_any_pytree():
     assert_equal(timestep.observation["both"][:, 0, 0], timestep.observation["cue"])
 
 
+def test_positions_keep_their_bounds():
+    low, high = ENVIRONMENTS["CartPole-positions"](x_threshold=3.0).observations[2:]
+    assert_equal(high, [6.0, 0.41887903], rtol=1e-6)
+    assert_equal(low, -high)
+
+
+@pytest.mark.parametrize("jitted", [False, True])
+def test_view_keeps_the_spaces_of_what_it_passes_on(jitted):
+    whole = from_gymnax(Tally())
+    box, episode = whole.observations["parts"]
+
+    def observe(x):
+        box, episode = x["parts"]
+        return {"episode": jnp.asarray(episode), "twice": (2 * box, box), "same": x["time"]}
+
+    env = view(whole, jax.jit(observe) if jitted else observe)
+    assert env.observations["same"] == Discrete(6) and env.observations["episode"] == episode
+    twice, once = env.observations["twice"]
+    assert (twice.low, twice.high, once) == (-np.inf, np.inf, box)
+
+
+def test_view_declares_what_it_changes():
+    maze = from_gymnax(TMaze())
+    bits = Continuous((2,), jnp.dtype(jnp.uint8), 0, 1)
+    observe = lambda x: (x != 0).astype(jnp.uint8)  # noqa: E731
+    assert view(maze, observe, bits).observations == bits
+    for space, message in [
+        (bits._replace(shape=(3,)), r"^observations is uint8\[2\], and declared as uint8\[3\]$"),
+        (bits._replace(dtype=jnp.float32), r"is uint8\[2\], and declared as float32\[2\]$"),
+        (Discrete(2), r"is uint8\[2\], and Discrete"),
+        ((bits, bits), "nothing is given"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            view(maze, observe, space)
+
+
+def test_frames_side_by_side_keep_their_bounds():
+    bounds = Continuous((2,), jnp.dtype(jnp.int8), np.array([-1, 0]), 1)
+    env = frame_stack(view(from_gymnax(TMaze()), lambda x: x.astype(jnp.int8), bounds), 3)
+    stacked = env.observations
+    assert stacked.shape == (6,) and stacked.dtype == np.int8
+    assert_equal(stacked.low, [-1, 0] * 3)
+    assert stacked.high == 1
+
+    def make_one(threshold):
+        env = frame_stack(from_gymnax("CartPole-v1", x_threshold=threshold), 2)
+        return env.observations.high[::4]
+
+    assert_equal(jax.jit(make_one)(2.0), [4.0, 4.0])
+
+
 def test_batch_steps_each_environment_by_itself():
     env = from_gymnax(TMaze(corridor=2))
     many, count = batch(env), 5
@@ -437,7 +802,7 @@ def random_episodes(steps, environments, seed):
 
 def count_episodes(timestep):
     """Add up whole episodes, one number at a time; what is under way [B] comes second."""
-    sums = {"episodes": 0, "return_sum": 0.0, "length_sum": 0, "steps": 0}
+    sums = {"episodes": 0, "return_sum": 0.0, "length_sum": 0, "steps": 0, "reward_sum": 0.0}
     under_way = []
     for b in range(timestep.reward.shape[1]):
         total, length = 0.0, 0
@@ -447,6 +812,7 @@ def count_episodes(timestep):
                 continue
             total, length = total + float(timestep.reward[t, b]), length + 1
             sums["steps"] += 1
+            sums["reward_sum"] += float(timestep.reward[t, b])
             if timestep.last[t, b]:
                 sums["episodes"] += 1
                 sums["return_sum"] += total
@@ -470,7 +836,8 @@ def test_episodes_are_counted_across_chunks(chunk, seed):
     np.testing.assert_allclose(np.stack(running, -1), under_way, rtol=1e-5, atol=1e-6)
     assert (running.total.dtype, running.length.dtype) == (np.float32, np.int32)
     kinds = {k: x.dtype.kind for k, x in sums[0].items()}
-    assert kinds == {"episodes": "i", "return_sum": "f", "length_sum": "i", "steps": "i"}
+    assert {name for name, kind in kinds.items() if kind == "i"} == {"episodes", "steps"}
+    assert {name for name, kind in kinds.items() if kind == "f"} == {*kinds} - {"episodes", "steps"}
 
 
 counted = jax.jit(episodes)
@@ -479,7 +846,8 @@ counted = jax.jit(episodes)
 def test_nothing_ended_is_no_episode():
     timestep = random_episodes(1, 3, 0)
     running, sums = counted(Running(jnp.ones(3), jnp.ones(3, jnp.int32)), timestep)
-    assert_equal(sums, {"episodes": 0, "return_sum": 0.0, "length_sum": 0, "steps": 0})
+    nothing = {"episodes": 0, "return_sum": 0.0, "length_sum": 0, "steps": 0, "reward_sum": 0.0}
+    assert_equal(sums, nothing)
     assert_equal(running, Running.zeros(3))
 
 

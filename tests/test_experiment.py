@@ -19,10 +19,13 @@ import numpy as np
 import pytest
 
 import memrl_jax
-from memrl_jax import checkpoint, experiment, history, parallel, tree
+from memrl_jax import checkpoint, experiment, folder, history, parallel, tree
+from memrl_jax.environments import ENVIRONMENTS, batch
 from memrl_jax.experiment import Progress, Result
 from memrl_jax.history import History
 from memrl_jax.program import Carry, Program, Run, check
+from memrl_jax.rollout import Evaluation, evaluate
+from memrl_jax.types import Continuous, Discrete, Environment, TimeStep
 from tests.small import SMALL as CONFIG
 
 PER_STEP = CONFIG.environments * CONFIG.rollout_length
@@ -108,7 +111,7 @@ def resume(out: Path) -> tuple[Result, Told]:
 
 def interrupt(at: int, signals: tuple[int, ...] = (signal.SIGINT,)) -> Callable[[Progress], None]:
     def then(progress: Progress) -> None:
-        if progress.steps == at:
+        if progress.timesteps == at:
             for number in signals:
                 os.kill(os.getpid(), number)
 
@@ -117,7 +120,7 @@ def interrupt(at: int, signals: tuple[int, ...] = (signal.SIGINT,)) -> Callable[
 
 def kill(at: int) -> Callable[[Progress], None]:
     def then(progress: Progress) -> None:
-        if progress.steps == at:
+        if progress.timesteps == at:
             raise Killed
 
     return then
@@ -195,9 +198,9 @@ def test_files_of_a_run(whole: tuple[Result, Told]) -> None:
 def test_metrics_are_arrays_of_seeds_and_steps(whole: tuple[Result, Told]) -> None:
     past = history.read(whole[0].folder / "metrics.npz")
     assert_same_history(past, whole[0].history)
-    assert past["step"].tolist() == [160, 240, 320, 400, 480, 560, 640]
-    assert past["evaluation_step"].tolist() == [160, 320, 480, 640]
-    for name in ("return", "length", "loss", "q", "episodes", "steps"):
+    assert past["timestep"].tolist() == [160, 240, 320, 400, 480, 560, 640]
+    assert past["evaluation_timestep"].tolist() == [160, 320, 480, 640]
+    for name in ("return", "length", "reward", "loss", "q", "episodes", "steps"):
         assert past[name].shape == (3, 7)
     for name in ("return", "length", "unfinished"):
         assert past[f"evaluation_{name}"].shape == (3, 4)
@@ -208,17 +211,19 @@ def test_metrics_are_arrays_of_seeds_and_steps(whole: tuple[Result, Told]) -> No
 
 def test_every_point_is_a_line_of_the_log(whole: tuple[Result, Told]) -> None:
     past, lines = whole[0].history, log(whole[0].folder)
-    assert [line["step"] for line in lines] == past["step"].tolist()
+    for name in ("timestep", "step"):
+        assert [line[name] for line in lines] == past[name].tolist()
     times = [line["time"] for line in lines]
     assert times == sorted(times)
     np.testing.assert_allclose([line["loss"] for line in lines], past["loss"].mean(axis=0))
     evaluated = [line for line in lines if "evaluation_return" in line]
-    assert [line["step"] for line in evaluated] == past["evaluation_step"].tolist()
+    for name in ("timestep", "step"):
+        assert [line[name] for line in evaluated] == past[f"evaluation_{name}"].tolist()
 
 
 def test_progress_is_reported(whole: tuple[Result, Told]) -> None:
     _, told = whole
-    steps = [progress.steps for progress in told.progress]
+    steps = [progress.timesteps for progress in told.progress]
     assert steps == sorted(set(steps)) and steps[-1] == CONFIG.total_steps
     assert all(progress.total_steps == CONFIG.total_steps for progress in told.progress)
     assert all(progress.rate > 0 for progress in told.progress)
@@ -249,7 +254,10 @@ def test_the_size_of_chunks_does_not_matter(whole: tuple[Result, Told], tmp_path
 @pytest.mark.usefixtures("one_step_chunks")
 @pytest.mark.parametrize(
     "at, number",
-    [(at, signal.SIGINT) for at in (88, 344, 400, 480)] + [(344, signal.SIGTERM)],
+    [
+        *((at, signal.SIGINT) for at in (88, 344, 400, 480)),
+        *((344, number) for number in (signal.SIGTERM, signal.SIGHUP)),
+    ],
 )
 def test_interrupted_and_resumed(
     whole: tuple[Result, Told], tmp_path: Path, at: int, number: int
@@ -258,12 +266,12 @@ def test_interrupted_and_resumed(
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     result, told = start(tmp_path / "run", then=interrupt(at, (number,)))
     assert not result.finished
-    assert told.progress[-1].steps == at == checkpoints(result.folder)[-1]
+    assert told.progress[-1].timesteps == at == checkpoints(result.folder)[-1]
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
     result, told = resume(result.folder)
     assert result.finished
     assert told.lines[0].endswith(f"going on from step {at}")
-    assert told.progress[0].steps == at + PER_STEP
+    assert told.progress[0].timesteps == at + PER_STEP
     assert_same_run(result.folder, whole[0].folder)
 
 
@@ -293,10 +301,10 @@ def test_killed_and_resumed(whole: tuple[Result, Told], tmp_path: Path, at: int)
     saved = checkpoints(out)[-1]
     assert saved == max(step for step in (WARMUP, 240, 480) if step < at)
     with open(out / "progress.jsonl", "a") as file:
-        file.write('{"step": 6')  # killed while writing a line
+        file.write('{"timestep": 6')  # killed while writing a line
     result, told = resume(out)
     assert result.finished
-    assert told.progress[0].steps == saved + PER_STEP
+    assert told.progress[0].timesteps == saved + PER_STEP
     assert_same_run(out, whole[0].folder)
 
 
@@ -340,8 +348,8 @@ def test_resuming_a_finished_run_changes_nothing(whole: tuple[Result, Told], cop
 def test_resuming_a_run_that_reached_its_target_changes_nothing(tmp_path: Path) -> None:
     result, told = start(tmp_path / "run", target_return=-100.0)
     assert result.finished
-    assert result.history["evaluation_step"].tolist() == [160]
-    assert told.progress[-1].steps == 160 == checkpoints(result.folder)[-1]
+    assert result.history["evaluation_timestep"].tolist() == [160]
+    assert told.progress[-1].timesteps == 160 == checkpoints(result.folder)[-1]
     before = contents(result.folder)
     result, told = resume(result.folder)
     assert result.finished and told.progress == []
@@ -357,22 +365,56 @@ def test_evaluation_and_checkpoints_leave_training_untouched(
     whole: tuple[Result, Told], tmp_path: Path
 ) -> None:
     result, _ = start(tmp_path / "run", evaluate_every=56, checkpoint_every=88, log_every=1000)
-    assert result.history["evaluation_step"].tolist() == [*range(112, 640, 56), 640]
+    assert result.history["evaluation_timestep"].tolist() == [*range(112, 640, 56), 640]
     assert checkpoints(result.folder) == [616, 640]
     last = f"checkpoints/{CONFIG.total_steps:012d}.ckpt"
     assert filecmp.cmp(result.folder / last, whole[0].folder / last, shallow=False)
 
 
-def test_the_last_evaluation_can_be_played_again(whole: tuple[Result, Told], copy: Path) -> None:
+def test_an_evaluation_afterwards_is_fresh_and_can_be_repeated(copy: Path) -> None:
     before = contents(copy)
-    played = experiment.evaluate(str(copy), episodes=4, seed=RUN.seed)
-    assert played.total.shape == played.length.shape == played.done.shape == (3, 4)
-    past = whole[0].history
-    np.testing.assert_array_equal(played.total.mean(axis=1), past["evaluation_return"][:, -1])
-    np.testing.assert_array_equal(played.length.mean(axis=1), past["evaluation_length"][:, -1])
-    other = experiment.evaluate(str(copy), episodes=4, seed=RUN.seed + 1)
-    assert not np.array_equal(played.total, other.total)
+    seeds = (RUN.seed, RUN.seed, RUN.seed + 1)
+    played = [experiment.evaluate(str(copy), episodes=4, seed=seed) for seed in seeds]
+    assert played[0].total.shape == played[0].length.shape == played[0].done.shape == (3, 4)
+    np.testing.assert_array_equal(played[0].total, played[1].total)
+    assert not np.array_equal(played[0].total, played[2].total)
     assert contents(copy) == before
+
+
+def test_no_key_serves_two_purposes(
+    whole: tuple[Result, Told], copy: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Those of training, of each of the run's evaluations, of evaluating it and of watching it."""
+    made: list[jax.Array] = []
+
+    def seed_keys(*given: int) -> jax.Array:
+        made.append(original(*given))
+        return made[-1]
+
+    original = parallel.seed_keys
+    monkeypatch.setattr(parallel, "seed_keys", seed_keys)
+    start(tmp_path / "run")
+    experiment.evaluate(str(copy), episodes=4, seed=RUN.seed)
+    experiment.play(str(copy), seed=0, episodes=1)
+    keys = [tuple(key) for used in made for key in jax.random.key_data(used).tolist()]
+    assert len(made) == 1 + 4 + 1 + 1 and len(set(keys)) == 3 * len(made)
+
+
+def test_steps_are_the_environments_with_either_way_to_train(whole: tuple[Result, Told]) -> None:
+    """Timesteps that begin an episode are none; those of the warm-up are counted."""
+    past, told = whole[0].history, whole[1]
+    train = jax.jit(jax.vmap(memrl_jax.make_train(CONFIG)))
+    state, metrics = train(parallel.seed_keys(RUN.seed, 3))
+    steps, means = history.binned(metrics, points=7)
+    np.testing.assert_array_equal(past["step"], steps)
+    np.testing.assert_array_equal(past["steps"], means["steps"])
+    np.testing.assert_array_equal(past["episodes"], means["episodes"])
+    assert past["evaluation_step"].tolist() == steps[[0, 2, 4, 6]].tolist()
+    assert told.progress[-1].steps == steps[-1]
+    begun = np.asarray(metrics["episodes"].sum(axis=1) + CONFIG.environments)
+    held = np.asarray(state.actor.timestep.last.sum(axis=1))  # whose next has not begun
+    first = CONFIG.environments  # `reset` gives it, before the first timestep that is counted
+    assert (CONFIG.total_steps - past["steps"].sum(axis=1) == begun - held - first).all()
 
 
 def test_seeds_over_devices_are_make_train_of_the_same_keys(whole: tuple[Result, Told]) -> None:
@@ -385,9 +427,7 @@ def test_seeds_over_devices_are_make_train_of_the_same_keys(whole: tuple[Result,
         ours = jax.tree.map(lambda x, seed=seed: x[seed], carry.train)
         for x, y in zip(numbers(ours), numbers(state), strict=True):
             np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5)
-        for name in ("episodes", "steps"):
-            assert past[name][seed].sum() == metrics[name].sum()
-        updates = np.diff(past["step"], prepend=WARMUP) / PER_STEP
+        updates = np.diff(past["timestep"], prepend=WARMUP) / PER_STEP
         loss = (past["loss"][seed] * updates).sum()
         assert loss == pytest.approx(float(metrics["loss_sum"].sum()), rel=1e-4)
 
@@ -432,7 +472,8 @@ def test_a_diverging_loss_ends_the_run(copy: Path) -> None:
     given["run"]["checkpoint_every"] = PER_STEP
     path.write_text(json.dumps(given))
     with pytest.raises(
-        FloatingPointError, match=r"^loss: (inf|nan) at step 496 of seed 0; the last checkpoint"
+        FloatingPointError,
+        match=r"^loss: (inf|nan) at step [0-9]+ of seed 0, timestep 496; the last checkpoint",
     ):
         resume(copy)
     assert checkpoints(copy) == [480, 488]
@@ -453,9 +494,77 @@ def test_the_seed_and_step_of_a_nan_are_named(
         x[1] = np.nan
     checkpoint.save(path, carry, {"step": 480})
     before = contents(copy)["checkpoints/000000000480.ckpt"]
-    with pytest.raises(FloatingPointError, match=r"^loss: nan at step 488 of seed 1"):
+    with pytest.raises(
+        FloatingPointError, match=r"^loss: nan at step [0-9]+ of seed 1, timestep 488; "
+    ):
         resume(copy)
     assert checkpoints(copy) == [480] and path.read_bytes() == before
+
+
+def broken(at: int) -> Environment:
+    """Episodes of five steps; from its step `at` on, a copy of it gives NaN for a reward."""
+
+    def see(time: jax.Array, taken: jax.Array, action: jax.Array) -> Any:
+        start, last = time == 0, time == 5
+        reward = jnp.where(start, 0.0, jnp.where(taken < at, 1.0, jnp.nan))
+        discount = jnp.where(last, 0.0, 1.0)
+        timestep = TimeStep(jnp.ones(1), action, reward, discount, start, last)
+        return (time, taken), timestep
+
+    def reset(key: Any) -> Any:
+        return see(jnp.int32(0), jnp.int32(0), jnp.int32(0))
+
+    def step(key: Any, state: Any, action: jax.Array) -> Any:
+        time, taken = state
+        time = jnp.where(time == 5, 0, time + 1)
+        return see(time, taken + (time > 0), jnp.where(time == 0, 0, action))
+
+    return Environment(reset, step, Discrete(2), Continuous((1,), jnp.float32, 0, 1), 5)
+
+
+def test_a_nan_reward_is_called_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After 90 steps of each of two copies, that is, in timestep 108 of each, of four at a time.
+
+    In evaluations of five steps there is nothing to see of it.
+    """
+    monkeypatch.setitem(ENVIRONMENTS, "Broken", broken)
+    config = CONFIG.replace(environment="Broken", environment_args={"at": 90}, memory="none")
+    config = config.replace(memory_args={}, encoder=())
+    said = r"^reward: nan at step 180 of seed 0, timestep 216; the last checkpoint before"
+    with pytest.raises(FloatingPointError, match=said):
+        start(tmp_path / "run", config, seeds=1, checkpoint_every=200)
+    assert checkpoints(tmp_path / "run") == [WARMUP, 200]
+
+
+def test_a_nan_reward_of_an_evaluation_is_called_one(
+    copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = experiment.make_program
+
+    def make_program(*given: Any) -> Program:
+        program = original(*given)
+
+        def evaluate(x: Any) -> Evaluation:
+            played = program.evaluate(x)
+            return played._replace(total=played.total.at[1, 2].set(jnp.nan))
+
+        return program._replace(evaluate=evaluate)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(experiment, "make_program", make_program)
+    said = r"^reward: nan at step (9|1\d) of episode 2 of an evaluation of seed 1$"
+    with pytest.raises(FloatingPointError, match=said):
+        experiment.evaluate(str(copy), episodes=4, seed=0)
+
+
+def test_evaluation_stops_where_a_return_ceases_to_be_finite() -> None:
+    env, memory = batch(broken(3)), jnp.zeros((2, 0))
+
+    def policy(key: Any, memory: Any, timestep: TimeStep) -> Any:
+        return memory, jnp.zeros(2, jnp.int32), ()
+
+    played = jax.jit(lambda key: evaluate(env, policy, memory, key, 2))(jax.random.key(0))
+    assert np.all(np.isnan(played.total)) and played.done.tolist() == [True, True]
+    assert played.length.tolist() == [3, 3]
 
 
 @pytest.mark.parametrize("inside", ["", "config.json", "notes.txt"])
@@ -475,7 +584,7 @@ def test_an_existing_folder_is_left_alone(tmp_path: Path, inside: str) -> None:
     [
         ("seeds", 0, "seeds: 0 is below 1"),
         ("seed", -1, "seed: -1 is below 0"),
-        ("seed", 2**32, "seed: 4294967296 is not between 0 and 4.29497e[+]09"),
+        ("seed", 2**32, "seed: 4294967296 is above 4294967295"),
         ("seed", 0.0, "seed: 0.0 is not a whole number"),
         ("evaluate_episodes", 0, "evaluate_episodes: 0 is below 1"),
         ("log_every", 0, "log_every: 0 is below 1"),
@@ -504,3 +613,20 @@ def test_signals_are_left_alone_outside_the_main_thread() -> None:
     thread.start()
     thread.join()
     assert seen == [(False, before)]
+
+
+def test_what_is_not_known_yet_is_left_out_of_the_log(tmp_path: Path) -> None:
+    past = {"timestep": np.array([8]), "step": np.array([7.5])}
+    past |= {"return": np.array([[np.nan], [1.0]]), "loss": np.array([[0.5], [1.0]])}
+    folder.log(tmp_path, 8, past)
+    (line,) = log(tmp_path)
+    assert set(line) == {"timestep", "step", "time", "loss"} and line["loss"] == 0.75
+
+
+def test_the_latest_return_stays_until_there_is_a_later_one() -> None:
+    none = {"episodes": np.zeros(2), "return_sum": np.zeros(2)}
+    some = {"episodes": np.array([1.0, 3.0]), "return_sum": np.array([1.0, 1.0])}
+    past = {"return": np.array([[1.0, np.nan], [np.nan, 2.0]])}
+    assert np.isnan(experiment._latest_return(none, {}))
+    assert experiment._latest_return(none, past) == 1.5
+    assert experiment._latest_return(some, past) == 0.5

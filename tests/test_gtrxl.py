@@ -120,8 +120,11 @@ def gate(params: Any, x: Any, y: Any) -> Any:
     return (1 - z) * x + z * np.tanh(y @ w_g + (r * x) @ params["rx"]["kernel"])
 
 
-def attend(params: Any, xs: Any) -> Any:
-    """Let the last of `xs` look at all, pair by pair; Dai et al. (2019), section 3.3."""
+def attend(params: Any, xs: Any, told: list[Any]) -> Any:
+    """Let the last of `xs` look at all, pair by pair; Dai et al. (2019), section 3.3.
+
+    `told` gets the weights of every head.
+    """
     frequency, heads = 10_000.0 ** -(np.arange(0, F, 2) / F), []
     for h in range(HEADS):
         w_q, w_k, w_v, w_r = (params[n][:, h] for n in ("query", "key", "value", "distance"))
@@ -131,30 +134,56 @@ def attend(params: Any, xs: Any) -> Any:
             r = np.concatenate([np.sin(angle), np.cos(angle)]) @ w_r
             scores.append((q + params["u"][h]) @ (x @ w_k) + (q + params["v"][h]) @ r)
         weights = np.exp(np.array(scores) / np.sqrt(F / HEADS))
-        heads.append(weights / weights.sum() @ (xs @ w_v))
+        told.append(weights / weights.sum())
+        heads.append(told[-1] @ (xs @ w_v))
     return np.concatenate(heads) @ params["out"]["kernel"]
 
 
-def block(p: Any, xs: Any) -> Any:
+def block(p: Any, xs: Any, told: list[Any]) -> Any:
     """Parisotto et al. (2020), section 3: what becomes of the last of `xs`."""
-    seen = attend(p["attention"], np.stack([norm(p["attention_norm"], x) for x in xs]))
+    seen = attend(p["attention"], np.stack([norm(p["attention_norm"], x) for x in xs]), told)
     x = gate(p["attention_gate"], xs[-1], np.maximum(seen, 0))
     y = norm(p["mlp_norm"], x) @ p["hidden"]["kernel"] + p["hidden"]["bias"]
     y = np.maximum(y, 0) @ p["out"]["kernel"] + p["out"]["bias"]
     return gate(p["mlp_gate"], x, np.maximum(y, 0))
 
 
+def published(params: Any, xs: Any, starts: Any) -> tuple[Any, list[Any]]:
+    """Return outputs, and the weights of every head of every layer at the last step."""
+    params = jax.tree.map(np.float64, params)["params"]
+    xs = xs @ params["input"]["dense"]["kernel"] + params["input"]["dense"]["bias"]
+    times = np.arange(len(xs))
+    first = np.maximum(np.maximum.accumulate(starts * times), times - WINDOW + 1)
+    weights: list[Any] = []
+    for layer in range(LAYERS):
+        told: list[list[Any]] = [[] for _ in times]
+        p = params[f"layer_{layer}"]
+        xs = np.stack([block(p, xs[first[t] : t + 1], told[t]) for t in times])
+        weights += told[-1]
+    return xs, weights
+
+
 def test_the_unroll_is_that_of_the_papers() -> None:
     memory, params, unroll, _, _ = compiled("gtrxl")
     xs, starts = inputs(5)
     _, ys = unroll(memory.initial_state(), xs, starts)
-    params = jax.tree.map(np.float64, params)["params"]
-    xs = xs @ params["input"]["dense"]["kernel"] + params["input"]["dense"]["bias"]
-    first = np.maximum(np.maximum.accumulate(starts * TIMES), TIMES - WINDOW + 1)
-    for layer in range(LAYERS):
-        xs = np.stack([block(params[f"layer_{layer}"], xs[first[t] : t + 1]) for t in TIMES])
-    assert starts[1:].any() and np.any(first == TIMES - WINDOW + 1)
-    assert_close(ys, xs)
+    assert starts[1:].any() and not starts[-WINDOW:].all()
+    assert_close(ys, published(params, xs, starts)[0])
+
+
+def test_what_is_inspected_is_the_attention_to_the_past() -> None:
+    memory, params, unroll, _, _ = compiled("gtrxl")
+    xs, starts = inputs(5, T + 1)
+    state, _ = unroll(memory.initial_state(), xs[:T], starts[:T])
+    inspect = jax.jit(memory.inspect)
+    for start in (False, True):
+        starts[T] = start
+        seen = inspect(params, state, xs[T], starts[T])["attention"]
+        assert seen.shape == (LAYERS * HEADS, WINDOW - 1)
+        for ours, theirs in zip(seen, published(params, xs, starts)[1], strict=True):
+            past = np.concatenate([np.zeros(WINDOW), theirs])[-WINDOW:-1]
+            np.testing.assert_allclose(ours, past, atol=1e-5)
+    assert not np.any(seen)  # at a start there is no past
 
 
 def test_a_shut_gate_leaves_the_projected_input() -> None:
@@ -172,6 +201,7 @@ def test_a_window_of_one_is_feed_forward() -> None:
     state, ys = unroll(xs, TIMES < 0)
     assert state.held.shape == (1, 0, F) and state.valid == 0
     assert_close(unroll(xs[::-1], TIMES < 0)[1][::-1], ys)
+    assert memory.inspect(drawn(memory), state, xs[0], jnp.array(False)) == {}
 
 
 def test_the_state_is_read_but_not_differentiated() -> None:

@@ -6,14 +6,16 @@ import pytest
 
 from memrl_jax.history import binned
 
-# One seed, seven training steps: episodes end in the second, the third (two of them) and the last.
+# One seed, a warm-up and seven training steps: episodes end in the warm-up, in the second step, in
+# the third (two of them) and in the last.
 ONE = {
-    "episodes": jnp.array([0, 1, 2, 0, 0, 0, 1]),
-    "return_sum": jnp.array([0.0, 3.0, 1.0, 0.0, 0.0, 0.0, -2.0]),
-    "length_sum": jnp.array([0, 5, 7, 0, 0, 0, 4]),
-    "steps": jnp.array([4, 4, 3, 4, 4, 4, 3]),
-    "updates": jnp.array([1, 1, 1, 1, 1, 1, 1]),
-    "loss_sum": jnp.array([7.0, 6.0, 5.0, 4.0, 3.0, 2.0, 1.0]),
+    "episodes": jnp.array([1, 0, 1, 2, 0, 0, 0, 1]),
+    "return_sum": jnp.array([5.0, 0.0, 3.0, 1.0, 0.0, 0.0, 0.0, -2.0]),
+    "length_sum": jnp.array([9, 0, 5, 7, 0, 0, 0, 4]),
+    "steps": jnp.array([10, 4, 4, 3, 4, 4, 4, 3]),
+    "reward_sum": jnp.array([5.0, 2.0, 1.0, 0.0, 1.0, 1.0, 1.0, -5.0]),
+    "updates": jnp.array([0, 1, 1, 1, 1, 1, 1, 1]),
+    "loss_sum": jnp.array([0.0, 7.0, 6.0, 5.0, 4.0, 3.0, 2.0, 1.0]),
 }
 
 
@@ -22,13 +24,14 @@ def seeds(*factors):
 
 
 def test_spans_cover_every_training_step_once():
-    # Seven steps in three spans: the first two, then two, then three.
+    # Seven steps in three spans: the warm-up and the first two, then two, then three.
     steps, means = binned(ONE, 3)
-    np.testing.assert_array_equal(steps, [8, 15, 26])
-    np.testing.assert_array_equal(means["episodes"], [1, 2, 1])
-    np.testing.assert_array_equal(means["steps"], [8, 7, 11])
-    np.testing.assert_array_equal(means["return"], [3, 0.5, -2])
-    np.testing.assert_array_equal(means["length"], [5, 3.5, 4])
+    np.testing.assert_array_equal(steps, [18, 25, 36])
+    np.testing.assert_array_equal(means["episodes"], [2, 2, 1])
+    np.testing.assert_array_equal(means["steps"], [18, 7, 11])
+    np.testing.assert_array_equal(means["return"], [4, 0.5, -2])
+    np.testing.assert_array_equal(means["length"], [7, 3.5, 4])
+    np.testing.assert_array_equal(means["reward"], [8 / 18, 1 / 7, -3 / 11])
     np.testing.assert_array_equal(means["loss"], [6.5, 4.5, 2])
 
 
@@ -36,21 +39,21 @@ def test_spans_cover_every_training_step_once():
 def test_nothing_is_lost(points):
     steps, means = binned(ONE, points)
     assert steps.shape == means["return"].shape == (points,)
-    assert steps[-1] == means["steps"].sum() == 26
-    assert np.nansum(means["return"] * means["episodes"]) == 2
+    assert steps[-1] == means["steps"].sum() == 36
+    assert np.nansum(means["return"] * means["episodes"]) == 7
 
 
 def test_a_span_without_an_episode_is_nan():
     _, means = binned(ONE, 7)
-    np.testing.assert_array_equal(means["return"], [np.nan, 3, 0.5, np.nan, np.nan, np.nan, -2])
+    np.testing.assert_array_equal(means["return"], [5, 3, 0.5, np.nan, np.nan, np.nan, -2])
 
 
 @pytest.mark.parametrize("leading", [(), (2,), (2, 1)])
 def test_leading_axes_are_kept_and_steps_are_averaged_over_them(leading):
-    metrics = {k: x.reshape(*leading, 7) for k, x in (seeds(1, 3) if leading else ONE).items()}
+    metrics = {k: x.reshape(*leading, 8) for k, x in (seeds(1, 3) if leading else ONE).items()}
     steps, means = binned(metrics, 3)
     assert means["return"].shape == (*leading, 3)
-    np.testing.assert_array_equal(steps, np.array([8, 15, 26]) * (2 if leading else 1))
+    np.testing.assert_array_equal(steps, np.array([18, 25, 36]) * (2 if leading else 1))
     np.testing.assert_array_equal(means["loss"].reshape(-1, 3)[-1], [6.5, 4.5, 2])
 
 

@@ -110,8 +110,8 @@ def of_ffm(case: str) -> Any:
     names = {"content": "pre", "gate_in": "gate_in", "gate_out": "gate_out"}
     names |= {"mix": "mix", "skip": "skip"}
     dense = {k: {"kernel": data[f"{v}_w"].T, "bias": data[f"{v}_b"]} for k, v in names.items()}
-    decay = -np.abs(data["a"]) if case == "ffm_memax" else data["a"]
-    return {"params": dense | {"decay": decay, "frequency": data["b"]}}
+    rate = np.abs(data["a"]) if case == "ffm_memax" else -np.minimum(data["a"], -1e-6)
+    return {"params": dense | {"log_rate": np.log(rate), "frequency": data["b"]}}
 
 
 @every_scan
@@ -124,6 +124,21 @@ def test_ffm_is_the_published_one(scan: Any, case: str, start: str) -> None:
     assert_close(ys, golden()[f"{case}/{start}/y"])
     assert_close(end.real, golden()[f"{case}/{start}/h"][-1].real)
     assert_close(end.imag, golden()[f"{case}/{start}/h"][-1].imag)
+
+
+def test_traces_of_any_rate_learn_it() -> None:
+    """From the authors' first rates, of which the slowest is 1e-6, to such as fade in a step."""
+    params, memory, data = of_ffm("ffm_orig"), ffm(4, traces=4, contexts=3), golden()
+    first = jax.jit(memory.init)(jax.random.key(0), jnp.zeros(5))["params"]["log_rate"]
+    np.testing.assert_allclose(np.exp(first), np.linspace(1e-6, 0.5, 4), rtol=1e-5)
+
+    def total(log_rate: Any) -> Any:
+        given = {"params": params["params"] | {"log_rate": log_rate}}
+        return jnp.sum(memory.unroll(given, memory.initial_state(), data["x"], starts)[1])
+
+    starts = data["start/mid"]
+    gradients = jax.jit(jax.vmap(jax.grad(total)))(jnp.stack([first, first + 3, -first]))
+    assert np.isfinite(gradients).all() and np.all(gradients[:2])
 
 
 def normal(*shape: int) -> Any:

@@ -36,6 +36,7 @@ ARGS: dict[str, Any] = {
     "dnc": {"features": 16, "slots": 8, "width": 8, "hidden": 32},
     "memn2n": {"features": 16, "slots": 32},
     "kv_memory": {"features": 16, "slots": 32},
+    "deltanet, gated": {"features": 16, "gated": True},
     **{name: {"features": 16, "frames": 33} for name in ("mqn", "rmqn", "frmqn")},
 }
 # The share of answers that has to be right, of four symbols; an average of all inputs mixes the
@@ -43,15 +44,16 @@ ARGS: dict[str, Any] = {
 # NTM in eight never tells all symbols apart.
 FLOORS, RATES = {"memory_trace": 0.6}, {"memory_trace": 1e-2, "ntm": 2e-3}
 # Fewer where updates take long and teach much, more where one of the seeds is slow.
-UPDATES = {"ffm": 500, "ntm": 800} | dict.fromkeys(("memn2n", "kv_memory", "rmqn", "frmqn"), 200)
-REMEMBER = [name for name in MEMORIES if name != "none"]
+QUICK = "memn2n", "kv_memory", "rmqn", "frmqn", "deltanet, gated"
+UPDATES = {"ntm": 800} | dict.fromkeys(QUICK, 200)
+REMEMBER = [name for name in MEMORIES if name != "none"] + ["deltanet, gated"]
 
 
 @pytest.mark.parametrize("name", REMEMBER)
 def test_it_remembers_the_first_of_32_inputs(name: str) -> None:
     """And does so again when it is stepped, as an agent would."""
     task = remember_first(32)
-    memory = MEMORIES[name](**ARGS.get(name, {"features": 16}))
+    memory = MEMORIES[name.split(",")[0]](**ARGS.get(name, {"features": 16}))
     probe = make_probe(task, memory, width=16, learning_rate=RATES.get(name, 5e-3))
 
     @for_long

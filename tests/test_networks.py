@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
+from benchmarks.agents import tmaze_in
+from memrl_jax import networks
 from memrl_jax.memory import gru, none
-from memrl_jax.networks import MLP, Encoder, QHead, recurrent
+from memrl_jax.networks import MLP, Encoder, QHead, features, recurrent, shifted_products
 from memrl_jax.types import Continuous, Discrete, Network, TimeStep
 
 T, B, ACTIONS = 5, 3, 4
@@ -128,22 +130,73 @@ def test_vectors_are_taken_as_they_are(shape: tuple[int, ...]) -> None:
     np.testing.assert_array_equal(features, timestep.observation.reshape(T, B, -1), strict=True)
 
 
-def test_bytes_are_scaled_to_one() -> None:
-    spec = Continuous((256,), jnp.uint8, 0, 255)
-    timestep = steps(spec, B)._replace(
-        observation=jnp.tile(jnp.arange(256, dtype=jnp.uint8), (B, 1))
-    )
-    features = encode(spec, timestep)
-    assert features.dtype == jnp.float32 and features.min() == 0 and features.max() == 1
-    np.testing.assert_allclose(features[0], np.arange(256) / 255, rtol=1e-6)
+INFINITE = float("inf")
+INTEGERS = [
+    ("uint8", 0, 255, [0, 51, 255], [0, 0.2, 1]),
+    ("uint8", 0, 1, [0, 1], [0, 1]),
+    ("uint8", -INFINITE, INFINITE, [0, 51, 255], [0, 0.2, 1]),
+    ("uint8", 0, 1000, [0, 51, 255], [0, 0.2, 1]),
+    ("uint8", 10, 20, [10, 15, 20], [0, 0.5, 1]),
+    ("int8", -1, 1, [-1, 0, 1], [0, 0.5, 1]),
+    ("int8", -128, 127, [-128, 127], [0, 1]),
+    ("int8", -INFINITE, INFINITE, [-128, 3, 127], [-128, 3, 127]),
+    ("int16", -1000, 1000, [-1000, 500], [0, 0.75]),
+    ("uint16", 0, 2**16 - 1, [0, 2**16 - 1], [0, 1]),
+    ("int16", -INFINITE, INFINITE, [-7, 7], [-7, 7]),
+    ("int32", 0, 7, [0, 7], [0, 1]),
+    ("int32", 10**9, 10**9 + 4, [10**9, 10**9 + 1, 10**9 + 4], [0, 0.25, 1]),
+    ("int32", -INFINITE, INFINITE, [-3, 2**24], [-3, 2**24]),
+    ("int32", -(2**31), 2**31 - 1, [-3, 2**24], [-3, 2**24]),
+    ("int32", 0, 2**31 - 1, [0, 3], [0, 3]),
+    ("int32", 0, INFINITE, [0, 3], [0, 3]),
+    ("uint32", 0, 7, [0, 7], [0, 1]),
+    ("uint32", 0, 2**32 - 1, [0, 3], [0, 3]),
+    ("int32", 3, 3, [3], [0]),
+    ("int32", -0.5, 4.5, [0, 1, 4], [0, 0.25, 1]),
+    ("bool", 0, 1, [0, 1], [0, 1]),
+    ("bool", -INFINITE, INFINITE, [0, 1], [0, 1]),
+    ("bool", False, True, [0, 1], [0, 1]),
+]
 
 
-@pytest.mark.parametrize("dtype", ["int8", "int32", "bool"])
-def test_other_numbers_are_not_scaled(dtype: str) -> None:
-    spec = Continuous((4,), jnp.dtype(dtype), 0, 1)
-    timestep = steps(spec, B)
-    features = encode(spec, timestep)
-    np.testing.assert_array_equal(features, timestep.observation.astype(np.float32), strict=True)
+@pytest.mark.parametrize("dtype, low, high, given, expected", INTEGERS)
+def test_integers_are_scaled_by_their_declared_bounds(
+    dtype: str, low: float, high: float, given: list[int], expected: list[float]
+) -> None:
+    x = jnp.asarray(np.array(given, dtype))[None]
+    seen = features(Continuous((len(given),), x.dtype, low, high), x, 1)
+    assert seen.dtype == jnp.float32
+    np.testing.assert_allclose(seen[0], expected, rtol=1e-6)
+
+
+def test_bounds_may_differ_from_element_to_element() -> None:
+    low, high = np.array([[0, -1], [5, 3]]), np.array([[255, 1], [5, 7]])
+    x = jnp.array([[51, 0], [5, 4]], jnp.int16)[None]
+    expected = [[0.2, 0.5, 0, 0.25]]
+    space = Continuous((2, 2), jnp.int16, low, high)
+    np.testing.assert_allclose(features(space, x, 1), expected, rtol=1e-6)
+    traced = jax.jit(lambda low: features(space._replace(low=low), x, 1))(low)
+    np.testing.assert_allclose(traced, expected, rtol=1e-6)
+
+
+def test_a_maze_looks_the_same_in_any_integers() -> None:
+    """What `benchmarks.results tmaze-bytes` trains on: equal, or a line apart."""
+    seen = {}
+    for dtype, low, high in [
+        ("float32", 0, 1),
+        ("uint8", 0, 1),
+        ("uint8", 0, 255),
+        ("int32", 0, 7),
+    ]:
+        env = tmaze_in(dtype, low, high)
+        timestep = env.reset(jax.random.key(3))[1]
+        seen[dtype, high] = features(env.observations, timestep.observation[None], 1)
+        np.testing.assert_array_equal(seen[dtype, high], seen["float32", 1])
+    env = tmaze_in("int8", -1, 1)
+    cue = features(env.observations, env.reset(jax.random.key(3))[1].observation[None], 1)
+    up, down, junction = seen["uint8", 1][0]
+    np.testing.assert_array_equal(2 * cue - 1, [[up - down, junction]])
+    assert abs(up - down) == 1
 
 
 @pytest.mark.parametrize("batch", [(B,), (T, B)])
@@ -156,6 +209,43 @@ def test_images_go_through_a_convolution(batch: tuple[int, ...]) -> None:
     by_hand = nn.relu(apply(nn.Conv(16, (3, 3)), {"params": params["params"]["Conv_0"]}, images))
     np.testing.assert_allclose(features, by_hand.reshape(*batch, -1), rtol=1e-5, atol=1e-6)
     assert features.shape[-1] == 6 * 5 * 16
+
+
+def convolved(x: Any, kernel: Any) -> Any:
+    return jnp.sum(jnp.sin(shifted_products(x, kernel)))
+
+
+def test_large_images_are_convolved_in_groups_as_all_at_once(monkeypatch: Any) -> None:
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.normal(size=(7, 9, 8, 3)), jnp.float32)
+    kernel = jnp.asarray(rng.normal(size=(3, 3, 3, 5)), jnp.float32)
+    size = ("SAME", jax.lax.conv_dimension_numbers(x.shape, kernel.shape, ("NHWC", "HWIO", "NHWC")))
+    expected = jax.lax.conv_general_dilated(x, kernel, (1, 1), size[0], dimension_numbers=size[1])
+    whole = shifted_products(x, kernel), *jax.grad(convolved, (0, 1))(x, kernel)
+    np.testing.assert_allclose(whole[0], expected, rtol=1e-5, atol=1e-5)
+    monkeypatch.setattr(networks, "WHOLE", 0)
+    monkeypatch.setattr(networks, "GROUP", 3 * 9 * x[0].nbytes)  # two groups of three, and one left
+    groups = shifted_products(x, kernel), *jax.grad(convolved, (0, 1))(x, kernel)
+    for one, other in zip(whole, groups, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
+
+
+def memory(program: Any) -> int:
+    return program.memory_analysis().temp_size_in_bytes
+
+
+def test_copies_of_large_images_are_not_held(monkeypatch: Any) -> None:
+    x = jax.ShapeDtypeStruct((32, 84, 84, 4), jnp.float32)
+    kernel = jax.ShapeDtypeStruct((3, 3, 4, 16), jnp.float32)
+    held = []
+    for whole in (networks.WHOLE, 2**31):
+        monkeypatch.setattr(networks, "WHOLE", whole)
+        # A program of its own each time: `convolved` itself would be traced only once.
+        program = jax.jit(jax.grad(lambda x, kernel: convolved(x, kernel), 1))
+        held.append(memory(program.lower(x, kernel).compile()))
+    copies = 9 * x.size * 4
+    assert held[1] > copies
+    assert held[0] < held[1] - 0.8 * copies
 
 
 def test_trees_of_observations_are_put_side_by_side() -> None:

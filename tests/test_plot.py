@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.text import Text
+from PIL import Image
 
 from memrl_jax import plot
 from memrl_jax.plot.episode import rgb
@@ -59,7 +61,69 @@ def test_curves_says_what_it_shows():
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("environment steps", "return")
     assert figure.get_suptitle() == "T-Maze"
     assert legend(axes) == ["GRU (5 seeds)", "none (1 seed)"]
-    assert texts(axes) == ["chance", "IQM and 90 % interval"]
+    assert texts(axes) == ["chance", "IQM and 90 % bootstrap interval; too narrow with 5 seeds"]
+
+
+def test_one_seed_has_no_interval():
+    (axes,) = plot.curves({"GRU": (STEPS, normal(1, 11))}).axes
+    assert not axes.collections and texts(axes) == ["1 seed, no interval"]
+    (axes,) = plot.curves({"a": (STEPS, normal(3, 11)), "b": (STEPS, normal(1, 11))}).axes
+    assert len(axes.collections) == 1 and legend(axes) == ["a (3 seeds)", "b (1 seed)"]
+    said = "IQM and 95 % bootstrap interval; covers about 75 % with 3 seeds"
+    assert texts(axes) == [said]
+
+
+def test_curves_that_coincide_are_all_seen(tmp_path):
+    """Each leaves some of the one below: later ones are thinner, and dashed in other ways."""
+    labels = ["a", "b", "c"]
+    figure = plot.curves({label: (STEPS, np.ones((2, 11))) for label in labels})
+    lines = figure.axes[0].get_lines()
+    widths = [line.get_linewidth() for line in lines]
+    assert widths == sorted(widths, reverse=True) and len({*widths}) == 3
+    assert len({line.get_linestyle() for line in lines}) == 3
+    path = tmp_path / "curves.png"
+    figure.savefig(path)
+    with Image.open(path) as image:
+        seen = {tuple(x) for x in np.asarray(image.convert("RGB"))[60:].reshape(-1, 3).tolist()}
+    for color, _ in plot.STYLES[:3]:  # below the legend
+        assert tuple(round(255 * x) for x in to_rgb(color)) in seen
+
+
+@pytest.mark.parametrize(
+    ("heights", "bottom", "top"),
+    [((1.0, 1.0), 0, 1), ((-498, -500), -500, 0), ((0.2, 1.0), 0.2, 1.0), ((-1, 1), -1, 1)],
+)
+def test_small_differences_do_not_fill_the_picture(heights, bottom, top):
+    series = {str(y): (STEPS, np.full((2, 11), y)) for y in heights}
+    low, high = plot.curves(series).axes[0].get_ylim()
+    room = 0.1 * (top - bottom)
+    assert bottom - room < low <= bottom and top <= high < top + room
+
+
+def test_long_names_stay_inside():
+    name = 3 * "a name that goes on and on, "
+    figure = plot.curves({name * 2: (STEPS, normal(2, 11))}, title=name * 2)
+    figure.draw_without_rendering()
+    (axes,) = figure.axes
+    box: Any = axes.get_legend()
+    boxes = [text.get_window_extent() for text in (*figure.texts, *box.get_texts())]
+    assert min(box.x0 for box in boxes) >= 0
+    assert max(box.x1 for box in boxes) <= figure.bbox.x1
+    assert legend(axes)[0].replace("\n", " ") == (name * 2).strip()
+
+
+def test_texts_of_users_are_no_mathematics(tmp_path):
+    name = "_runs $x$ and $y"
+    figure = plot.curves(
+        {name: (STEPS, normal(2, 11))}, title=name, ylabel=name, xlabel=name, reference={name: 0}
+    )
+    (axes,) = figure.axes
+    assert legend(axes) == [name]
+    hops = plot.hops([[1.0, 0.0]], [name, "$b"], title=name)
+    written = [*figure.findobj(Text), *hops.findobj(Text)]
+    ours = [text for text in written if "$" in text.get_text() and "mathdefault" not in str(text)]
+    assert len(ours) >= 8 and not any(text.get_parse_math() for text in ours)
+    figure.savefig(tmp_path / "curves.png")
 
 
 def test_curves_draws_the_iqm_its_interval_and_the_reference():
@@ -100,12 +164,18 @@ def test_series_are_told_apart_by_colour_and_dashes():
 @pytest.mark.parametrize(
     ("series", "message"),
     [
-        ({}, "series: 0 labels are not 1 to 21"),
-        ({str(i): (STEPS, normal(2, 11)) for i in range(22)}, "series: 22 labels"),
+        ({}, "series: 0 labels are not 1 to 28"),
+        ({str(i): (STEPS, normal(2, 11)) for i in range(29)}, "series: 29 labels"),
         ({"a": (STEPS, normal(2, 10))}, r"'a': steps \(11,\), values \(2, 10\) are not"),
         ({"a": (STEPS, normal(11))}, r"'a': steps \(11,\), values \(11,\) are not"),
         ({"a": ([0, 1], [[1, 2], [nan, nan]])}, "'a': seed 1 is NaN throughout"),
         ({"a": ([0, 1], [[1, np.inf]])}, "1 of 2 values are NaN or infinite"),
+        ({"a": ([], np.zeros((2, 0)))}, r"'a': steps \(0,\), values \(2, 0\) are not"),
+        ({"a": ([0, 1], [[1, 1j]])}, "'a': complex128 is not a type of real numbers"),
+        ({"a": ([0, 1], [[1], [1, 2]])}, "'a': rows of different lengths"),
+        ({"a": ([0, 1j], [[1, 1]])}, "'a': steps: complex128 is not"),
+        ({"a": ([0, nan], [[1, 1]])}, "'a': steps are not all finite"),
+        ({"a": (["0", "1"], [[1, 1]])}, "'a': steps: <U1 is not a type of real numbers"),
     ],
 )
 def test_curves_names_the_wrong_series(series, message):
@@ -207,6 +277,13 @@ def test_channels_that_are_no_colours_get_one_each():
         ({"actions": np.zeros(20)}, "actions: float64 is not an integer type"),
         ({"actions": np.full(20, -1)}, "actions: -1 to -1 are not in"),
         ({"q": normal(20, 1)}, r"actions: 0 to 2 are not in \[0, 1\)"),
+        ({"actions": np.full(20, 10**9)}, r"actions: 1000000000 to 1000000000 .* in \[0, 1000\)"),
+        ({"observations": np.zeros((20, 0))}, r"observations: shape \(20, 0\) holds no value"),
+        ({"observations": np.zeros((20, 2), complex)}, "observations: complex128 is not a type"),
+        ({"observations": {}}, "observations: object is not a type of real numbers"),
+        ({"rewards": np.full(20, nan)}, "rewards: 20 of 20 values are NaN or infinite"),
+        ({"rewards": np.zeros(20, complex)}, "rewards: complex128 is not a type of real numbers"),
+        ({"q": np.full((20, 3), np.inf)}, "q: 60 of 60 values are NaN or infinite"),
     ],
 )
 def test_episode_names_the_wrong_array(change, message):
@@ -251,6 +328,8 @@ def test_a_table_of_zeros_has_no_horizon():
     ("table", "horizon", "message"),
     [
         (normal(3), None, r"gradient: shape \(3,\) is not \[T, K\] with K <= T"),
+        (np.zeros((2, 2), complex), None, "gradient: complex128 is not a type of real numbers"),
+        (np.zeros((0, 0)), None, r"gradient: shape \(0, 0\) is not"),
         (normal(3, 4), None, r"gradient: shape \(3, 4\) is not"),
         ([[1, nan], [1, nan]], None, "gradient: nan at t = 1, k = 1 is not a finite size"),
         ([[-1, nan], [1, 1]], None, r"gradient: -1\.0 at t = 0, k = 0"),
@@ -274,7 +353,8 @@ def test_extrapolation_draws_the_iqm_the_trained_lengths_and_chance(tmp_path):
     np.testing.assert_array_equal(line.get_ydata(), bootstrap(values).estimate)
     np.testing.assert_array_equal(chance.get_ydata(), [0.5, 0.5])
     assert legend(axes) == ["trained lengths", "GRU"]
-    assert texts(axes) == ["chance", "IQM and 95 % interval of 6 seeds"]
+    said = "IQM and 95 % bootstrap interval; covers about 92 % with 6 seeds"
+    assert texts(axes) == ["chance", said]
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("corridor (steps)", "success")
     shade: Any = axes.patches[0]
     assert 4 < shade.get_x() < 5
@@ -287,11 +367,15 @@ def test_extrapolation_draws_the_iqm_the_trained_lengths_and_chance(tmp_path):
 @pytest.mark.parametrize(
     ("lengths", "values", "trained", "message"),
     [
-        ([5, 5], normal(2, 2), (5, 5), r"lengths: \[5, 5\] do not ascend from above 0"),
-        ([0, 5], normal(2, 2), (5, 5), r"lengths: \[0, 5\] do not ascend"),
+        ([5, 5], normal(2, 2), (5, 5), r"lengths: \[5.0, 5.0\] do not ascend from above 0"),
+        ([0, 5], normal(2, 2), (5, 5), r"lengths: \[0.0, 5.0\] do not ascend"),
         ([1, 5], normal(2, 2), (5, 1), "trained: 5 to 1 do not ascend from above 0"),
         ([1, 5], normal(2, 3), (1, 5), r"'a': lengths \(2,\), values \(2, 3\) are not"),
         ([1, 5], [[1, nan]], (1, 5), "1 of 2 values are NaN or infinite"),
+        ([1, 5j], normal(2, 2), (1, 5), "lengths: complex128 is not a type of real numbers"),
+        ([1, nan], normal(2, 2), (1, 5), r"lengths: \[1.0, nan\] do not ascend"),
+        ([], normal(2, 0), (1, 5), r"lengths: \[\] do not ascend"),
+        ([1, 5], normal(2, 2), (0, 5), "trained: 0 is not a finite number above 0"),
     ],
 )
 def test_extrapolation_names_what_is_wrong(lengths, values, trained, message):
@@ -324,7 +408,7 @@ weights = np.ones((3, 1, 2)) / 2
 record = {"read": weights, "memory": np.ones((3, 2, 2)), "attention": weights}
 plot.addresses(record, sys.argv[1] + "/addresses.png")
 plot.attention(weights, sys.argv[1] + "/attention.png")
-episode = Episode(np.eye(3), np.array([0, 1, 0]), np.array([0.0, 0, 1]), np.eye(3), record)
+episode = Episode(np.eye(3), np.array([0, 1, 0]), np.array([0.0, 0, 1]), {"q": np.eye(3)} | record)
 plot.film([episode], sys.argv[1] + "/film.gif")
 assert settings() == before
 assert "matplotlib.pyplot" not in sys.modules

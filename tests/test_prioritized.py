@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from memrl_jax import tree
-from memrl_jax.replay import REPLAYS, prioritized, sum_tree, uniform
+from memrl_jax.replay import REPLAYS, prioritized, ring, sum_tree, uniform
 from memrl_jax.types import ReplayMemory, Sample, Segment, TimeStep
 
 ADD, SAMPLE, UPDATE = range(3)
@@ -160,11 +160,11 @@ class Oracle:
         self.weight = np.where(whole[..., None], weight, 0).astype(np.float32)
 
     def update(self, updating: Any, time: Any, environment: Any, priority: Any) -> None:
-        # What was drawn is known by its place, and a newer window may have taken that.
-        behind = np.maximum(0, self.oldest() - time)
-        where = self.sequence, time + -(-behind // self.case.rows) * self.case.rows, environment
-        before = self.weight[where]
-        self.weight[where] = np.where(updating & (before > 0), self.raised(priority), before)
+        where = self.sequence, time, environment
+        before, good = self.weight[where], (priority >= 0) & (priority <= 1e28)
+        priority = np.where(good, priority, 0)
+        changes = updating & good & (before > 0)
+        self.weight[where] = np.where(changes, self.raised(priority), before)
         largest = np.maximum(self.largest, priority.max(1, keepdims=True))
         self.largest = np.where(updating, largest, self.largest)
         self.updates += updating
@@ -191,16 +191,17 @@ def play(name: str, case: Case, count: int) -> Iterator[Step]:
     rng, everything, replay = np.random.default_rng(1), stream(case, STEPS), case.replay(name)
     empty = jax.device_get(jax.jit(replay.init)(example(everything)))
     state = jax.tree.map(lambda x: np.stack([x] * count), empty)
-    add, update = in_turn(replay.add), in_turn(replay.update)
+    add, update = in_turn(replay.add), in_turn(lambda *args: replay.update(*args)[0])
     sampler = jax.jit(jax.vmap(replay.sample))
-    oracle, last = Oracle(case, count, STEPS), np.zeros((3, count, DRAWS), np.int32)
+    oracle, last = Oracle(case, count, STEPS), None
     for operation, keys in zip(*tapes(rng, count, replay.warmup), strict=True):
         now = operation[:, None]
         segment = cut(everything, oracle.added[:, 0] * case.period, case.period)
         state = add(now == ADD, state, segment)
         oracle.add(now == ADD)
         sample = jax.device_get(sampler(keys, state))
-        last = np.where(now == SAMPLE, (sample.index, *begun(case, sample)), last)
+        drawn = (sample.index, *begun(case, sample))
+        last = jax.tree.map(partial(np.where, now == SAMPLE), drawn, last or drawn)
         index, time, environment = last
         priority = priorities(rng, time, environment)
         state = update(now == UPDATE, state, index, priority)
@@ -229,8 +230,9 @@ def tapes(rng: np.random.Generator, count: int, warmup: int) -> tuple[Any, Any]:
 
 
 def priorities(rng: np.random.Generator, time: Any, environment: Any) -> Any:
-    """Draw priorities, some of them zero; equal windows get equal ones."""
+    """Draw priorities, some of them zero or no priorities; equal windows get equal ones."""
     pool = np.where(rng.random(31) < 0.1, 0, 10 ** rng.uniform(-2, 1, 31))
+    pool = np.where(rng.random(31) < 0.1, rng.choice([np.nan, np.inf, -1e-9, 1.1e28], 31), pool)
     return pool[(7 * time + environment) % pool.size].astype(np.float32)
 
 
@@ -263,7 +265,7 @@ def check_weights(step: Step) -> None:
     leaves, weights = (x.reshape(len(x), -1) for x in (levels[0], oracle.weight))
     np.testing.assert_array_equal((leaves > 0).sum(1), (weights > 0).sum(1))
     close(np.sort(leaves[leaves > 0]), np.sort(weights[weights > 0]))
-    close(leaves[step.sequence, step.sample.index], oracle.weight[step.where])
+    close(leaves[step.sequence, step.sample.index.start], oracle.weight[step.where])
     close(levels[-1].sum((1, 2)), weights.sum(1))
     enough = oracle.added >= oracle.case.replay("prioritized").warmup
     np.testing.assert_array_equal(weights.any(1), enough[:, 0])
@@ -344,7 +346,8 @@ CASE = Case(3, 6, 3, stride=2, frames=4, radix=3, exponent=cooling)
 @cache
 def machine() -> Machine:
     replay, everything = CASE.replay("prioritized", 64), stream(CASE, 10)
-    add, sample, update = map(jax.jit, (replay.add, replay.sample, replay.update))
+    add, sample = jax.jit(replay.add), jax.jit(replay.sample)
+    update = jax.jit(lambda *args: replay.update(*args)[0])
 
     def segment(number: int) -> Segment:
         return cut(everything, np.array(number * CASE.period), CASE.period)
@@ -363,7 +366,7 @@ def test_thousands_of_updates_do_no_harm() -> None:
         drawn = replay.sample(key, state)
         time, environment = begun(CASE, drawn)
         priority = pool[(7 * time + environment + 5 * state.updates) % 31]
-        return replay.update(state, drawn.index, priority), (time, environment, priority)
+        return replay.update(state, drawn.index, priority)[0], (time, environment, priority)
 
     keys = jax.random.split(jax.random.key(1), 3000)
     loop = jax.jit(lambda state: jax.lax.scan(once, state, keys))
@@ -392,11 +395,78 @@ def test_a_window_overwritten_before_its_update_stays_out() -> None:
     close(sum_tree.total(add(state, segment(7)).weights), 6 + 6 * newest)
 
 
+def test_a_window_that_took_the_place_of_one_drawn_before_keeps_its_priority() -> None:
+    _, segment, add, sample, update, full = machine()
+    drawn, later = sample(jax.random.key(0), full), full
+    for number in range(6, 9):
+        later = add(later, segment(number))
+    updated = update(later, drawn.index, jnp.full(64, 10, jnp.float32))
+    assert_same_bits(updated.weights, later.weights)
+    assert (updated.largest, updated.updates) == (10, 1)
+    mixed = jax.tree.map(
+        lambda old, new: jnp.where(jnp.arange(64) < 32, old, new),
+        *(sample(jax.random.key(1), state).index for state in (full, later)),
+    )
+    now = sum_tree.read(update(later, mixed, jnp.full(64, 10, jnp.float32)).weights, mixed.start)
+    close(now[32:], 10 ** cooling(0))
+
+
+@pytest.mark.parametrize("priority", [np.nan, np.inf, -np.inf, -1e-6, 1.1e28, 3e38])
+def test_what_is_no_priority_changes_nothing_and_is_counted(priority: float) -> None:
+    replay, _, _, sample, _, full = machine()
+    index = sample(jax.random.key(0), full).index
+    some = jnp.where(index.start < 9, priority, 2.0).astype(jnp.float32)
+    state, counts = replay.update(full, index, some)
+    before, after = (sum_tree.read(x.weights, index.start) for x in (full, state))
+    close(after, jnp.where(index.start < 9, before, 2 ** cooling(0)))
+    assert counts["refused_priorities"] == (index.start < 9).sum() > 0
+    assert counts["refused_priorities"].dtype == jnp.int32 and state.largest == 2
+    assert np.isfinite(sample(jax.random.key(1), state).weight).all()
+
+
+def test_the_largest_priority_still_has_a_sum_and_weights() -> None:
+    _, _, _, sample, update, full = machine()
+    index = sample(jax.random.key(0), full).index
+    state = update(full, index, jnp.where(index.start < 9, 1e28, 0.0).astype(jnp.float32))
+    assert np.isfinite(sum_tree.total(state.weights)) and state.largest == np.float32(1e28)
+    again = sample(jax.random.key(1), state)
+    assert (again.index.start < 9).all() and (again.weight == 1).all()
+
+
+def test_a_ring_that_has_counted_to_the_end_goes_on_like_any_other() -> None:
+    """Windows are drawn, added to, and only then given priorities, across the turn."""
+    _, segment, add, sample, update, young = machine()
+    end = ring.windows(3, 6, 3, 2, 4).turn
+    assert end == 2**31 - 2
+    old = young._replace(ring=young.ring._replace(added=jnp.int32(end - 3)))
+    for number in range(6, 12):
+        drawn = [sample(jax.random.key(number), state) for state in (young, old)]
+        assert_same_bits(*(x._replace(index=x.index.start) for x in drawn))
+        adds = range(number, number + number % 4)  # none to three
+        for again in adds:
+            young, old = (add(state, segment(again % 10)) for state in (young, old))
+        young, old = (
+            update(state, x.index, x.weight) for state, x in zip((young, old), drawn, strict=True)
+        )
+        assert_same_bits(young.weights, old.weights)
+    assert 3 <= old.ring.added < young.ring.added
+
+
+def test_updates_are_counted_to_the_end_and_not_beyond() -> None:
+    _, _, _, sample, update, full = machine()
+    state = full._replace(updates=jnp.int32(2**31 - 2))
+    drawn = sample(jax.random.key(0), state)
+    for _ in range(3):
+        state = update(state, drawn.index, drawn.weight)
+        assert state.updates == 2**31 - 1
+    close(sum_tree.read(state.weights, drawn.index.start), (drawn.weight + 1e-6) ** 0.3)
+
+
 def test_a_key_draws_the_same_again_and_another_key_does_not() -> None:
     _, _, _, sample, _, full = machine()
     first, again, other = (sample(jax.random.key(seed), full) for seed in (0, 0, 1))
     assert_same_bits(first, again)
-    assert (first.index != other.index).any()
+    assert (first.index.start != other.index.start).any()
 
 
 def test_mapped_replays_are_replays() -> None:
@@ -405,7 +475,7 @@ def test_mapped_replays_are_replays() -> None:
 
     def learn(key: Any, state: Any) -> Any:
         drawn = replay.sample(key, state)
-        return replay.update(state, drawn.index, drawn.weight), drawn
+        return replay.update(state, drawn.index, drawn.weight)[0], drawn
 
     states, samples = jax.jit(jax.vmap(learn, (0, None)))(keys, full)
     for i, key in enumerate(keys):
@@ -447,7 +517,7 @@ def test_exponents_may_be_traced() -> None:
         case = CASE._replace(exponent=exponent, importance=importance)
         replay = case.replay("prioritized")
         index = replay.sample(jax.random.key(0), full).index
-        unequal = replay.update(full, index, 1.0 + jnp.arange(DRAWS))
+        unequal, _ = replay.update(full, index, 1.0 + jnp.arange(DRAWS))
         return replay.sample(jax.random.key(1), unequal).weight
 
     traced = jax.jit(importance)
@@ -463,6 +533,8 @@ GOOD = {"segments": 4, "period": 6, "length": 5, "batch_size": 8, "stride": 3}
     [
         ({"radix": 1}, "^radix: 1 is below 2$"),
         ({"radix": 4.0}, "^radix: 4.0 is not a whole number$"),
+        ({"radix": 2000}, "^radix: 2000 is above 1024$"),
+        ({"batch_size": 2**20 + 1}, "^batch_size: 1048577 is above 1048576$"),
         ({"exponent": 2.0}, "^exponent: 2.0 is not between 0 and 1$"),
         ({"exponent": -0.1}, "^exponent: -0.1 is not between 0 and 1$"),
         ({"exponent": "0.6"}, "^exponent: '0.6' is not a number, an array or a function$"),

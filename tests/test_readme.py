@@ -25,7 +25,7 @@ def short(monkeypatch):
 def test_examples_run(short):
     blocks = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
     assert len(blocks) == 6
-    names: dict = {"key": jax.random.key(1)}
+    names: dict = {}
     try:
         for block in blocks:
             exec(block, names)

@@ -195,6 +195,7 @@ def test_holds_and_draws_what_the_definition_says(case: Case, bursts: list[int],
             state = add(state, segment)
             oracle.add(segment)
             assert bool(oracle.starts()) == (len(oracle.memories) >= replay.warmup)
+            assert replay.can_sample(state) == bool(oracle.starts())
         if oracle.starts():
             check_sample(case, oracle, sample(jax.random.key(seed + oracle.time), state))
     assert add._cache_size() == 1 and sample._cache_size() <= 1
@@ -248,7 +249,8 @@ def test_adding_inside_a_loop_is_adding() -> None:
 def test_priorities_mean_nothing_to_uniform_replay() -> None:
     replay, state, _, sample = machine(CASES[0])
     index = sample(jax.random.key(0), state).index
-    assert replay.update(state, index, jnp.arange(DRAWS)) is state
+    same, counts = replay.update(state, index, jnp.arange(DRAWS))
+    assert same is state and counts == {}
 
 
 @pytest.mark.parametrize(
@@ -314,6 +316,11 @@ GOOD = {"segments": 4, "period": 6, "length": 5, "batch_size": 8, "stride": 3}
         ({"stride": 4}, "^period: 6 is not a multiple of stride = 4$"),
         ({"stride": 12}, "^period: 6 is not a multiple of stride = 12$"),
         ({"length": 24}, "^length: .* 24 actions has 25 timesteps, .* = 4 x 6 = 24$"),
+        ({"segments": 4_000_000_000}, "^segments: 4000000000 is above 2147483647$"),
+        (
+            {"segments": 2**28},
+            "^segments: 268435456 of period = 6 are 1610612736 timesteps, above 1073741823$",
+        ),
     ],
     ids=str,
 )
@@ -321,6 +328,66 @@ def test_sizes_that_cannot_be_are_refused(name: str, change: Any, message: str) 
     REPLAYS[name](**GOOD)
     with pytest.raises(ValueError, match=message):
         REPLAYS[name](**GOOD | change)
+
+
+@pytest.mark.parametrize("name", REPLAYS)
+def test_rings_that_cannot_be_counted_are_refused(name: str) -> None:
+    """Their environments are known when the first segment is."""
+    timestep, extras, _ = jax.tree.map(lambda x: x[0], stream(CASES[2], 0, 0))
+    example = Segment((), timestep, timestep.action, extras)
+    most = 2**30 // (6 * CASES[2].environments)
+    fits = REPLAYS[name](**GOOD | {"segments": most})
+    assert jax.eval_shape(fits.init, example)
+    replay = REPLAYS[name](**GOOD | {"segments": most + 1})
+    count = 3 * 6 * (most + 1)
+    message = f"^segments: {most + 1} of period = 6 .* 3 environments are {count} .* {2**30 - 1}"
+    with pytest.raises(ValueError, match=message):
+        jax.eval_shape(replay.init, example)
+
+
+def test_rows_of_the_largest_ring_are_counted_right() -> None:
+    shape = ring.windows(ring.MOST // 31, 31, 29, 1, 4)
+    for added in (5, shape.segments, shape.turn - 1, shape.turn - shape.segments - 1):
+        held = ring.Ring(None, None, (), jnp.int32(added))  # type: ignore[arg-type]
+        row, whole = (np.asarray(x, np.int64) for x in ring.changed(shape, held))
+        last, oldest = added * 31 - 1, max(0, added - shape.segments) * 31  # times
+        time = last - (last - row) % shape.rows  # when the row was written last
+        expected = (time - 3 >= oldest) & (time + 29 <= last)
+        np.testing.assert_array_equal(whole, expected)
+        assert (last - 29) % shape.rows in row
+        assert (oldest + 2) % shape.rows in row or added <= shape.segments
+        first, count = ring.starts(shape, held)
+        assert first == (oldest + 3) % shape.rows
+        assert count == min(added, shape.segments) * 31 - 3 - 29
+
+
+@pytest.mark.parametrize("name", REPLAYS)
+def test_what_is_drawn_before_a_window_is_whole_weighs_nothing(name: str) -> None:
+    case = CASES[2]
+    replay = REPLAYS[name](case.segments, case.period, case.length, 8)
+    parts = segments(case, 0, replay.warmup)
+    state = jax.jit(replay.init)(jax.tree.map(lambda x: x[0], parts[0]._replace(memory=())))
+    add, sample = jax.jit(replay.add), jax.jit(replay.sample)
+    for part in parts:
+        assert not replay.can_sample(state)
+        drawn = sample(jax.random.key(0), state)
+        np.testing.assert_array_equal(drawn.weight, np.zeros(8, np.float32), strict=True)
+        state = add(state, part)
+    assert replay.can_sample(state) and (sample(jax.random.key(0), state).weight == 1).all()
+
+
+def test_a_ring_that_has_counted_to_the_end_goes_on_like_any_other() -> None:
+    case = CASES[2]
+    _, young, add, sample = machine(case)
+    parts = segments(case, 3, 14)
+    for part in parts[:5]:
+        young = add(young, part)
+    end = ring.windows(5, 4, 6, 1, 1).turn
+    old = young._replace(added=jnp.int32(end - 5))
+    for part in parts[5:]:
+        young, old = add(young, part), add(old, part)
+        assert_same_bits(*(sample(jax.random.key(0), state) for state in (young, old)))
+    assert (young.added, old.added) == (14, 5 + 4) and end % 5 == 0
 
 
 def test_a_window_may_fill_the_ring() -> None:

@@ -12,10 +12,11 @@ import pytest
 from rich.console import Console
 
 import memrl_jax
-from benchmarks import babi, mazes, probes, results, runs, tasks
+from benchmarks import agents, babi, mazes, probes, results, runs, tasks
 from benchmarks.findings import Findings
 from benchmarks.probes import Learner
 from memrl_jax.config import make
+from memrl_jax.environments import ENVIRONMENTS
 from memrl_jax.program import Run
 from memrl_jax.tasks import make_probe
 from tests.small import write_original_maps
@@ -204,3 +205,17 @@ def test_babi_is_judged_by_the_mean_of_all_tasks():
     assert judged[0].figure == "13.83"
     assert not babi.claims(published | {"2": {"best": 30.0}})[0].reached
     assert not babi.claims(published | {"15": {"best": 1.0}})[3].reached
+
+
+def test_the_maze_in_integers_is_judged_for_every_kind_of_them(monkeypatch):
+    monkeypatch.setitem(ENVIRONMENTS, "TMaze-in", None)  # is taken off the list again
+    result = agents.tmaze_bytes()
+    for config in result.runs.values():
+        make(config)
+    returns = {label: np.ones((5, 100)) for label in result.runs}
+    assert all(claim.reached for claim in result.claims(returns))
+    returns["int8, -1 to 1"][2, :3] = 0
+    judged = {claim.text: claim.reached for claim in result.claims(returns)}
+    assert [text for text, reached in judged.items() if not reached] == [
+        "int8, -1 to 1: success >= 0.98 in every seed"
+    ]

@@ -8,9 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from memrl_jax.agents.dqn import DQNConfig, DQNState, Learner, dqn
 from memrl_jax.environments import TMaze, batch, from_gymnax
+from memrl_jax.environments.base import Running, episodes
+from memrl_jax.replay import uniform
 from memrl_jax.rollout import evaluate, initial, player, rollout
-from memrl_jax.types import Discrete, Environment, Network, TimeStep
+from memrl_jax.types import Agent, Discrete, Environment, Network, TimeStep
 
 B, T = 3, 8
 
@@ -264,11 +267,11 @@ def test_evaluation_uses_no_key_twice():
 
 
 def counting_network():
-    """The memory counts steps and adds `params` to each; Q prefers the count, up to 4."""
+    """The memory counts steps and adds `params` to each; Q prefers the count, modulo 5."""
 
     def step(params, state, timestep):
         state = jnp.where(timestep.start, 0, state + params)
-        return state, jax.nn.one_hot(state, 5, dtype=jnp.float32)
+        return state, jax.nn.one_hot(state % 5, 5, dtype=jnp.float32)
 
     def inspect(params, state, timestep):
         return {"memory": state[:, None, None] * jnp.float32(10)}
@@ -276,19 +279,35 @@ def counting_network():
     return Network(lambda key, t: 1, lambda batch: jnp.zeros(batch, int), step, step, inspect)
 
 
+def counting_agent():
+    """Its state is what the network adds up; exploring, it does nothing but 4."""
+    network = counting_network()
+
+    def act(key, state, memory, timestep, explore=True):
+        memory, q = network.step(state, memory, timestep)
+        return memory, jnp.where(explore, 4, jnp.argmax(q, axis=-1)).astype(jnp.int32), ()
+
+    def inspect(state, memory, timestep):
+        _, q = network.step(state, memory, timestep)
+        return {"q": q, **network.inspect(state, memory, timestep)}
+
+    def learn(*args):
+        raise AssertionError("who plays does not learn")
+
+    return Agent(learn, network.initial_state, act, learn, learn, 0, inspect)
+
+
 def test_a_player_records_one_greedy_episode():
-    play = player(DICE, counting_network())
+    play = player(DICE, counting_agent())
     for seed in range(3):
         episode = play(jnp.int32(1), jax.random.key(seed))
         length = episode.observation["length"][0]
         assert len(episode.action) == length and all(
-            isinstance(x, np.ndarray) for x in episode[1:4]
+            isinstance(x, np.ndarray) for x in jax.tree.leaves(episode)
         )
         np.testing.assert_array_equal(episode.observation["time"], np.arange(length))
-        np.testing.assert_array_equal(
-            episode.action, np.arange(length) % 5 * (np.arange(length) < 5)
-        )
-        np.testing.assert_array_equal(episode.q.argmax(axis=1), episode.action)
+        np.testing.assert_array_equal(episode.action, np.arange(length) % 5)
+        np.testing.assert_array_equal(episode.record["q"].argmax(axis=1), episode.action)
         np.testing.assert_array_equal(episode.reward, np.ones(length))
         before = np.maximum(np.arange(length) - 1, 0)[:, None, None]
         np.testing.assert_array_equal(episode.record["memory"], 10.0 * before)
@@ -297,5 +316,59 @@ def test_a_player_records_one_greedy_episode():
 
 
 def test_a_player_stops_at_the_horizon():
-    play = player(DICE._replace(horizon=2), counting_network())
+    play = player(DICE._replace(horizon=2), counting_agent())
     assert max(len(play(jnp.int32(1), jax.random.key(seed)).action) for seed in range(8)) == 2
+
+
+def test_an_agent_that_tells_nothing_can_be_played():
+    agent = counting_agent()
+    silent = Agent(*agent[:6])
+    loud, quiet = (player(DICE, x)(jnp.int32(2), jax.random.key(0)) for x in (agent, silent))
+    np.testing.assert_array_equal(quiet.action, loud.action)
+    assert quiet.record == {}
+
+
+def test_what_is_played_is_what_is_evaluated_while_a_restart_is_held():
+    """Rewards spell the actions, so that returns that agree are of the same ones."""
+
+    def spell(key, state, action):
+        state, timestep = toss(key, state, action)
+        return state, timestep._replace(reward=timestep.action * 5.0 ** (state["time"] - 1))
+
+    env = DICE._replace(step=spell)
+    agent = dqn(
+        DQNConfig(restart=10, restart_hold=5), counting_network(), uniform(4, 1, 1, batch_size=1)
+    )
+    play = player(env, agent)
+
+    @jax.jit
+    def evaluated(state, key):
+        act = partial(agent.act, explore=False)
+        memory = agent.initial_memory(1)
+        return evaluate(batch(env), lambda key, *now: act(key, state, *now), memory, key, 1)
+
+    new, old, key = jnp.int32(1), jnp.int32(3), jax.random.key(4)
+    actions = {}
+    for updates, adds in ((9, 1), (10, 3), (14, 3), (15, 1)):
+        state = DQNState(Learner(new, new, (), jnp.int32(updates), old), (), jnp.int32(0))
+        episode, score = play(state, key), evaluated(state, key)
+        np.testing.assert_array_equal(episode.action, adds * np.arange(len(episode.action)) % 5)
+        assert (score.total[0], score.length[0]) == (episode.reward.sum(), len(episode.action))
+        actions[updates] = episode.action.tolist()
+    assert actions[9] == actions[15] != actions[10] == actions[14]
+
+
+def test_lengths_end_at_the_largest_int32():
+    timestep = TimeStep(
+        observation=jnp.zeros((3, 1)),
+        action=jnp.zeros((3, 1), jnp.int32),
+        reward=jnp.ones((3, 1)),
+        discount=jnp.ones((3, 1)),
+        start=jnp.zeros((3, 1), bool),
+        last=jnp.array([[False], [False], [True]]),
+    )
+    running = Running(jnp.zeros(1), jnp.array([2**31 - 3], jnp.int32))
+    running, sums = episodes(running, timestep)
+    assert running.length.tolist() == [2**31 - 1]
+    assert float(sums["length_sum"]) == 2**31 and sums["steps"] == 3
+    assert sums["reward_sum"] == sums["return_sum"] == 3

@@ -69,6 +69,10 @@ def test_iqm_leaves_its_input_as_it_was():
         ([1, nan, 3], "1 of 3 values are NaN"),
         ([1, 2, np.inf], "1 of 3 values are NaN or infinite"),
         ([], "holds no value"),
+        ([1, 2j], "^x: complex128 is not a type of real numbers$"),
+        (["1"], "^x: <U1 is not a type of real numbers$"),
+        ([None], "^x: object is not a type of real numbers$"),
+        ([[1], [2, 3]], "^x: rows of different lengths, or no array at all$"),
     ],
 )
 def test_values_without_a_mean_are_refused(function, x, message):
@@ -79,15 +83,58 @@ def test_values_without_a_mean_are_refused(function, x, message):
 @pytest.mark.parametrize(
     ("x", "options", "message"),
     [
-        ([1, 2], {"level": 95}, "level: 95 is not inside"),
+        ([1, 2], {"level": 95}, "level: 95 is not between 0 and 1"),
+        ([1, 2], {"level": nan}, "level: nan is not between 0 and 1"),
+        ([1, 2], {"level": "95"}, "level: '95' is not a number"),
+        ([1, 2], {"level": 1}, "level: 1 is not inside"),
         ([1, 2], {"level": 0.0}, "level: 0.0 is not inside"),
         ([1, 2], {"resamples": 0}, "resamples: 0 is below 1"),
-        (1.0, {}, "has no axis of seeds"),
+        ([1, 2], {"resamples": 1.5}, "resamples: 1.5 is not a whole number"),
+        ([1, 2], {"seed": -1}, "seed: -1 is below 0"),
+        (1.0, {}, r"x: shape \(\) is not \[seeds, ...\]"),
     ],
 )
 def test_bootstrap_names_the_wrong_option(x, options, message):
     with pytest.raises(ValueError, match=message):
         bootstrap(x, **options)
+
+
+def test_a_number_alone_has_no_mean_and_one_axis_no_tasks():
+    with pytest.raises(ValueError, match=r"^x: shape \(\) has no axis of values$"):
+        iqm(1.0)
+    with pytest.raises(ValueError, match=r"^x: shape \(2,\) is not \[tasks, seeds, ...\]$"):
+        stratified([1.0, 2.0])
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 4, 5, 8])
+def test_coverage_is_that_of_the_bootstrap(seeds):
+    trials, said = 2000, statistics.coverage(seeds)
+    parts = [bootstrap(x, seed=i) for i, x in enumerate(normal(10, seeds, trials // 10, seed=1))]
+    covered = np.mean([(part.low <= 0) & (part.high >= 0) for part in parts])
+    assert abs(covered - said) < 0.005 + 3 * np.sqrt(said * (1 - said) / trials)
+
+
+def test_coverage_grows_with_the_seeds_up_to_what_is_said():
+    covered = [statistics.coverage(seeds) for seeds in range(1, 100)]
+    assert covered == sorted(covered) and (covered[0], covered[-1]) == (0, 0.95)
+    with pytest.raises(ValueError, match=r"^seeds: 0 is below 1$"):
+        statistics.coverage(0)
+
+
+@pytest.mark.parametrize(
+    ("seeds", "level", "expected"),
+    [
+        ([1], 0.95, "1 seed, no interval"),
+        ([1, 1], 0.9, "1 seed, no interval"),
+        ([3], 0.95, "95 % bootstrap interval; covers about 75 % with 3 seeds"),
+        ([5, 1, 2], 0.95, "95 % bootstrap interval; covers about 50 % with 2 seeds, 91 % with 5"),
+        ([20], 0.95, "95 % bootstrap interval of 20 seeds"),
+        ([20, 30], 0.95, "95 % bootstrap interval"),
+        ([3, 20], 0.8, "80 % bootstrap interval; too narrow with 3 seeds"),
+    ],
+)
+def test_caption_of_intervals(seeds, level, expected):
+    assert statistics.caption(seeds, level) == expected
 
 
 @pytest.mark.parametrize("statistic", [iqm, np.mean])
@@ -203,3 +250,16 @@ def test_carry_forward_fills_each_seed_from_its_own_past(values, expected):
     other = [9, nan, 8, nan]
     filled = carry_forward([values, other])
     np.testing.assert_array_equal(filled, [expected, [9, 9, 8, 8]])
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ([1.0, nan], r"values: shape \(2,\) is not \[seeds, points\]"),
+        (np.zeros((2, 0)), r"values: shape \(2, 0\) is not \[seeds, points\]"),
+        ([[1j]], "values: complex128 is not a type of real numbers"),
+    ],
+)
+def test_carry_forward_wants_seeds_and_points(values, message):
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        carry_forward(values)

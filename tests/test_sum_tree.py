@@ -165,6 +165,20 @@ def test_draws_are_in_proportion_to_the_weights(count, radix, draws):
     assert jax.scipy.special.gammaincc((len(expected) - 1) / 2, chi_squared / 2) > 1e-4
 
 
+def test_leaves_too_small_for_float32_to_tell_apart_are_all_drawn():
+    """Beside one that weighs 63, 2**20 of 2**-20; a step of float32 there is 2**-18."""
+    leaves = np.full(2**20, 2**-20, np.float32)
+    leaves[0] = 63
+    tree = [leaves.reshape(-1, 8)]
+    while len(tree[-1]) > sum_tree.ROOT:
+        tree.append(tree[-1].sum(axis=1).reshape(-1, 8))
+    drawn = np.asarray(draw(keys(2000), tuple(tree), 64))
+    assert (drawn[:, :-1] == 0).all()
+    seen = np.bincount(drawn[:, -1] % 64, minlength=64)
+    chi_squared = np.sum((seen - 2000 / 64) ** 2 / (2000 / 64))
+    assert jax.scipy.special.gammaincc(63 / 2, chi_squared / 2) > 1e-4
+
+
 @two_sizes
 def test_every_part_is_drawn_from_once(count, radix):
     tree, leaves = written(count, radix)

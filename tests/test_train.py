@@ -56,9 +56,10 @@ def test_three_lines():
     train = memrl_jax.make_train(config)
     state, metrics = jax.jit(jax.vmap(train))(jax.random.split(jax.random.key(0), 2))
     steps = (config.total_steps - config.agent.learning_starts) // 40
-    assert metrics["loss_sum"].shape == (2, steps)
+    assert metrics["loss_sum"].shape == (2, 1 + steps)
     assert np.all(np.isfinite(metrics["loss_sum"]))
-    assert state.agent.observed.tolist() == [config.total_steps] * 2
+    # The action after the end of an episode is no step of the environment.
+    assert all(0.9 * config.total_steps < n < config.total_steps for n in state.agent.observed)
 
 
 def test_same_key_same_bits_and_no_second_compile(train, keys):
@@ -116,11 +117,14 @@ def test_other_floats_compile_nothing(keys):
 
 def test_steps_and_warmup_are_counted(train, keys):
     state, metrics = train(keys[0])
-    timesteps = SMALL.total_steps - SMALL.agent.learning_starts
-    starts = timesteps - int(metrics["steps"].sum())
+    starts = SMALL.total_steps - int(metrics["steps"].sum())
     episodes = int(metrics["episodes"].sum())
     assert episodes > 0 and abs(starts - episodes) <= SMALL.environments  # one slot per episode
-    assert metrics["updates"].sum() == timesteps / 8 == state.agent.learner.updates
+    updates = (SMALL.total_steps - SMALL.agent.learning_starts) / 8
+    assert metrics["updates"].sum() == updates == state.agent.learner.updates
+    warmup = {name: x[0] for name, x in metrics.items()}
+    assert warmup["updates"] == warmup["loss_sum"] == warmup["q_sum"] == 0
+    assert 0 < warmup["steps"] <= SMALL.agent.learning_starts and warmup["episodes"] > 0
 
 
 def constant_reward(limit: int, terminates: bool) -> Environment:
@@ -169,7 +173,7 @@ def test_termination_is_not_truncation(terminates, n_step, window):
     passthrough = recurrent(_Flat(), memrl_jax.memory.none(), QHead(1))
     agent = dqn(settings, passthrough, uniform(200, 6, window, 64))
     trainer = make_trainer(env, agent._replace(warmup=50), 1, 6)
-    state = trainer.init(jax.random.key(0))
+    state, _ = trainer.init(jax.random.key(0))
     state, metrics = jax.lax.scan(lambda s, _: trainer.step(s), state, length=1500)
     q = float(np.mean(metrics["q_sum"][-300:]))
     expected = 10.0 if not terminates else _dying(5, n_step, window, 0.9)

@@ -34,7 +34,22 @@ FRACTIONS = (
     "priority_mix",
     "importance_start",
     "importance_end",
+    "rescaling",
+    "td_lambda",
 )
+SMALL, LARGE = 1e-30, 1e30  # within these, rates and their quotients are no zeros in float32
+RANGES = dict.fromkeys(FRACTIONS, (0, 1)) | {
+    "learning_rate": (0, LARGE),
+    "adam_epsilon": (SMALL, LARGE),
+    "max_gradient_norm": (SMALL, LARGE),
+    "epsilon_spread": (0, LARGE),
+    # Counts of int32 go no further.
+    "epsilon_steps": (1, checks.INT32),
+    "importance_steps": (1, checks.INT32),
+    "decay_updates": (1, checks.INT32),
+}
+OPTIONAL = ("decay_updates", "max_gradient_norm", "rescaling", "td_lambda")
+UPDATES = 500_000_000  # most that a target network or a restart may wait for
 LOSSES = {"squared": optax.l2_loss, "huber": optax.huber_loss}
 
 
@@ -102,7 +117,7 @@ class DQNConfig(struct.PyTreeNode):
     epsilon_end: float = 0.05
     """Probability of a random action in the end."""
     epsilon_steps: float = 250_000.0
-    """Timesteps over which it falls from the first to the last, linearly."""
+    """Steps of the environments over which it falls from the first to the last, linearly."""
     epsilon_spread: float = 0.0
     """Environment i of B explores with epsilon ** (1 + spread i / (B - 1)); 0 makes all alike
     (Horgan et al. 2018 use 7, with an epsilon of 0.4)."""
@@ -122,7 +137,7 @@ class Learner(NamedTuple):
     params: Any
     target_params: Any
     optimizer: Any
-    updates: Array  # [] int32
+    updates: Array  # [] int32; near its largest value it goes back, by whole target periods
     spare: Any  # with a restart, the parameters to begin anew with; after it, the old ones
 
 
@@ -131,7 +146,7 @@ class DQNState(NamedTuple):
 
     learner: Learner
     replay: State
-    observed: Array  # [] int32 timesteps observed
+    observed: Array  # [] int32 steps of the environments; stays at its largest value
 
 
 def dqn(config: DQNConfig, network: Network, replay: ReplayMemory) -> Agent:
@@ -174,14 +189,16 @@ def dqn(config: DQNConfig, network: Network, replay: ReplayMemory) -> Agent:
 
     def observe(state: DQNState, segment: Segment) -> DQNState:
         replay_state = replay.add(state.replay, segment)
-        return state._replace(replay=replay_state, observed=state.observed + segment.action.size)
+        # What is done at the end of an episode is no step: the next one begins.
+        steps = jnp.sum(~segment.timestep.last[:-1], dtype=jnp.int32)
+        return state._replace(replay=replay_state, observed=tree.count(state.observed, steps))
 
     def improve(learner: Learner, sample: Sample) -> tuple[Learner, Loss]:
         grad = jax.grad(q_loss, has_aux=True)
         gradient, loss = grad(learner.params, learner.target_params, network, config, sample)
         step, optimizer_state = optimizer.update(gradient, learner.optimizer, learner.params)
         params = optax.apply_updates(learner.params, step)
-        updates = learner.updates + 1
+        updates = next_update(config, learner.updates)
         rate = jnp.where(updates % config.target_period == 0, config.target_rate, 0.0)
         target_params = optax.incremental_update(params, learner.target_params, rate)
         learner = Learner(params, target_params, optimizer_state, updates, learner.spare)
@@ -194,17 +211,22 @@ def dqn(config: DQNConfig, network: Network, replay: ReplayMemory) -> Agent:
         return tree.where(learner.updates == config.restart, fresh, learner)
 
     def learn(key: Key, state: DQNState, segment: Segment) -> tuple[DQNState, dict[str, Array]]:
-        def update(state: DQNState, key: Key) -> tuple[DQNState, Any]:
+        def update(state: DQNState, key: Key) -> tuple[DQNState, dict[str, Array]]:
             sample = replay.sample(key, state.replay)
             learner, loss = improve(state.learner, sample)
-            replay_state = replay.update(state.replay, sample.index, loss.priority)
-            return state._replace(learner=learner, replay=replay_state), (loss.mean, loss.q)
+            replay_state, counts = replay.update(state.replay, sample.index, loss.priority)
+            metrics = {"loss_sum": loss.mean, "q_sum": loss.q, "updates": jnp.int32(1), **counts}
+            return state._replace(learner=learner, replay=replay_state), metrics
 
-        state, (loss, q) = jax.lax.scan(update, state, jax.random.split(key, config.updates))
-        metrics = {"loss_sum": loss.sum(), "q_sum": q.sum(), "updates": jnp.int32(config.updates)}
-        return state, metrics
+        state, metrics = jax.lax.scan(update, state, jax.random.split(key, config.updates))
+        return state, jax.tree.map(lambda x: jnp.sum(x, dtype=x.dtype), metrics)
 
-    return Agent(init, network.initial_state, act, observe, learn, replay.warmup)
+    def inspect(state: DQNState, memory: State, timestep: TimeStep) -> dict[str, Array]:
+        params = acting(config, state.learner)
+        _, q = network.step(params, memory, timestep)
+        return {"q": q, **network.inspect(params, memory, timestep)}
+
+    return Agent(init, network.initial_state, act, observe, learn, replay.warmup, inspect)
 
 
 def acting(config: DQNConfig, learner: Learner) -> Any:
@@ -214,6 +236,14 @@ def acting(config: DQNConfig, learner: Learner) -> Any:
     since = learner.updates - config.restart
     held = (since >= 0) & (since < config.restart_hold)
     return tree.where(held, learner.spare, learner.params)
+
+
+def next_update(config: DQNConfig, updates: Array) -> Array:
+    """Count on for ever: near the end of int32 go back by whole target periods, past a restart."""
+    period = config.target_period
+    past = (config.restart or 0) + config.restart_hold
+    first, end = (past // period + 1) * period, checks.INT32 // period * period
+    return jnp.where(updates + 1 == end, first, updates + 1)
 
 
 class Loss(NamedTuple):
@@ -229,7 +259,8 @@ def q_loss(
 ) -> tuple[Array, Loss]:
     """Return the mean loss over N windows of L actions, to be differentiated, and its parts.
 
-    The action taken at a `last` timestep is ignored by the environment and here.
+    The action taken at a `last` timestep is ignored by the environment and here, and so is a window
+    that weighs 0.
     """
     segment = sample.segment
     frozen = jax.lax.stop_gradient(params)
@@ -247,7 +278,10 @@ def q_loss(
     best = jnp.argmax(q_online if config.double else q_target, axis=-1)
     target = targets(config, after, _pick(q_target, best))
     error = jax.lax.stop_gradient(target) - _pick(q, segment.action)
-    mean = jnp.mean(LOSSES[config.loss](error) * sample.weight * ~before.last)
+    # Chosen before the loss is taken: 0 times NaN is NaN, backwards too.
+    matters = ~before.last & (sample.weight > 0)[None]
+    loss = LOSSES[config.loss](jnp.where(matters, error, 0.0))
+    mean = jnp.mean(loss * sample.weight[None])
     return mean, Loss(mean, jnp.mean(q), priority(config, error, ~before.last))
 
 
@@ -273,7 +307,7 @@ def priority(config: DQNConfig, error: Array, valid: Array) -> Array:
 
     Kapturowski et al. (2019), section 2.3.
     """
-    size = jnp.abs(error) * valid
+    size = jnp.where(valid, jnp.abs(error), 0.0)
     mean = size.sum(axis=0) / jnp.maximum(valid.sum(axis=0), 1)
     return config.priority_mix * size.max(axis=0) + (1 - config.priority_mix) * mean
 
@@ -313,7 +347,7 @@ def epsilon_greedy(
 
     Then by the last one with probability `persistence`, where an episode does not start.
     """
-    explore, choice, again = jax.random.uniform(key, (3, *greedy.shape))
+    explore, choice, again = jax.random.uniform(key, (3, *greedy.shape), jnp.float32)
     action = jnp.where(explore < probability, (choice * actions).astype(jnp.int32), greedy)
     return jnp.where((again < persistence) & ~timestep.start, timestep.action, action)
 
@@ -334,30 +368,21 @@ def _optimizer(config: DQNConfig) -> optax.GradientTransformation:
 
 def _check(config: DQNConfig) -> None:
     checks.fields(config)
-    for field in ("updates", "n_step", "target_period"):
+    for field in ("updates", "n_step"):
         checks.positive(field, getattr(config, field))
+    checks.positive("target_period", config.target_period, UPDATES)
     if config.n_step > config.window:
         raise ValueError(f"n_step: {config.n_step} rewards do not fit in window = {config.window}")
     checks.at_least("burn_in", config.burn_in, 0)
-    checks.at_least("restart_hold", config.restart_hold, 0)
+    checks.at_least("restart_hold", config.restart_hold, 0, UPDATES)
     if config.restart is not None:
-        checks.positive("restart", config.restart)
+        checks.positive("restart", config.restart, UPDATES)
     elif config.restart_hold:
         raise ValueError(f"restart_hold: {config.restart_hold} updates after restart = None")
     checks.known("loss", config.loss, LOSSES)
-    for field in FRACTIONS:
-        checks.within(field, getattr(config, field), 0, 1)
-    for field in ("learning_rate", "adam_epsilon", "epsilon_spread"):
-        checks.within(field, getattr(config, field), 0, float("inf"))
-    for field in ("epsilon_steps", "importance_steps"):
-        checks.within(field, getattr(config, field), 1, float("inf"))
-    if config.decay_updates is not None:
-        checks.within("decay_updates", config.decay_updates, 1, float("inf"))
-    if config.rescaling is not None:
-        checks.within("rescaling", config.rescaling, 0, 1)
-    if config.td_lambda is not None:
-        checks.within("td_lambda", config.td_lambda, 0, 1)
-        if config.n_step > 1:
-            raise ValueError(f"td_lambda: {config.td_lambda} excludes n_step = {config.n_step}")
-    if config.max_gradient_norm is not None:
-        checks.within("max_gradient_norm", config.max_gradient_norm, 0, float("inf"))
+    for field, bounds in RANGES.items():
+        value = getattr(config, field)
+        if value is not None or field not in OPTIONAL:
+            checks.within(field, value, *bounds)
+    if config.td_lambda is not None and config.n_step > 1:
+        raise ValueError(f"td_lambda: {config.td_lambda} excludes n_step = {config.n_step}")

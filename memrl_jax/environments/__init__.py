@@ -1,13 +1,19 @@
-"""Environments by name. Nothing here imports gymnax before one of its environments is made."""
+"""Environments by name. Nothing here imports gymnax before one of its environments is made.
+
+What MetaMaze and GaussianBandit show, the last reward and the time, leaves the bounds that gymnax
+declares for it; it is passed on as it is.
+"""
 
 import inspect
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from memrl_jax import checks
+from memrl_jax import checks, imports
 from memrl_jax.environments.babi import babi
 from memrl_jax.environments.base import batch, episodes, frame_stack, view
+from memrl_jax.environments.check import check, one_line, traced
 from memrl_jax.environments.gymnax import from_gymnax
 from memrl_jax.environments.mazes import (
     imaze,
@@ -17,7 +23,7 @@ from memrl_jax.environments.mazes import (
     single_goal,
 )
 from memrl_jax.environments.tmaze import TMaze
-from memrl_jax.types import Environment
+from memrl_jax.types import Continuous, Environment
 
 # gymnax 1.x's ids, less MNISTBandit-bsuite, which downloads its data.
 _GYMNAX = (
@@ -32,7 +38,9 @@ _GYMNAX = (
 
 def cartpole_positions(**params: Any) -> Environment:
     """Make CartPole-v1 with velocities hidden: the observation is [x, theta]."""
-    return view(from_gymnax("CartPole-v1", **params), lambda x: x[::2])
+    env = from_gymnax("CartPole-v1", **params)
+    _, dtype, low, high = env.observations
+    return view(env, lambda x: x[::2], Continuous((2,), dtype, low[::2], high[::2]))
 
 
 @checks.typed
@@ -95,4 +103,26 @@ ENVIRONMENTS: dict[str, Callable[..., Environment]] = {
     "bAbI": checked(babi),
 }
 
-__all__ = ["ENVIRONMENTS", "TMaze", "batch", "episodes", "frame_stack", "from_gymnax", "view"]
+
+def make(name: str, options: Mapping[str, Any]) -> Environment:
+    """Make one of ENVIRONMENTS, or `module:name` of a user's, and trace it: see `traced`.
+
+    Raises ValueError, in one line, for an unknown name, for options that it refuses, and for
+    whatever else its constructor raises.
+    """
+    constructor = constructor_of(imports.part("environment", name, ENVIRONMENTS))
+    try:
+        env = constructor(**options)
+    except Exception as error:
+        if isinstance(error, ValueError) and re.match(r"[\w-]+( option)?: ", str(error)):
+            raise  # it names a field already
+        given = ", ".join(f"{key}={value!r}" for key, value in options.items()) or "no options"
+        raise ValueError(f"environment: {name} with {given} raised {one_line(error)}") from error
+    traced(env, f"environment: {name}")
+    return env
+
+
+__all__ = [
+    "ENVIRONMENTS", "TMaze", "batch", "check", "episodes", "frame_stack", "from_gymnax", "make",
+    "view",
+]  # fmt: skip

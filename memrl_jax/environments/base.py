@@ -9,9 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from memrl_jax import checks, frames, tree
+from memrl_jax.environments.check import SPACES, declared
 from memrl_jax.types import Array, Continuous, Discrete, Environment, Key, TimeStep
-
-SPACES = (Discrete, Continuous)
 
 
 def batch(env: Environment) -> Environment:
@@ -19,8 +18,13 @@ def batch(env: Environment) -> Environment:
     return env._replace(reset=jax.vmap(env.reset), step=jax.vmap(env.step))
 
 
-def view(env: Environment, observe: Callable[[Any], Any]) -> Environment:
-    """See an environment through a function of its observation, e.g. one that hides a part."""
+def view(env: Environment, observe: Callable[[Any], Any], observations: Any = None) -> Environment:
+    """See an environment through a function of its observation, e.g. one that hides a part.
+
+    What `observe` passes on untouched keeps its space; anything else is unbounded, unless
+    `observations` declares it: spaces arranged like what `observe` gives. Raises ValueError where
+    they do not fit it.
+    """
 
     def seen(pair: tuple[Any, TimeStep]) -> tuple[Any, TimeStep]:
         state, timestep = pair
@@ -32,9 +36,27 @@ def view(env: Environment, observe: Callable[[Any], Any]) -> Environment:
     def step(key: Key, state: Any, action: Array) -> tuple[Any, TimeStep]:
         return seen(env.step(key, state, action))
 
-    shapes = jax.eval_shape(reset, jax.random.key(0))[1].observation
-    observations = jax.tree.map(lambda x: Continuous(x.shape, x.dtype, -jnp.inf, jnp.inf), shapes)
+    before = jax.eval_shape(env.reset, jax.random.key(0))[1].observation
+    jaxpr, after = jax.make_jaxpr(observe, return_shape=True)(before)
+    if observations is None:
+        spaces = jax.tree.leaves(env.observations, is_leaf=lambda x: isinstance(x, SPACES))
+        kept = [None if i is None else spaces[i] for i in _passed_on(jaxpr.jaxpr)]
+        unbounded = [Continuous(x.shape, x.dtype, -np.inf, np.inf) for x in jax.tree.leaves(after)]
+        pairs = zip(kept, unbounded, strict=True)
+        observations = jax.tree.unflatten(jax.tree.structure(after), [x or y for x, y in pairs])
+    declared("observations", observations, after)
     return env._replace(reset=reset, step=step, observations=observations)
+
+
+def _passed_on(jaxpr: Any) -> list[int | None]:
+    """Tell for every output of a program which input it is, if any."""
+    inputs = {id(var): i for i, var in enumerate(jaxpr.invars)}
+    for eqn in jaxpr.eqns:
+        if eqn.primitive.name == "jit":
+            for var, i in zip(eqn.outvars, _passed_on(eqn.params["jaxpr"].jaxpr), strict=True):
+                if i is not None and id(eqn.invars[i]) in inputs:
+                    inputs[id(var)] = inputs[id(eqn.invars[i])]
+    return [inputs.get(id(var)) for var in jaxpr.outvars]
 
 
 def frame_stack(env: Environment, count: int) -> Environment:
@@ -71,7 +93,10 @@ def _stacked(count: int, space: Discrete | Continuous) -> Continuous:
         raise ValueError(f"frames: {count} observations without axes ({space}) cannot be stacked")
 
     def bound(x: Any) -> Any:
-        return x if np.ndim(x) == 0 else np.concatenate([np.asarray(x)] * count, axis=-1)
+        if np.ndim(x) == 0:
+            return x
+        array: Any = jnp if isinstance(x, jax.core.Tracer) else np
+        return array.concatenate([array.broadcast_to(x, space.shape)] * count, axis=-1)
 
     shape = (*space.shape[:-1], space.shape[-1] * count)
     return Continuous(shape, space.dtype, bound(space.low), bound(space.high))
@@ -93,12 +118,12 @@ def episodes(running: Running, timestep: TimeStep) -> tuple[Running, dict[str, A
     """Follow returns and lengths through timesteps [T, B].
 
     Returns sums over the episodes that ended there, and counts: `episodes`, `return_sum`,
-    `length_sum`, and `steps`, the environment steps that were taken.
+    `length_sum`, `steps`, the environment steps that were taken, and `reward_sum` over these.
     """
 
     def step(running: Running, t: TimeStep) -> tuple[Running, Any]:
         total = jnp.where(t.start, 0.0, running.total + t.reward)
-        length = jnp.where(t.start, 0, running.length + 1)
+        length = jnp.where(t.start, 0, tree.count(running.length))
         return Running(total, length), (total, length)
 
     # Unrolled, because a loop of its own costs more than what it does.
@@ -107,6 +132,7 @@ def episodes(running: Running, timestep: TimeStep) -> tuple[Running, dict[str, A
     return running, {
         "episodes": jnp.sum(last, dtype=jnp.int32),
         "return_sum": jnp.sum(total, where=last, dtype=jnp.float32),
-        "length_sum": jnp.sum(length, where=last, dtype=jnp.int32),
+        "length_sum": jnp.sum(length, where=last, dtype=jnp.float32),
         "steps": jnp.sum(~timestep.start, dtype=jnp.int32),
+        "reward_sum": jnp.sum(timestep.reward, dtype=jnp.float32),
     }

@@ -6,15 +6,17 @@ episode, so time limits can be told from deaths and bootstrapped from the right 
 """
 
 import inspect
-import math
-from collections.abc import Callable
-from dataclasses import fields
+from collections.abc import Callable, Mapping
+from dataclasses import fields, is_dataclass, replace
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from memrl_jax import checks, tree
+from memrl_jax.environments.check import agree, blamed, declared, kind, space
+from memrl_jax.environments.options import like
 from memrl_jax.types import Array, Continuous, Discrete, Environment, Key, TimeStep
 
 # Where a `step` is defined that is exactly `step_env` with gymnax's automatic reset around it.
@@ -31,50 +33,86 @@ class Episode(NamedTuple):
 def from_gymnax(name: Any, /, **params: Any) -> Environment:
     """Adapt a gymnax id, or any object with gymnax 1.x's `reset`, `step` and `default_params`.
 
-    `params` replace fields of the environment's parameters or, where it has no such field,
-    arguments of its constructor. `horizon` is `max_steps_in_episode`, or 10 000 where there is no
-    such parameter. Raises ValueError for an unknown id or parameter.
+    `params` replace fields of the environment's parameters (a dataclass, NamedTuple or dictionary)
+    or, where it has no such field, arguments of its constructor; they must be like what they
+    replace, and may be traced. `horizon` is `max_steps_in_episode`, or 10 000 where there is no
+    such parameter. Discrete spaces that start at another number are shifted to 0. Rewards and
+    flags may be any numbers of one element. Raises ValueError, in one line, for an unknown id or
+    option, for values that are not like its default, for an error inside the environment, and
+    where its `reset`, `step` and spaces disagree.
     """
     env, env_params = (_make if isinstance(name, str) else _own)(name, params)
+    what = f"environment: {name if isinstance(name, str) else type(name).__name__}"
+    if params:
+        what += f" with {_listed(params)}"
+    return _adapted(what, env, env_params)
+
+
+def _adapted(what: str, env: Any, params: Any) -> Environment:
+    """Adapt an environment with its parameters; `what` is how errors begin."""
     plain = getattr(getattr(type(env), "step", None), "__module__", "") in _PLAIN
-    reset, step, restart = (_pieces if plain else _public)(env, env_params)
-    actions = _actions(env, env_params)
-    if isinstance(actions, Discrete):
-        first_action = jnp.zeros((), jnp.int32)
-    else:
-        first_action = jnp.zeros(actions.shape, actions.dtype)
+    reset, step, restart = (_pieces if plain else _public)(what, env, params)
+    actions, first_id = _actions(what, env, params)
+    kind_of_action = ((), jnp.int32) if isinstance(actions, Discrete) else actions[:2]
+    no_action = jnp.zeros(*kind_of_action)
+    shapes = _shapes(what, reset, step, no_action + first_id)
+    observations, ids = _observations(what, env, params, shapes[0])
+    declared(f"{what}: observation", observations, shapes[0])
 
-    # What a step gives decides the dtypes, so that a loop can carry it.
-    like = jax.eval_shape(lambda key: step(key, reset(key)[1], first_action)[:2], jax.random.key(0))
+    def shown(observation: Any) -> Any:
+        return jax.tree.map(lambda x, first: x - first if first else x, observation, ids)
 
-    def first(observation: Any, state: Any) -> tuple[Episode, TimeStep]:
-        observation, state = tree.cast((observation, state), like)
+    def begin(observation: Any, state: Any) -> tuple[Episode, TimeStep]:
+        observation, state = tree.cast((observation, state), shapes)
         zero, one, true = jnp.float32(0), jnp.float32(1), jnp.bool_(True)
-        timestep = TimeStep(observation, first_action, zero, one, true, ~true)
+        timestep = TimeStep(shown(observation), no_action, zero, one, true, ~true)
         return Episode(state, ~true), timestep
 
     def adapted_reset(key: Key) -> tuple[Episode, TimeStep]:
-        return first(*reset(key))
+        return begin(*reset(key))
 
     def adapted_step(key: Key, episode: Episode, action: Array) -> tuple[Episode, TimeStep]:
         # Only one of the two is kept, so both may use the same key.
-        fresh = first(*restart(key, episode.state))
-        observation, state, reward, terminated, truncated = step(key, episode.state, action)
-        observation, state = tree.cast((observation, state), like)
-        timestep = TimeStep(
-            observation,
-            tree.cast(action, first_action),
-            jnp.float32(reward),
-            1 - jnp.float32(terminated),
-            jnp.bool_(False),
-            jnp.bool_(terminated | truncated),
-        )
-        return tree.where(episode.last, fresh, (Episode(state, timestep.last), timestep))
+        fresh = begin(*restart(jax.random.clone(key), episode.state))
+        action = tree.cast(action, no_action)
+        observation, state, *numbers = step(key, episode.state, action + first_id)
+        observation, state = tree.cast((observation, state), shapes)
+        reward, terminated, truncated = numbers
+        last = terminated | truncated
+        discount = 1 - terminated.astype(jnp.float32)
+        timestep = TimeStep(shown(observation), action, reward, discount, jnp.bool_(False), last)
+        return tree.where(episode.last, fresh, (Episode(state, last), timestep))
 
-    observations = _observations(env, env_params, like[0])
-    horizon = math.ceil(getattr(env_params, "max_steps_in_episode", 10_000))
-    checks.at_least("max_steps_in_episode", horizon, 1)
-    return Environment(adapted_reset, adapted_step, actions, observations, horizon)
+    return Environment(adapted_reset, adapted_step, actions, observations, _horizon(what, params))
+
+
+def _shapes(what: str, reset: Any, step: Any, action: Array) -> tuple[Any, Any]:
+    """Trace an environment: the observation and state that a step gives, like those of `reset`.
+
+    A step decides the dtypes, so that a loop can carry it.
+    """
+
+    def both(key: Key) -> tuple[Any, Any]:
+        reset_key, step_key = jax.random.split(key)
+        first = reset(reset_key)
+        return first, step(step_key, first[1], action)[:2]
+
+    with blamed(what):
+        first, after = jax.eval_shape(both, jax.random.key(0))
+    agree(what, "observation", first[0], after[0], widened=True)
+    agree(what, "state", first[1], after[1], widened=True)
+    return after
+
+
+def _horizon(what: str, params: Any) -> int:
+    """Return the longest that an episode may be."""
+    name = "max_steps_in_episode"
+    limit = _fields(params).get(name, getattr(params, name, 10_000))
+    if isinstance(limit, jax.core.Tracer):
+        raise ValueError(f"{what}: {name} is traced; it has to be one known number")
+    limit = np.asarray(limit).item() if np.ndim(limit) == 0 else limit
+    whole = int(limit) if isinstance(limit, float) and limit.is_integer() else limit
+    return checks.positive(f"{what}: {name}", whole)
 
 
 def _make(name: str, options: dict[str, Any]) -> tuple[Any, Any]:
@@ -83,14 +121,20 @@ def _make(name: str, options: dict[str, Any]) -> tuple[Any, Any]:
 
     checks.known("environment", name, gymnax.registered_envs)
     env, params = gymnax.make(name)
-    ours = {f.name for f in fields(params)}
-    kwargs = {k: v for k, v in options.items() if k not in ours}
-    if kwargs:
-        taken = inspect.signature(type(env)).parameters
-        for key in kwargs:
-            checks.known(f"{name} option", key, sorted(ours | set(taken)))
-        env, params = gymnax.make(name, **kwargs)
-    return env, _replace(params, {k: v for k, v in options.items() if k in ours})
+    ours = {key: value for key, value in options.items() if key in _fields(params)}
+    taken = inspect.signature(type(env)).parameters
+    arguments = {}
+    for key in options.keys() - ours.keys():
+        checks.known(f"{name} option", key, sorted({*_fields(params), *taken}))
+        arguments[key] = like(key, options[key], taken[key].default, size=True)
+    if arguments:
+        with blamed(f"environment_args: {name} with {_listed(arguments)}"):
+            env, params = gymnax.make(name, **arguments)
+    return env, _replaced(params, ours, size=True)
+
+
+def _listed(options: dict[str, Any]) -> str:
+    return " ".join(", ".join(f"{key}={value}" for key, value in options.items()).split())
 
 
 def _own(env: Any, options: dict[str, Any]) -> tuple[Any, Any]:
@@ -100,34 +144,46 @@ def _own(env: Any, options: dict[str, Any]) -> tuple[Any, Any]:
             raise ValueError(f"environment: {type(env).__name__} has no `{attribute}`")
     params = env.default_params
     for key in options:
-        checks.known(f"{type(env).__name__} option", key, [f.name for f in fields(params)])
-    return env, _replace(params, options) if options else params
+        checks.known(f"{type(env).__name__} option", key, _fields(params))
+    # Of whole numbers in other people's environments nothing is known but their default.
+    size = type(env).__module__.split(".")[0] in ("gymnax", "memrl_jax")
+    return env, _replaced(params, options, size)
 
 
-def _replace(params: Any, options: dict[str, Any]) -> Any:
-    """Replace fields of `params`; a whole number may stand for a float."""
-
-    def like(name: str, value: Any) -> Any:
-        default = getattr(params, name)
-        if isinstance(value, str) and not isinstance(default, str):
-            raise ValueError(f"environment_args: {name}={value!r} is not a number like {default!r}")
-        return float(value) if isinstance(default, float) and isinstance(value, int) else value
-
-    return params.replace(**{name: like(name, value) for name, value in options.items()})
+def _fields(params: Any) -> dict[str, Any]:
+    """Return parameters by name."""
+    if isinstance(params, Mapping):
+        return dict(params)
+    if hasattr(params, "_asdict"):
+        return params._asdict()
+    return {f.name: getattr(params, f.name) for f in fields(params)} if is_dataclass(params) else {}
 
 
-def _pieces(env: Any, params: Any) -> tuple[Callable[..., Any], ...]:
+def _replaced(params: Any, options: dict[str, Any], size: bool) -> Any:
+    """Replace some of the parameters by options that are like them."""
+    defaults = _fields(params)
+    container: Any = type(params)
+    values = {name: like(name, value, defaults[name], size) for name, value in options.items()}
+    if isinstance(params, Mapping):
+        return container({**params, **values})
+    return params._replace(**values) if hasattr(params, "_replace") else replace(params, **values)
+
+
+def _pieces(what: str, env: Any, params: Any) -> tuple[Callable[..., Any], ...]:
     """Return `reset`, `step` and `restart` of an environment with gymnax's own `step`.
 
     That one resets by itself and pays for it at every step; here are the pieces it is made of.
     """
 
     def reset(key: Key) -> Any:
-        return env.reset(key, params)
+        with blamed(f"{what}: reset"):
+            return env.reset(key, params)
 
     def step(key: Key, state: Any, action: Array) -> tuple[Any, ...]:
-        observation, state, reward, terminated, _ = env.step_env(key, state, action, params)
-        return observation, state, reward, terminated, env.is_truncated(state, params)
+        with blamed(f"{what}: step_env"):
+            observation, state, reward, terminated, _ = env.step_env(key, state, action, params)
+            truncated = env.is_truncated(state, params)
+        return observation, state, *_numbers(what, reward, terminated, truncated)
 
     def restart(key: Key, state: Any) -> Any:
         return reset(key)
@@ -135,7 +191,7 @@ def _pieces(env: Any, params: Any) -> tuple[Callable[..., Any], ...]:
     return reset, step, restart
 
 
-def _public(env: Any, params: Any) -> tuple[Callable[..., Any], ...]:
+def _public(what: str, env: Any, params: Any) -> tuple[Callable[..., Any], ...]:
     """Return `reset`, `step` and `restart` of an environment with a `step` of its own.
 
     It begins the next episode itself, with what it carries over from the last one; the state here
@@ -143,19 +199,21 @@ def _public(env: Any, params: Any) -> tuple[Callable[..., Any], ...]:
     """
 
     def reset(key: Key) -> tuple[Any, Any]:
-        observation, state = env.reset(key, params)
+        with blamed(f"{what}: reset"):
+            observation, state = env.reset(key, params)
         return observation, (state, observation)
 
     def step(key: Key, state: Any, action: Array) -> tuple[Any, ...]:
-        out = env.step(key, state[0], action, params)
+        with blamed(f"{what}: step"):
+            out = env.step(key, state[0], action, params)
         if len(out) != 6 or "final_observation" not in out[5]:
             raise ValueError(
                 f"environment: step of {type(env).__name__} gave {len(out)} values; gymnax 1 gives "
                 "6 (observation, state, reward, terminated, truncated, info) with the true last "
                 "observation in info['final_observation']"
             )
-        following, inner, reward, terminated, truncated, info = out
-        return info["final_observation"], (inner, following), reward, terminated, truncated
+        following, inner, *numbers, info = out
+        return info["final_observation"], (inner, following), *_numbers(what, *numbers)
 
     def restart(key: Key, state: Any) -> tuple[Any, Any]:
         return state[1], state
@@ -163,36 +221,88 @@ def _public(env: Any, params: Any) -> tuple[Callable[..., Any], ...]:
     return reset, step, restart
 
 
+def _numbers(what: str, reward: Any, terminated: Any, truncated: Any) -> tuple[Array, Array, Array]:
+    """Return the reward, float32 [], and both flags, bool []; any number but 0 is true."""
+    return (
+        _number(f"{what}: reward", reward).astype(jnp.float32),
+        _number(f"{what}: terminated", terminated).astype(bool),
+        _number(f"{what}: truncated", truncated).astype(bool),
+    )
+
+
+def _number(field: str, x: Any) -> Array:
+    with blamed(field):
+        x = jnp.asarray(x)
+    if x.size != 1 or x.dtype.kind not in "biuf":
+        raise ValueError(f"{field} is {kind(x)}, not one number")
+    return x.reshape(())
+
+
 # An environment may declare its spaces in our types, and so spare the import of gymnax. Its class
 # has to: a wrapper's instance passes on the attributes of what it wraps, whose spaces may differ.
 
 
-def _actions(env: Any, params: Any) -> Discrete | Continuous:
-    """Return what can be done; raises ValueError if that has several parts."""
+def _actions(what: str, env: Any, params: Any) -> tuple[Discrete | Continuous, int]:
+    """Return what can be done, and the first action if it is discrete, or else 0.
+
+    Raises ValueError if it has several parts.
+    """
     if hasattr(type(env), "actions"):
-        return env.actions
-    space = env.action_space(params)
-    if hasattr(space, "spaces"):
-        raise ValueError(f"environment: {type(env).__name__} has composite actions, {space}")
-    return _spec(space, space)
+        actions, first = env.actions, 0
+    else:
+        with blamed(f"{what}: action_space"):
+            given = env.action_space(params)
+        if hasattr(given, "spaces"):
+            raise ValueError(f"{what} has composite actions, {type(given).__name__}")
+        actions, first = _part(f"{what}: actions", given, given)
+    space(f"{what}: actions", actions)
+    return actions, first
 
 
-def _observations(env: Any, params: Any, observation: Any) -> Any:
-    """Return what is observed, e.g. `observation`."""
+def _observations(what: str, env: Any, params: Any, observation: Any) -> tuple[Any, Any]:
+    """Return what is observed, arranged like `observation`, and the first integer of each part."""
     if hasattr(type(env), "observations"):
-        return env.observations
-    return _spec(env.observation_space(params), observation)
+        return env.observations, jax.tree.map(lambda _: 0, observation)
+    with blamed(f"{what}: observation_space"):
+        given = env.observation_space(params)
+    parts = _arranged(f"{what}: observation", given, observation)
+    spaces, ids = zip(*parts, strict=True) if parts else ((), ())
+    structure = jax.tree.structure(observation)
+    return jax.tree.unflatten(structure, spaces), jax.tree.unflatten(structure, ids)
 
 
-def _spec(space: Any, x: Any) -> Any:
-    """Translate a gymnax space into Discrete and Continuous, arranged like its element `x`.
+def _arranged(field: str, given: Any, x: Any) -> list[tuple[Discrete | Continuous, int]]:
+    """Translate a space of gymnax, leaf by leaf in the order of its element `x`."""
+    if not hasattr(given, "spaces"):
+        return [_part(field, given, x)]
+    children, _ = jax.tree_util.tree_flatten_with_path(x, is_leaf=lambda child: child is not x)
+    by_name = isinstance(given.spaces, Mapping)
+    told = list(given.spaces) if by_name else [*range(len(given.spaces))]
+    seen = [_name(path) if by_name else i for i, (path, _) in enumerate(children)]
+    if set(seen) != set(told):
+        raise ValueError(f"{field} has parts {seen}, and its space {told}")
+    return [
+        part
+        for name, (path, child) in zip(seen, children, strict=True)
+        for part in _arranged(f"{field}{jax.tree_util.keystr(path)}", given.spaces[name], child)
+    ]
+
+
+def _name(path: tuple[Any, ...]) -> Any:
+    """Return the key of a dictionary's part, or the field of another container's."""
+    return getattr(path[0], "key", getattr(path[0], "name", None)) if path else None
+
+
+def _part(field: str, given: Any, x: Any) -> tuple[Discrete | Continuous, int]:
+    """Translate a space without parts, and tell its first integer.
 
     Shapes and dtypes are those of `x`, for some of gymnax's spaces declare others.
     """
-    if hasattr(space, "n"):
-        return Discrete(int(space.n))
-    if not hasattr(space, "spaces"):
-        return Continuous(tuple(x.shape), jnp.dtype(x.dtype), space.low, space.high)
-    if hasattr(x, "keys"):
-        return type(x)((k, _spec(space.spaces[k], x[k])) for k in x)
-    return tuple(_spec(*pair) for pair in zip(space.spaces, x, strict=True))
+    name = type(given).__name__
+    if not hasattr(x, "dtype"):
+        raise ValueError(f"{field} is a {type(x).__name__}, and its space a {name}")
+    if hasattr(given, "n") and not given.shape:
+        return Discrete(int(given.n)), int(getattr(given, "start", 0))
+    if not hasattr(given, "low"):
+        raise ValueError(f"{field}: space {name} is none of Discrete, Box, Dict and Tuple")
+    return Continuous(tuple(x.shape), jnp.dtype(x.dtype), given.low, given.high), 0

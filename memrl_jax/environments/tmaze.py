@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from memrl_jax import checks, tree
+from memrl_jax.environments.options import like
 from memrl_jax.types import Array, Continuous, Discrete, Key
 
 LEFT, RIGHT, UP, DOWN = range(4)
@@ -52,14 +53,15 @@ class TMaze:
     enters an arm early waits in it.
 
     It follows gymnax 1.x without importing it. All methods are for one environment; vmap them.
-    Raises ValueError if `corridor` is below 1.
+    Raises ValueError if `corridor` is below 1 or beyond what int32 holds of its time limit.
     """
 
     corridor: int = 8
     active: bool = False
 
     def __post_init__(self) -> None:
-        checks.positive("corridor", self.corridor)
+        checks.positive("corridor", self.corridor, high=checks.INT32 // 2 - 3)
+        like("active", self.active, False)
 
     @property
     def name(self) -> str:

@@ -11,6 +11,7 @@ from memrl_jax import tree
 from memrl_jax.checks import at_least, known, typed
 from memrl_jax.memory import monoid as monoids
 from memrl_jax.memory.monoid import Monoid, Scan
+from memrl_jax.memory.states import explicit, like
 from memrl_jax.types import Array, Key, NeuralMemory, State
 
 
@@ -23,11 +24,15 @@ def from_step(
 ) -> NeuralMemory:
     """Make a memory from one step `(params, state, x [D]) -> (state, y)` that knows no resets.
 
-    `inspect` takes the same arguments and knows no resets either (see `NeuralMemory`).
+    `inspect` takes the same arguments and knows no resets either (see `NeuralMemory`). States are
+    checked as by `states.checked`.
     """
+    initial_state = explicit(initial_state)
 
     def reset_step(params: Any, state: State, x: Array, start: Array) -> tuple[State, Array]:
-        return step(params, tree.where(start, initial_state(), state), x)
+        before = tree.where(start, initial_state(), state)
+        after, y = step(params, before, x)
+        return like("step", before, after), y
 
     def unroll(params: Any, state: State, xs: Array, starts: Array) -> tuple[State, Array]:
         return jax.lax.scan(lambda state, x: reset_step(params, state, *x), state, (xs, starts))
@@ -73,10 +78,16 @@ def from_monoid(
     the state after the update or what the monoid's `query` takes from it. Every part of an update
     has the leading axes of `x`, constants too (`jnp.broadcast_to`). `scan` chooses how a
     sequence is unrolled: "sequential", "associative", or "auto", by JAX's default platform.
-    Raises ValueError for another `scan`.
+    Raises ValueError for another `scan`; states are checked as by `states.checked`.
     Martin & Cundy (2018), section 2; Blelloch (1990), section 1.4.
     """
     known("scan", scan, monoids.SCANS)
+    initial_state = explicit(initial_state)
+
+    def apply(state: State, update: Any) -> State:
+        return like("apply", state, monoid.apply(state, update))
+
+    keeping = monoid._replace(apply=apply)
 
     def init(key: Key, x: Array) -> Any:
         def once(cell: Any, x: Array) -> Array:
@@ -86,12 +97,12 @@ def from_monoid(
 
     def step(params: Any, state: State, x: Array, start: Array) -> tuple[State, Array]:
         update = cell.apply(params, x, method="lift")
-        state = monoid.apply(tree.where(start, initial_state(), state), update)
+        state = apply(tree.where(start, initial_state(), state), update)
         return state, _read(params, monoid.query(state, update), x)
 
     def unroll(params: Any, state: State, xs: Array, starts: Array) -> tuple[State, Array]:
         updates = cell.apply(params, xs, method="lift")
-        state, readings = monoids.scan(monoid, scan, initial_state(), state, updates, starts)
+        state, readings = monoids.scan(keeping, scan, initial_state(), state, updates, starts)
         return state, _read(params, readings, xs)
 
     def _read(params: Any, reading: Any, x: Array) -> Any:

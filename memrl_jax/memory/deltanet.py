@@ -33,7 +33,7 @@ def _apply(state: Array, update: Update) -> Array:
 def _expand(update: Update) -> tuple[Array, Array]:
     rate, keep = update.rate[..., None, None], update.keep[..., None, None]
     eye = jnp.eye(update.key.shape[-1], dtype=update.key.dtype)
-    decay = keep * (eye - rate * outer(update.key, update.key))
+    decay = keep * (eye[None] - rate * outer(update.key, update.key))
     return decay, rate * outer(update.value, update.key)
 
 
@@ -62,6 +62,7 @@ class _Cell(nn.Module):
         self.key, self.value, self.query = (Heads(self.features, self.heads) for _ in range(3))
         self.rate = nn.Dense(self.heads, use_bias=False)
         if self.gated:
+            self.gate = Heads(self.features, self.heads)
             self.step = nn.Dense(self.heads, bias_init=_steps)
             self.decay = self.param("decay", _decays, (self.heads,), jnp.float32)
         self.norm = nn.RMSNorm(epsilon=1e-5)
@@ -71,12 +72,16 @@ class _Cell(nn.Module):
         rate = nn.sigmoid(self.rate(x))
         keep = jnp.ones_like(rate)
         if self.gated:
-            keep = jnp.exp(-jnp.exp(self.decay) * nn.softplus(self.step(x)))
+            decay = jnp.broadcast_to(jnp.exp(self.decay), rate.shape)
+            keep = jnp.exp(-decay * nn.softplus(self.step(x)))
         key, query = _unit(nn.silu(self.key(x))), _unit(nn.silu(self.query(x)))
         return Update(keep, rate, key, nn.silu(self.value(x)), query)
 
     def read(self, reading: Array, x: Array) -> Array:
-        return self.out(self.norm(reading).reshape(*x.shape[:-1], -1))
+        y = self.norm(reading)
+        if self.gated:
+            y = y * nn.silu(self.gate(x))
+        return self.out(y.reshape(*x.shape[:-1], -1))
 
 
 def _unit(x: Array) -> Array:
@@ -100,12 +105,13 @@ def deltanet(
 ) -> NeuralMemory:
     """DeltaNet: state [heads, d, d] with d = features / heads, output [features].
 
-    Writing moves what the state holds for a key toward the new value, instead of adding to it;
-    `gated`: all of it also fades, as fast as the input says. Without the papers' short
-    convolutions of the input. `scan`: how sequences are unrolled (see `from_monoid`). Raises
-    ValueError if `heads` does not divide `features`.
-    Schlag et al. (2021), equation 24; Yang et al. (2024), equation 1; gated: Yang et al. (2025),
-    equation 10.
+    Writing moves what the state holds for a key toward the new value, instead of adding to it.
+    `gated`: all of it also fades, as fast as the input says, and the input gates what is read, both
+    as in the authors' Gated DeltaNet. Keys and queries are of length one after a SiLU, as in Yang
+    et al. (2024), without the papers' short convolutions before it. `scan`: how sequences are
+    unrolled (see `from_monoid`). Raises ValueError if `heads` does not divide `features`.
+    Schlag et al. (2021), equation 24; Yang et al. (2024), equation 1; gated: Yang, Kautz &
+    Hatamizadeh (2025), equation 10 and figure 1.
     """
     d = divides("features", positive("features", features), "heads", positive("heads", heads))
     cell = _Cell(features, heads, gated)

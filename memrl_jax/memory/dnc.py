@@ -51,7 +51,7 @@ class Interface(NamedTuple):
 def access(state: Access, asked: Interface) -> tuple[Access, Array]:
     """Write, then read: the next state and what was read [R, width].
 
-    Graves et al. (2016), Methods, with strengths by softplus, as in the authors' code.
+    Graves et al. (2016), Methods.
     """
     usage = used(state.usage, state.write_weights, state.read_weights, asked.free)
     write_weights = addresses_to_write(state.memory, usage, asked)
@@ -119,7 +119,7 @@ def linked(link: Array, precedence: Array, write_weights: Array) -> tuple[Array,
     """Return the links [W, slots, slots] after a write, and which slots it leaves as the last."""
     to, since = write_weights[:, :, None], write_weights[:, None, :]
     link = (1 - to - since) * link + to * precedence[:, None, :]
-    link = link * (1 - jnp.eye(link.shape[-1], dtype=link.dtype))
+    link = link * (1 - jnp.eye(link.shape[-1], dtype=link.dtype))[None]
     total = jnp.sum(write_weights, axis=-1, keepdims=True)
     return link, (1 - total) * precedence + write_weights
 
@@ -206,7 +206,10 @@ def dnc(
     out the free slots and have links [slots, slots] of their own. The memory is empty at an
     episode's start. `controller` is "lstm" or "feedforward", of `hidden` units. Raises ValueError
     for sizes below 1 and an unknown `controller`.
-    Graves et al. (2016), Methods.
+    Graves et al. (2016), Methods. As in the authors' code, and not in the paper: strengths are a
+    softplus (not oneplus, which is 1 more), there may be several writers, no gradient flows from
+    usage into where was written, and what the controller says and the output are kept within -20
+    and 20.
     """
     positive("features", features)
     positive("slots", slots)

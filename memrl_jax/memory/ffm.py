@@ -20,9 +20,8 @@ class _Cell(nn.Module):
 
     def setup(self) -> None:
         periods = jnp.linspace(1.0, self.max_period, self.contexts, dtype=jnp.float32)
-        self.decay = self.param(
-            "decay", lambda _: -jnp.linspace(1e-6, 0.5, self.traces, dtype=jnp.float32)
-        )
+        rates = jnp.linspace(1e-6, 0.5, self.traces, dtype=jnp.float32)
+        self.log_rate = self.param("log_rate", lambda _: jnp.log(rates))
         self.frequency = self.param("frequency", lambda _: 2 * math.pi / periods)
         self.content = nn.Dense(self.traces)
         self.gate_in = nn.Dense(self.traces)
@@ -34,9 +33,8 @@ class _Cell(nn.Module):
     def lift(self, x: Array) -> Any:
         trace = self.content(x) * nn.sigmoid(self.gate_in(x))
         real = jnp.broadcast_to(trace[..., None], (*trace.shape, self.contexts))
-        # A trace may only decay: below a rate of 1e-6 it would all but grow.
-        modulus = jnp.exp(jnp.minimum(self.decay, -1e-6))[:, None]
-        decay = Complex.polar(modulus, self.frequency)
+        modulus = jnp.exp(-jnp.exp(self.log_rate))
+        decay = Complex.polar(modulus[:, None], self.frequency[None])
         return constantly(decay, Complex(real, jnp.zeros_like(real)))
 
     def read(self, state: Complex, x: Array) -> Array:
@@ -58,7 +56,10 @@ def ffm(
 
     Every trace fades at a rate of its own and turns at every context's frequency, with periods from
     1 to `max_period` steps. One step at a time, not by powers of the elapsed time, so that nothing
-    overflows. `scan`: how sequences are unrolled (see `from_monoid`).
+    overflows. Rates of fading are learned by their logarithm, so that slow ones stay slow and none
+    gets stuck: the paper has |alpha|, which begins at 1e-6 and moves by whole learning rates, the
+    authors' code -min(alpha, -1e-6), which has no gradient once alpha is above 0. `scan`: how
+    sequences are unrolled (see `from_monoid`).
     Morad et al. (2023), equations 4 to 13.
     """
     positive("max_period", max_period)

@@ -35,9 +35,9 @@ def from_gates(cell: nn.RNNCellBase, names: str, update: Update) -> NeuralMemory
     return from_cell(cell)._replace(unroll=unroll)
 
 
-def _dense(layer: Any, x: Array) -> Array:
-    y = x @ layer["kernel"]
-    return y + layer["bias"] if "bias" in layer else y
+def _dense(layer: Any, xs: Array) -> Array:
+    y = xs @ layer["kernel"]
+    return y + layer["bias"][None] if "bias" in layer else y
 
 
 def _hidden(state: State) -> Array:

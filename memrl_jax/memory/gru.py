@@ -21,7 +21,9 @@ def gru(features: int = 64, horizon: int | None = None) -> NeuralMemory:
     `horizon`: begin with biases by which units keep what they hold for up to so many steps (see
     `with_horizon`); by default gates begin half open, and forget within a few. Raises ValueError
     for a horizon below 3.
-    Cho et al. (2014), equations 5 to 8.
+    Cho et al. (2014), equations 5 to 7. In place of equation 8, tanh(W x + U (r h)), the reset gate
+    acts after the product, tanh(W x + b + r (U h + c)), as in cuDNN and flax: faster, and what most
+    libraries mean by a GRU.
     """
     memory = from_gates(nn.GRUCell(positive("features", features)), "rzn", _update)
     return with_horizon(memory, features, horizon, {"iz": 1})

@@ -48,7 +48,7 @@ def visible(episode: Array, window: int) -> Array:
     reach = size + window - 1
     queries = tiles(episode[window - 1 :], blocks, size, size, fill=-2)
     keys = tiles(episode, blocks, size, reach, fill=-2)
-    later = np.arange(reach) - np.arange(size)[:, None]
+    later = np.arange(reach)[None, None] - np.arange(size)[None, :, None]
     return (queries[:, :, None] == keys[:, None, :]) & (later >= 0) & (later < window)
 
 
@@ -84,7 +84,8 @@ class Attention(nn.Module):
             self.param(name, kernel, (features, *shape), jnp.float32)
             for name in ("query", "key", "value", "distance")
         )
-        u, v = (self.param(name, nn.initializers.zeros, shape, jnp.float32) for name in "uv")
+        zeros, each = nn.initializers.zeros, (1, 1, *shape)
+        u, v = (self.param(name, zeros, shape, jnp.float32).reshape(each) for name in "uv")
         now = tiles(x[self.window - 1 :], blocks, size, size)
         x = tiles(x, *look.shape)
         distances = sinusoids(self.window, features).astype(x.dtype)
@@ -95,6 +96,7 @@ class Attention(nn.Module):
         position = jnp.einsum("nchs,wf,fhs->nhcw", query + v, distances, to_distance)
         scores = (content + skew(position)) / shape[1] ** 0.5
         weights = nn.softmax(jnp.where(look[:, None], scores, -jnp.inf))
+        self.sow("intermediates", "weights", weights)  # for `inspect`; nothing otherwise
         seen = jnp.einsum("nhck,nkf,fhs->nchs", weights, x, to_value)
         seen = seen.reshape(-1, features)[:steps]
         return nn.Dense(features, use_bias=False, name="out")(seen)
@@ -114,7 +116,7 @@ class Gate(nn.Module):
         of_x = nn.Dense(2 * features, use_bias=False, name="x")(x)
         y_r, y_z, y_h = jnp.split(of_y, 3, axis=-1)
         x_r, x_z = jnp.split(of_x, 2, axis=-1)
-        r, z = nn.sigmoid(y_r + x_r), nn.sigmoid(y_z + x_z - bias)
+        r, z = nn.sigmoid(y_r + x_r), nn.sigmoid(y_z + x_z - bias[None])
         h = nn.tanh(y_h + nn.Dense(features, use_bias=False, name="rx")(r * x))
         return (1 - z) * x + z * h
 
@@ -186,6 +188,8 @@ def gtrxl(
     A dense layer brings the input to [features]; each layer attends over its last `window` inputs
     of the episode, the present one included, so an output depends on up to
     layers * (window - 1) inputs before. `expansion` times `features` units are in the perceptron.
+    `inspect` tells the attention of each head of each layer, the first layer's first; what is
+    lacking to 1 goes to the present input.
     The defaults are small; the paper has 12 layers. Gradients flow inside an unroll, but not into
     the state it begins with, and so not from one `step` to the next. Raises ValueError for sizes
     below 1 or heads that do not divide features.
@@ -206,10 +210,13 @@ def gtrxl(
         held = jnp.zeros((layers, before, features), jnp.float32)
         return GTrXLState(held, jnp.zeros((), jnp.int32))
 
+    def numbered(valid: Array, starts: Array) -> Array:
+        old = jnp.where(np.arange(before) >= before - valid, jnp.int32(0), -1)
+        return jnp.concatenate([old, jnp.cumsum(starts, dtype=jnp.int32)])
+
     def unroll(params: Any, state: State, xs: Array, starts: Array) -> Any:
         held, valid = jax.lax.stop_gradient(state)
-        old = jnp.where(np.arange(before) >= before - valid, jnp.int32(0), -1)
-        episode = jnp.concatenate([old, jnp.cumsum(starts, dtype=jnp.int32)])
+        episode = numbered(valid, starts)
         held, ys = transformer.apply(params, held, episode, xs)
         valid = jnp.sum(episode[len(xs) :] == episode[-1], dtype=jnp.int32)
         return GTrXLState(held, valid), ys
@@ -218,4 +225,14 @@ def gtrxl(
         state, ys = unroll(params, state, x[None], jnp.asarray(start)[None])
         return state, ys[0]
 
-    return NeuralMemory(init, initial_state, step, unroll)
+    def inspect(params: Any, state: State, x: Array, start: Array) -> dict[str, Array]:
+        episode = numbered(state.valid, jnp.asarray(start)[None])
+        given = state.held, episode, x[None]
+        _, sown = transformer.apply(params, *given, mutable=["intermediates"])
+        of_layers = [
+            sown["intermediates"][f"layer_{i}"]["attention"]["weights"][0] for i in range(layers)
+        ]
+        weights = jnp.concatenate(of_layers, axis=1)[0, :, 0]  # [layers * heads, window]
+        return {"attention": weights[:, :-1]} if before else {}
+
+    return NeuralMemory(init, initial_state, step, unroll, inspect)

@@ -46,7 +46,8 @@ def kv_memory(features: int = 64, slots: int = 32, hops: int = 3) -> NeuralMemor
     A dense layer brings every input to [features]. The present one is the question; of each before
     it, one linear map is matched and another is read, the same in all hops, and a matrix R_j of its
     own turns the sum of query and reading into the query of hop j + 1. Keys and values have a
-    learned vector for their age added, which the paper has not: its memories are unordered. Empty
+    learned vector for their age added, which the paper has not: its memories are unordered. It has
+    one matrix A for question, keys and values, which hand-made features tell apart. Empty
     slots stay in the softmax, as in `memn2n`. Raises ValueError for sizes below 1.
     Miller et al. (2016), section 3.1.
     """

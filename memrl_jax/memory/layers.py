@@ -10,15 +10,16 @@ from memrl_jax.types import Array
 
 
 class Heads(nn.Module):
-    """A linear map that is split among heads: [..., D] to [..., heads, features / heads]."""
+    """A linear layer that is split among heads: [..., D] to [..., heads, features / heads]."""
 
     features: int
     heads: int
+    use_bias: bool = False
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """Return the heads' parts."""
-        x = nn.Dense(self.features, use_bias=False)(x)
+        x = nn.Dense(self.features, use_bias=self.use_bias)(x)
         return x.reshape(*x.shape[:-1], self.heads, -1)
 
 
@@ -45,7 +46,8 @@ class Skip(nn.Module):
         """Return [..., features]."""
         if x.shape[-1] != self.features:
             return nn.Dense(self.features, use_bias=False)(x)
-        return self.param("scale", nn.initializers.normal(1.0), (self.features,)) * x
+        scale = self.param("scale", nn.initializers.normal(1.0), (self.features,))
+        return jnp.broadcast_to(scale, x.shape) * x
 
 
 class ToComplex(nn.Module):
@@ -62,7 +64,7 @@ class ToComplex(nn.Module):
         """Return scale * (kernel x); the kernel is scaled, for it is smaller than a sequence."""
         shape = x.shape[-1], 2 * self.hidden
         kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
-        scaled = Complex(*jnp.split(kernel, 2, axis=-1)) * scale
+        scaled = Complex(*jnp.split(kernel, 2, axis=-1)) * Complex(*(part[None] for part in scale))
         return Complex(x @ scaled.real, x @ scaled.imag)
 
 

@@ -72,7 +72,8 @@ def linear_attention(features: int = 64, heads: int = 4, scan: Scan = "auto") ->
 
     State [heads, d, d] and [heads, d] with d = features / heads. `scan`: how sequences are unrolled
     (see `from_monoid`). Raises ValueError if `heads` does not divide `features`.
-    Katharopoulos et al. (2020), equations 16 to 20.
+    Katharopoulos et al. (2020), equations 16 to 20, with a linear layer for f and without the input
+    that equation 20 adds to what is read: `stack` adds what a layer says to its residual stream.
     """
     d = divides("features", positive("features", features), "heads", positive("heads", heads))
 

@@ -62,7 +62,8 @@ def lru(
     """Linear recurrent unit: state two of [hidden], by default `features`; output [features].
 
     Eigenvalues begin uniform in area on the ring between the radii `r_min` and `r_max`, at angles
-    up to `max_phase`: what a unit holds decays by its radius a step. `scan`: how sequences are
+    up to `max_phase`: what a unit holds decays by its radius a step. The input is added to the
+    output, scaled by element or, where it is not as wide, mapped. `scan`: how sequences are
     unrolled (see `from_monoid`). Raises ValueError for radii that are not 0 <= r_min < r_max <= 1
     and for a `max_phase` outside [0, 2 pi].
     Orvieto et al. (2023), section 3 and appendix A.

@@ -7,7 +7,7 @@ from flax import linen as nn
 
 from memrl_jax.checks import divides, positive, typed, within
 from memrl_jax.memory.base import from_monoid
-from memrl_jax.memory.monoid import DIAGONAL, Scan, constantly
+from memrl_jax.memory.monoid import DIAGONAL, Scan
 from memrl_jax.types import Array, NeuralMemory
 
 
@@ -21,7 +21,8 @@ class _Cell(nn.Module):
     def lift(self, x: Array) -> Any:
         x = self.project(x)
         decay = jnp.repeat(jnp.asarray(self.decays, x.dtype), self.features // len(self.decays))
-        return constantly(decay, (1 - decay) * x)
+        decay = jnp.broadcast_to(decay, x.shape)
+        return decay, (1 - decay) * x
 
     def read(self, state: Array, x: Array) -> Array:
         return state

@@ -76,7 +76,8 @@ class _Cell(nn.Module):
     heads: int
 
     def setup(self) -> None:
-        self.key, self.value, self.query = (Heads(self.features, self.heads) for _ in range(3))
+        sizes = self.features, self.heads
+        self.key, self.value, self.query = (Heads(*sizes, use_bias=True) for _ in range(3))
         self.write = nn.Dense(self.heads, bias_init=nn.initializers.normal(0.1))
         self.forget = nn.Dense(self.heads, bias_init=_forget_biases)
         self.output = nn.Dense(self.features)
@@ -99,8 +100,10 @@ def mlstm(features: int = 64, heads: int = 4, scan: Scan = "auto") -> NeuralMemo
     """Matrix LSTM: output [features], d = features / heads.
 
     State: scale [heads], cell [heads, d, d] and keys [heads, d]. The input gate is exponential, the
-    forget gate a sigmoid. `scan`: how sequences are unrolled (see `from_monoid`). Raises ValueError
-    if `heads` does not divide `features`.
+    forget gate a sigmoid. The bias of keys is divided by the root of d as their weights are. The
+    cell only, without the authors' block around it (convolution, norm, projections up and down).
+    `scan`: how sequences are unrolled (see `from_monoid`). Raises ValueError if `heads` does not
+    divide `features`.
     Beck et al. (2024), equations 19 to 27.
     """
     d = divides("features", positive("features", features), "heads", positive("heads", heads))

@@ -68,7 +68,7 @@ def retrieve(hs: Array, keys: Array, values: Array, episode: Array) -> Array:
     key, value, fine, then = (
         tiles(x[:-1], blocks, size, reach) for x in (keys, values, finite, episode)
     )
-    ahead = np.arange(reach) - np.arange(size)[:, None]
+    ahead = np.arange(reach)[None, None] - np.arange(size)[None, :, None]
     inside = (ahead >= 0) & (ahead < before)
     same = inside & (now[:, :, None] == then[:, None])
     scores = jnp.where(same, jnp.einsum("ncf,nkf->nck", query, key), 0)
@@ -155,7 +155,9 @@ def mqn(features: int = 256, frames: int = 12) -> NeuralMemory:
     """Memory Q-network: attention of the present input over the `frames` - 1 before it.
 
     Output [features], state `MQNState`. No parameter depends on `frames`: an agent may be evaluated
-    with more than it was trained with. Raises ValueError for features below 1 or frames below 2.
+    with more than it was trained with. Before an episode's start are keys and values of zero, which
+    take part in the attention; the authors' code has those of blank frames there. Raises ValueError
+    for features below 1 or frames below 2.
     Oh et al. (2016), section 4; their action values are `QHead` with no layers before it.
     """
     return attending(linear(positive("features", features)), features, frames)
@@ -165,6 +167,8 @@ def mqn(features: int = 256, frames: int = 12) -> NeuralMemory:
 def rmqn(features: int = 256, frames: int = 12) -> NeuralMemory:
     """Recurrent memory Q-network: as `mqn`, but an LSTM asks.
 
+    Its state is carried through the episode, where the authors' code begins from zeros in each
+    window of `frames`.
     Oh et al. (2016), section 4.3.
     """
     return attending(lstm(features), features, frames)
@@ -174,7 +178,8 @@ def rmqn(features: int = 256, frames: int = 12) -> NeuralMemory:
 def frmqn(features: int = 256, frames: int = 12) -> NeuralMemory:
     """Feedback recurrent memory Q-network: as `rmqn`, but the LSTM also sees what it got last.
 
-    Every query depends on the answer before it, so sequences are unrolled step by step.
-    Differentiated backwards only. Oh et al. (2016), section 4.3.
+    State is carried as in `rmqn`, and so is what was got last. Every query depends on the answer
+    before it, so sequences are unrolled step by step. Differentiated backwards only.
+    Oh et al. (2016), section 4.3.
     """
     return attending(lstm(features), features, frames, fed_back=features)

@@ -54,7 +54,7 @@ def aim(products: Array, lengths: Array, heads: Heads, before: Array) -> Array:
 
 def by_content(products: Array, lengths: Array, key: Array, strength: Array) -> Array:
     """Return a softmax over slots of the cosine of each with the key, times the strength."""
-    squared = lengths * jnp.sum(key * key, axis=-1, keepdims=True)
+    squared = lengths[None] * jnp.sum(key * key, axis=-1, keepdims=True)
     cosine = products * jax.lax.rsqrt(jnp.maximum(squared, TINY))
     return jax.nn.softmax(strength[:, None] * cosine)
 
@@ -80,7 +80,7 @@ def erased(memory: Array, weights: Array, erase: Array) -> list[Array]:
     """Return the memory as it is and after each write head [heads] has erased in turn."""
     stages = [memory]
     for w, e in zip(weights, erase, strict=True):
-        stages.append(stages[-1] * (1 - w[:, None] * e))
+        stages.append(stages[-1] * (1 - jnp.outer(w, e)))
     return stages
 
 
@@ -94,8 +94,8 @@ def write(memory: Array, weights: Array, erase: Array, add: Array) -> Array:
 
 def outers(weights: Array, vectors: Array) -> Array:
     """Return the sum of outer products of [heads, slots] and [heads, width]: [slots, width]."""
-    pairs = zip(weights, vectors, strict=True)
-    return sum(w[:, None] * v for w, v in pairs)
+    products: Any = [jnp.outer(w, v) for w, v in zip(weights, vectors, strict=True)]
+    return sum(products)
 
 
 @jax.custom_vjp
@@ -133,7 +133,7 @@ def _access_backward(kept: Any, gradients: Any) -> Any:
         both = of_memory * stage
         of_erased.append(both @ e)
         of_erase.append(-w @ both)
-        of_memory = of_memory * (1 - w[:, None] * e)
+        of_memory = of_memory * (1 - jnp.outer(w, e))
     of_writes_at = of_writes_at - jnp.stack(of_erased[::-1])
     of_weights = of_weights + jnp.concatenate([of_reads_at, of_writes_at])
     of_products, of_lengths, of_heads, of_before = pull(of_weights)
@@ -224,8 +224,9 @@ def ntm(
     the matrix as it was before this step's write. At an episode's start it is constant, which
     trains fastest (Collier & Beel 2018), and heads are at its first slot, until they learn to begin
     elsewhere. `controller` is "lstm" or "feedforward", of `hidden` units. What it says is kept
-    within -20 and 20, and so is the output. Raises ValueError for sizes below 1, `shifts` below 0
-    and an unknown `controller`.
+    within -20 and 20, and so is the output. Keys and what is added are a tanh, and erasing is a
+    sigmoid: the paper does not bound the first two. Raises ValueError for sizes below 1, `shifts`
+    below 0 and an unknown `controller`.
     Graves et al. (2014), section 3.
     """
     positive("features", features)

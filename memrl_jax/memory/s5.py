@@ -96,7 +96,8 @@ def s5(
 
     A diagonal linear system of conjugate pairs, held constant between inputs (zero-order hold). It
     begins as `blocks` copies of HiPPO-LegS, with step sizes drawn log-uniformly between `step_min`
-    and `step_max`: 1 / step is about how many inputs a unit remembers. `scan`: how sequences are
+    and `step_max`: 1 / step is about how many inputs a unit remembers. The input is added to the
+    output, scaled by element or, where it is not as wide, mapped. `scan`: how sequences are
     unrolled (see `from_monoid`). Raises ValueError if `blocks` does not divide `hidden` and for
     steps that are not 0 < step_min <= step_max.
     Smith et al. (2023), equations 2, 5 and 6, appendix B.

@@ -8,7 +8,9 @@ from flax import linen as nn
 from memrl_jax.checks import positive, typed
 from memrl_jax.memory.base import from_monoid
 from memrl_jax.memory.monoid import DIAGONAL, Scan
-from memrl_jax.types import Array, NeuralMemory
+from memrl_jax.types import Array, Key, NeuralMemory
+
+THETAS = 128  # of which only the first is used
 
 
 class Update(NamedTuple):
@@ -44,9 +46,7 @@ class _Cell(nn.Module):
         self.value = nn.Dense(self.hidden, use_bias=False)
         self.calibration = nn.Dense(self.hidden, use_bias=False)
         self.strength = nn.Dense(1, use_bias=False)
-        self.theta = self.param(
-            "theta", nn.initializers.xavier_uniform(), (1, self.hidden), jnp.float32
-        )
+        self.theta = self.param("theta", _theta, (1, self.hidden))
         self.skip = nn.Dense(self.hidden)
         self.out = nn.Dense(self.features)
 
@@ -60,6 +60,11 @@ class _Cell(nn.Module):
         return self.out(reading + self.skip(self.norm(x)))
 
 
+def _theta(key: Key, shape: tuple[int, int]) -> Array:
+    """Draw as if there were all `THETAS` rows, which `xavier_uniform` spreads by their number."""
+    return nn.initializers.xavier_uniform()(key, (THETAS, shape[1]), jnp.float32)[: shape[0]]
+
+
 def _share(x: Array) -> Array:
     """Return the positive part, scaled to a sum of one."""
     x = nn.relu(x)
@@ -71,9 +76,10 @@ def shm(features: int = 64, hidden: int = 32, scan: Scan = "auto") -> NeuralMemo
     """Stable Hadamard memory: state [hidden, hidden], output [features].
 
     Each cell of a matrix is multiplied by a factor between 0 and 2 that the input chooses, then the
-    outer product of a value and a key is added. The paper draws one of 128 trained vectors `theta`
-    for each step; its published code takes always the first, as is done here, for a draw would make
-    acting and learning differ. `scan`: how sequences are unrolled (see `from_monoid`).
+    outer product of a value and a key is added; what is read and a linear map of the input are
+    summed, as in the authors' code. The paper draws one of 128 trained vectors `theta` for each
+    step; the authors' code for POPGym takes always the first, as is done here, for a draw would
+    make acting and learning differ. `scan`: how sequences are unrolled (see `from_monoid`).
     Le et al. (2025), equations 4 to 9.
     """
     cell = _Cell(positive("features", features), positive("hidden", hidden))

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from memrl_jax.checks import at_least, positive, typed
+from memrl_jax.memory.states import checked
 from memrl_jax.types import Array, Key, NeuralMemory, State
 
 
@@ -38,9 +39,11 @@ def stack(layers: Sequence[NeuralMemory], features: int = 64, feedforward: int =
     gated and added. With `feedforward` above 0, what a network with one hidden layer of that width
     makes of the stream is added, too. The state is a tuple of the layers' states. Raises ValueError
     without layers.
-    Norms before layers: Xiong et al. (2020); the gate: Smith et al. (2023), appendix G.1.
+    Norms before layers: Xiong et al. (2020); the gate: Smith et al. (2023), appendix G.1, with a
+    second linear map of what is gated, as "full_glu" in the authors' code.
     """
     positive("len(layers)", len(layers))
+    layers = [checked(layer) for layer in layers]
     into = nn.Dense(positive("features", features))
     norm = nn.LayerNorm()
     merge = _Merge(features)

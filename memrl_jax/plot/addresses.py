@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from memrl_jax.plot.base import Array, blank, cells, finished, integers, scale
+from memrl_jax.plot.base import PLAIN, Array, blank, cells, finished, integers, scale
+from memrl_jax.statistics import real
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -97,7 +98,7 @@ def hops(
     Writes a PNG, 1200 pixels wide, to `path`, all of it or nothing. Raises ValueError on shapes
     that do not agree, for a value that is NaN or infinite and for a `path` that is not a .png.
     """
-    table = np.asarray(weights)
+    table = real("weights", weights)
     if table.ndim != 2 or table.size == 0:
         raise ValueError(f"weights: shape {table.shape} is not [hops, M]")
     if not np.isfinite(table).all():
@@ -108,31 +109,40 @@ def hops(
     axes = figure.subplots()
     colors = {"cmap": MAPS["attention"], "vmin": 0.0, "vmax": max(table.max(), 1e-6)}
     scale(cells(axes, table, "", **colors))
-    axes.set(xlabel="hop", xticks=range(len(table)), yticks=range(len(labels)), yticklabels=labels)
+    axes.set(xlabel="hop", xticks=range(len(table)))
+    axes.set_yticks(range(len(labels)), labels, **PLAIN)
     return finished(figure, path)
 
 
-def by_head(record: Mapping[str, ArrayLike], kind: str) -> dict[str, tuple[Array, Any]]:
-    """Return the weights [T, slots] of each head that writes or reads, and their colours."""
+def by_head(
+    record: Mapping[str, ArrayLike], kind: str, top: float | None = None
+) -> dict[str, tuple[Array, Any]]:
+    """Return the weights [T, slots] of each head that writes or reads, and their colours.
+
+    These end at `top`, or else at the largest weight.
+    """
     if kind not in record:
         return {}
     weights = weighed(kind, record[kind], "heads, slots")
-    colors = {"cmap": MAPS[kind], "vmin": 0.0, "vmax": weights.max() or 1.0}
+    colors = {"cmap": MAPS[kind], "vmin": 0.0, "vmax": top or weights.max() or 1.0}
     names = [kind] if weights.shape[1] == 1 else [f"{kind} {i}" for i in range(weights.shape[1])]
     return {name: (weights[:, i], colors) for i, name in enumerate(names)}
 
 
 def by_hop(
-    record: Mapping[str, ArrayLike], starts: ArrayLike | None = None
+    record: Mapping[str, ArrayLike], starts: ArrayLike | None = None, top: float | None = None
 ) -> dict[str, tuple[Array, Any]]:
-    """Return the weights [T, T] of past steps at each step, hop by hop, and their colours."""
+    """Return the weights [T, T] of past steps at each step, hop by hop, and their colours.
+
+    These end at `top`, or else at the largest weight.
+    """
     if "attention" not in record:
         return {}
     weights = weighed("attention", record["attention"], "hops, M")
     begins = np.zeros(len(weights), bool) if starts is None else np.asarray(starts)
     if begins.shape != weights.shape[:1]:
         raise ValueError(f"starts: shape {begins.shape} is not [T] with T = {len(weights)}")
-    colors = {"cmap": MAPS["attention"], "vmin": 0.0, "vmax": weights.max() or 1.0}
+    colors = {"cmap": MAPS["attention"], "vmin": 0.0, "vmax": top or weights.max() or 1.0}
     hops = weights.shape[1]
     names = ["attention"] if hops == 1 else [f"attention, hop {i}" for i in range(hops)]
     return {name: (by_step(weights[:, i], begins), colors) for i, name in enumerate(names)}
@@ -150,7 +160,7 @@ def by_step(weights: Array, starts: Array) -> Array:
 
 def weighed(field: str, values: ArrayLike, axes: str) -> Array:
     """Return `values` as an array of three axes, all of them finite numbers."""
-    array = np.asarray(values)
+    array = real(field, values)
     if array.ndim != 3 or array.size == 0:
         raise ValueError(f"{field}: shape {array.shape} is not [T, {axes}]")
     if not np.isfinite(array).all():

@@ -6,6 +6,7 @@ Figures are made without pyplot, so no backend, display or global state is touch
 from __future__ import annotations
 
 import os
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,9 +24,11 @@ Array = NDArray[Any]
 # Okabe & Ito (2008), told apart with any colour vision; their yellow is too pale on white.
 BLUE, VERMILLION, GREEN = "#0072B2", "#D55E00", "#009E73"
 COLORS = (BLUE, VERMILLION, GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#333333")
-STYLES = [(color, dashes) for dashes in ("-", "-.", ":") for color in COLORS]
+DASHES = ("-", "--", "-.", ":")
+STYLES = [(COLORS[i % len(COLORS)], DASHES[i % len(DASHES)]) for i in range(28)]  # all differ
 GREY = "#666666"
 WIDTH, DPI = 8.0, 150  # inches, pixels per inch
+PLAIN: dict[str, Any] = {"parse_math": False}  # for texts of users: a dollar is a dollar
 
 
 def blank(height: float, title: str | None) -> Figure:
@@ -36,8 +39,13 @@ def blank(height: float, title: str | None) -> Figure:
     layout = ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.06)
     figure = Figure(figsize=(WIDTH, height), dpi=DPI, layout=layout, facecolor="white")
     if title is not None:
-        figure.suptitle(title, fontsize=13, fontweight="bold")
+        figure.suptitle(folded(title, 66), fontsize=13, fontweight="bold", **PLAIN)
     return figure
+
+
+def folded(text: str, width: int) -> str:
+    """Break a text into lines of so many letters."""
+    return text if len(text) <= width else textwrap.fill(text, width)
 
 
 def finished(figure: Figure, path: str | os.PathLike[str] | None) -> Figure:
@@ -71,7 +79,7 @@ def integers(axis: Any, most: int) -> None:
 
 def note(axes: Axes, text: str, at: Any, offset: Any, coordinates: Any, align: Any) -> None:
     """Write small grey text, also outside the axes."""
-    style: dict[str, Any] = {"ha": align, "va": "center", "fontsize": 9, "color": GREY}
+    style: dict[str, Any] = {"ha": align, "va": "center", "fontsize": 9, "color": GREY, **PLAIN}
     axes.annotate(text, at, offset, coordinates, "offset points", annotation_clip=False, **style)
 
 

@@ -9,14 +9,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from memrl_jax.plot.base import GREY, STYLES, Array, blank, finished, integers, note
-from memrl_jax.statistics import bootstrap, carry_forward
+from memrl_jax import checks, statistics
+from memrl_jax.plot.base import GREY, PLAIN, STYLES, Array, blank, finished, folded, integers, note
+from memrl_jax.statistics import bootstrap, carry_forward, real
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 Lines = Mapping[str, tuple[Array, Array]]  # label -> x [P], y [seeds, P]
+Named = Mapping[str, "Artist"]  # what the legend says -> what it stands for
 
 
 def curves(
@@ -31,7 +34,9 @@ def curves(
 ) -> Figure:
     """Draw the IQM over seeds and its bootstrap interval along training, a line per label.
 
-    A series is (steps [points], values [seeds, points]). NaN marks a point where a seed had
+    A series is (steps [points], values [seeds, points]). One seed has no interval, and what those
+    of few are worth is written below. Where curves coincide, the first is the widest and lies
+    lowest; an axis whose curves hardly differ reaches down to 0. NaN marks a point where a seed had
     no finished episode: its previous value is carried forward, and the line starts where
     every seed has one. `reference` maps labels to heights of dashed lines. Writes a PNG of
     1200 x 750 pixels to `path`, all of it or nothing. Raises ValueError on shapes that do not
@@ -40,8 +45,8 @@ def curves(
     lines = {label: _started(label, *pair) for label, pair in series.items()}
     figure = blank(5.0, title)
     axes = figure.add_subplot()
-    _lines(axes, lines, level, reference or {})
-    _decorate(axes, xlabel, ylabel)
+    named = _lines(axes, lines, level, reference or {})
+    _decorate(axes, named, xlabel, ylabel)
     integers(axes.xaxis, 10)
     return finished(figure, path)
 
@@ -66,40 +71,44 @@ def extrapolation(
     it or nothing. Raises ValueError on shapes that do not agree, lengths that do not ascend from
     above 0, a NaN or infinite value and a `path` that is not a .png.
     """
-    x = np.asarray(lengths)
-    if x.ndim != 1 or x.size == 0 or x[0] <= 0 or np.any(np.diff(x) <= 0):
+    x = real("lengths", lengths)
+    if x.ndim != 1 or x.size == 0 or not np.all(np.diff([0, *x, np.inf]) > 0):
         raise ValueError(f"lengths: {x.tolist()} do not ascend from above 0")
     first, last = trained
-    if not 0 < first <= last:
+    if not checks.above("trained", first, 0) <= checks.above("trained", last, 0):
         raise ValueError(f"trained: {first} to {last} do not ascend from above 0")
     lines = {label: (x, _values(label, "lengths", x, y)) for label, y in success.items()}
     figure = blank(5.0, title)
     axes = figure.add_subplot(xscale="log")
     # A little wider than told, for one length has no width.
-    axes.axvspan(first / 1.06, last * 1.06, color="#E4E4E4", linewidth=0, label="trained lengths")
-    _lines(axes, lines, level, {} if chance is None else {"chance": chance})
-    _decorate(axes, xlabel, ylabel)
+    shade = axes.axvspan(first / 1.06, last * 1.06, color="#E4E4E4", linewidth=0)
+    named = _lines(axes, lines, level, {} if chance is None else {"chance": chance})
+    _decorate(axes, {"trained lengths": shade, **named}, xlabel, ylabel)
     _measured(axes, x)
     return finished(figure, path)
 
 
-def _lines(axes: Axes, lines: Lines, level: float, reference: Mapping[str, float]) -> None:
+def _lines(axes: Axes, lines: Lines, level: float, reference: Mapping[str, float]) -> Named:
     if not 1 <= len(lines) <= len(STYLES):
         raise ValueError(f"series: {len(lines)} labels are not 1 to {len(STYLES)}")
-    seeds = {label: f"{len(y)} seed{'s' if len(y) > 1 else ''}" for label, (_, y) in lines.items()}
-    alike = len({*seeds.values()}) == 1
-    for (label, (x, y)), style in zip(lines.items(), STYLES, strict=False):
-        _curve(axes, label if alike else f"{label} ({seeds[label]})", x, y, level, style)
+    seeds = [len(y) for _, y in lines.values()]
+    named = {}
+    widths = np.linspace(min(1.0 + 0.8 * len(lines), 4.2), 1.8, len(lines))
+    for (label, (x, y)), style, width in zip(lines.items(), STYLES, widths, strict=False):
+        told = label if len({*seeds}) == 1 else f"{label} ({statistics.count(len(y))})"
+        named[told] = _curve(axes, x, y, level, style, width)
     for label, height in reference.items():
+        checks.within(f"reference: {label}", height, -np.inf, np.inf)
         axes.axhline(height, color=GREY, linewidth=1.2, linestyle="--", zorder=1.9)
         note(axes, label, (1, height), (5, 0), axes.get_yaxis_transform(), "left")
-    of_all = f" of {next(iter(seeds.values()))}" if alike else ""
-    interval = f"IQM and {100 * level:g} % interval{of_all}"
-    note(axes, interval, (1, 0), (0, -27), axes.transAxes, "right")
+    told = statistics.caption(seeds, level)
+    told = told if max(seeds) == 1 else f"IQM and {told}"
+    note(axes, told, (1, 0), (0, -45), axes.transAxes, "right")
+    return named
 
 
 def _values(label: str, field: str, x: Array, values: ArrayLike) -> Array:
-    y = np.asarray(values, np.float64)
+    y = real(repr(label), values)
     if y.ndim != 2 or y.size == 0 or x.shape != y.shape[1:]:
         raise ValueError(f"{label!r}: {field} {x.shape}, values {y.shape} are not [P], [seeds, P]")
     return y
@@ -107,7 +116,9 @@ def _values(label: str, field: str, x: Array, values: ArrayLike) -> Array:
 
 def _started(label: str, steps: ArrayLike, values: ArrayLike) -> tuple[Array, Array]:
     """Carry values over NaNs and drop the points before all seeds have one."""
-    x = np.asarray(steps)
+    x = real(f"{label!r}: steps", steps)
+    if not np.all(np.isfinite(x)):
+        raise ValueError(f"{label!r}: steps are not all finite")
     y = carry_forward(_values(label, "steps", x, values))
     start = np.count_nonzero(np.isnan(y).any(axis=0))
     if start == len(x):
@@ -115,23 +126,43 @@ def _started(label: str, steps: ArrayLike, values: ArrayLike) -> tuple[Array, Ar
     return x[start:], y[:, start:]
 
 
-def _curve(axes: Axes, name: str, x: Array, y: Array, level: float, style: Any) -> None:
+def _curve(axes: Axes, x: Array, y: Array, level: float, style: Any, width: float) -> Artist:
     color, dashes = style
     middle, low, high = bootstrap(y, level=level)
     marker = "." if len(x) <= 30 else ""  # few points: show where they were measured
-    axes.fill_between(x, low, high, color=color, alpha=0.18, linewidth=0)
-    axes.plot(x, middle, color=color, linestyle=dashes, linewidth=1.8, marker=marker, label=name)
+    if len(y) > 1:
+        axes.fill_between(x, low, high, color=color, alpha=0.18, linewidth=0)
+    (line,) = axes.plot(x, middle, dashes, color=color, linewidth=width, marker=marker)
+    return line
 
 
-def _decorate(axes: Axes, xlabel: str, ylabel: str) -> None:
-    axes.set(xlabel=xlabel, ylabel=ylabel)
+def _decorate(axes: Axes, named: Named, xlabel: str, ylabel: str) -> None:
+    axes.set_xlabel(xlabel, **PLAIN)
+    axes.set_ylabel(ylabel, **PLAIN)
     axes.margins(x=0.01)
+    _give_room(axes)
     axes.grid(color="#DDDDDD", linewidth=0.7)
     axes.spines[["top", "right"]].set_visible(False)
-    longest = max(map(len, axes.get_legend_handles_labels()[1]))
-    columns = max(1, 85 // (longest + 8))  # above the axes fit rows of some 85 letters
+    _legend(axes, named)
+
+
+def _give_room(axes: Axes) -> None:
+    """Reach down, or up, to 0 where all that is drawn would otherwise look larger than it is."""
+    low, high = axes.dataLim.intervaly
+    if high - low < 0.1 * max(abs(low), abs(high)):
+        axes.update_datalim([(axes.dataLim.x0, 0.0)])
+        axes.autoscale_view()
+
+
+def _legend(axes: Axes, named: Named) -> None:
+    """Say above the axes what is drawn; a name may begin with anything, also with "_"."""
+    columns = max(1, 85 // (max(map(len, named)) + 8))  # there fit rows of some 85 letters
     place: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0, 1.01)}
-    axes.legend(**place, ncols=columns, handlelength=3, frameon=False)
+    numbers = [str(i) for i in range(len(named))]
+    artists = [*named.values()]
+    legend = axes.legend(artists, numbers, **place, ncols=columns, handlelength=4, frameon=False)
+    for text, name in zip(legend.get_texts(), named, strict=True):
+        text.set(text=folded(name, 72), **PLAIN)
 
 
 def _measured(axes: Axes, lengths: Array) -> None:

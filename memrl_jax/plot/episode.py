@@ -20,12 +20,14 @@ from memrl_jax.plot.base import (
     note,
     scale,
 )
+from memrl_jax.statistics import finite
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 FRAMES = 12  # most images shown of one episode
+ACTIONS = 1000  # most that are told apart where there are no values of them
 
 
 def episode(
@@ -43,10 +45,11 @@ def episode(
     RGB, or else the colour of the strongest channel); `actions` [T] are integers; `rewards`
     [T] stand below the action that earned them; `q` is [T, A], with a dot on the action
     taken. Writes a PNG, 1200 pixels wide, to `path`, all of it or nothing. Raises ValueError
-    on shapes that do not agree, an action outside [0, A) and a `path` that is not a .png.
+    on shapes that do not agree, values that are not finite, an action outside [0, A), with A = 1000
+    where there is no `q`, and a `path` that is not a .png.
     """
-    seen, taken, earned = np.asarray(observations), np.asarray(actions), np.asarray(rewards)
-    values = None if q is None else np.asarray(q)
+    seen, taken = np.asarray(observations), np.asarray(actions)
+    earned, values = finite("rewards", rewards), None if q is None else finite("q", q)
     choices = np.arange(_count_actions(seen, taken, earned, values))
     images = seen.ndim == 4
     rows = min(0.4 + 0.15 * len(choices), 2.0)
@@ -67,6 +70,7 @@ def episode(
 
 
 def _count_actions(seen: Array, taken: Array, earned: Array, q: Array | None) -> int:
+    finite("observations", seen)
     if seen.ndim not in (2, 4) or seen.size == 0:
         raise ValueError(f"observations: shape {seen.shape} is not [T, D] or [T, H, W, C]")
     for field, array in (("actions", taken), ("rewards", earned)):
@@ -76,10 +80,10 @@ def _count_actions(seen: Array, taken: Array, earned: Array, q: Array | None) ->
         raise ValueError(f"q: shape {q.shape} is not [T, A] with T = {len(seen)}")
     if not np.issubdtype(taken.dtype, np.integer):
         raise ValueError(f"actions: {taken.dtype} is not an integer type")
-    count = int(taken.max()) + 1 if q is None else q.shape[1]
+    count = ACTIONS if q is None else q.shape[1]
     if taken.min() < 0 or taken.max() >= count:
         raise ValueError(f"actions: {taken.min()} to {taken.max()} are not in [0, {count})")
-    return count
+    return int(taken.max()) + 1 if q is None else count
 
 
 def _heat(axes: Axes, values: Array) -> None:
@@ -103,12 +107,12 @@ def _strip(axes: Axes, images: Array) -> None:
     axes.spines[:].set_visible(False)
 
 
-def rgb(images: Array) -> Array:
-    """Colours [T, H, W, 3] in [0, 1] of images [T, H, W, C]."""
+def rgb(images: Array, span: tuple[float, float] | None = None) -> Array:
+    """Colours [T, H, W, 3] in [0, 1] of images [T, H, W, C], on the scale of `span`."""
     from matplotlib import colormaps
 
-    low, high = min(0, images.min()), images.max()
-    high = 1 if high <= 1 else 255 if images.dtype == np.uint8 else high
+    low, high = span or (images.min(), images.max())
+    low, high = min(0, low), 1 if high <= 1 else 255 if images.dtype == np.uint8 else high
     light = (images - low) / (high - low)
     if images.shape[-1] in (1, 3):
         return np.broadcast_to(light, (*images.shape[:-1], 3))

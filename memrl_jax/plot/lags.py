@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from memrl_jax.plot.base import BLUE, VERMILLION, Array, blank, cells, finished, integers, scale
+from memrl_jax.statistics import real
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,7 +35,7 @@ def recall(
     """
     lags = "lag k of the input (steps)"
     size = "norm of d output[t] / d input[t - k]"
-    return _lags("gradient", np.asarray(gradient), path, lags, size, horizon, title, beyond=1)
+    return _lags("gradient", real("gradient", gradient), path, lags, size, horizon, title, beyond=1)
 
 
 def erasure(
@@ -52,7 +53,7 @@ def erasure(
     lags = "lag k of the erasure (steps)"
     size = "distance of output[t] from the intact one"
     # Before the first step there is nothing to erase: the longest lag is always 0.
-    return _lags("distance", np.asarray(distance), path, lags, size, horizon, title, beyond=2)
+    return _lags("distance", real("distance", distance), path, lags, size, horizon, title, beyond=2)
 
 
 def _lags(

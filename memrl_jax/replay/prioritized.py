@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
+from memrl_jax import tree
 from memrl_jax.checks import at_least, positive, typed, within
 from memrl_jax.replay import ring, sum_tree
 from memrl_jax.replay.ring import Ring
@@ -13,6 +14,14 @@ from memrl_jax.types import Array, Key, ReplayMemory, Sample, Segment
 
 Schedule = float | Array | Callable[[Array], Array]  # a number, or one for every count of updates
 OFFSET = 1e-6  # added to priorities, so that no window is lost for ever
+LARGEST = 1e28  # of priorities: 2**30 of them still have a sum in float32
+
+
+class Drawn(NamedTuple):
+    """Which windows a sample consists of."""
+
+    start: Array  # [N] int32 place among the weights
+    added: Array  # [N] int32 segments added by then: what is there later may be another window
 
 
 class Prioritized(NamedTuple):
@@ -21,7 +30,7 @@ class Prioritized(NamedTuple):
     ring: Ring
     weights: SumTree  # priority ** exponent of every start, [starts * B]; zero if not whole
     largest: Array  # [] float32 largest priority so far, given to new windows
-    updates: Array  # [] int32
+    updates: Array  # [] int32, for the schedules; stays at its largest value
 
 
 @typed
@@ -39,30 +48,33 @@ def prioritized(
     """Draw windows in proportion to `priority ** exponent`, from the ring that `uniform` keeps.
 
     A new window has the largest priority so far (at first 1); `update` gives those drawn theirs,
-    which must not be negative. A sample's weights are (windows x probability) ** -importance,
-    divided by the largest of them. Both exponents may be functions of the number of updates so
-    far. Update before the next `add`: an index names a place, where another window may be by then.
+    and leaves out those that have been overwritten since. A priority that is negative, NaN or above
+    1e28 changes nothing and is counted as `refused_priorities`. A sample's weights are
+    (windows x probability) ** -importance, divided by the largest of them, or 0 before any window
+    is whole (`can_sample` tells). Both exponents may be functions of the number of updates so far.
     Sampling is stratified, and costs O(batch_size radix log_radix(windows)).
-    Raises ValueError like `uniform`, and for exponents outside [0, 1] and a radix below 2.
+    Raises ValueError like `uniform`, and for exponents outside [0, 1], a radix outside [2, 1024]
+    and a batch above 2**20.
     Schaul et al. (2016), algorithm 1, proportional variant.
     """
-    positive("batch_size", batch_size)
-    at_least("radix", radix, 2)
+    positive("batch_size", batch_size, sum_tree.DRAWS)
+    at_least("radix", radix, 2, sum_tree.RADIX)
     for field, value in (("exponent", exponent), ("importance", importance)):
         if not callable(value):
             within(field, value, 0, 1)
     shape = ring.windows(segments, period, length, stride, frames)
 
     def init(example: Segment) -> Prioritized:
-        environments = example.timestep.reward.shape[0]
+        empty = ring.init(shape, example)
+        environments = empty.record.shape[1]
         weights = sum_tree.init(shape.rows // shape.stride * environments, radix)
-        return Prioritized(ring.init(shape, example), weights, jnp.float32(1), jnp.int32(0))
+        return Prioritized(empty, weights, jnp.float32(1), jnp.int32(0))
 
     def add(state: Prioritized, segment: Segment) -> Prioritized:
         held = ring.add(shape, state.ring, segment)
         start, whole = ring.changed(shape, held)
         environments = held.record.shape[1]
-        index = start[:, None] // shape.stride * environments + jnp.arange(environments)
+        index = start[:, None] // shape.stride * environments + jnp.arange(environments)[None]
         new = (state.largest + OFFSET) ** _at(exponent, state.updates)
         weight = jnp.broadcast_to(jnp.where(whole, new, 0.0)[:, None], index.shape)
         weights = sum_tree.write(state.weights, index.reshape(-1), weight.reshape(-1))
@@ -76,17 +88,31 @@ def prioritized(
         weight = sum_tree.read(state.weights, index)
         # The number of windows and the total weight cancel in the division by the largest.
         correction = (weight / jnp.min(weight)) ** -_at(importance, state.updates)
-        return Sample(segment, index, correction)
+        drawn = Drawn(index, jnp.full(batch_size, state.ring.added))
+        return Sample(segment, drawn, jnp.where(weight > 0, correction, 0.0))
 
-    def update(state: Prioritized, index: Array, priority: Array) -> Prioritized:
+    def update(
+        state: Prioritized, index: Drawn, priority: Array
+    ) -> tuple[Prioritized, dict[str, Array]]:
+        good = (priority >= 0) & (priority <= LARGEST)  # NaN is neither
+        priority = jnp.where(good, priority, 0.0)
+        row = index.start // state.ring.record.shape[1] * shape.stride
+        same = ring.unchanged(shape, state.ring, row, index.added)
+        old = sum_tree.read(state.weights, index.start)
         new = (priority + OFFSET) ** _at(exponent, state.updates)
-        # A window that has been overwritten since it was drawn stays out.
-        weight = jnp.where(sum_tree.read(state.weights, index) > 0, new, 0.0)
-        weights = sum_tree.write(state.weights, index, weight)
-        largest = jnp.maximum(state.largest, jnp.max(priority))
-        return state._replace(weights=weights, largest=largest, updates=state.updates + 1)
+        # What weighs nothing is not whole: it has lost its frames.
+        weight = jnp.where(good & same & (old > 0), new, old)
+        state = state._replace(
+            weights=sum_tree.write(state.weights, index.start, weight),
+            largest=jnp.maximum(state.largest, jnp.max(priority)),
+            updates=tree.count(state.updates),
+        )
+        return state, {"refused_priorities": jnp.sum(~good, dtype=jnp.int32)}
 
-    return ReplayMemory(init, add, sample, update, shape.warmup)
+    def can_sample(state: Prioritized) -> Array:
+        return ring.can_sample(shape, state.ring)
+
+    return ReplayMemory(init, add, sample, update, can_sample, shape.warmup)
 
 
 def _at(schedule: Schedule, updates: Array) -> Array | float:

@@ -18,8 +18,10 @@ import jax.numpy as jnp
 
 from memrl_jax import frames as stacks
 from memrl_jax import tree
-from memrl_jax.checks import divides, positive
+from memrl_jax.checks import INT32, divides, positive
 from memrl_jax.types import Array, Sample, Segment, State, TimeStep
+
+MOST = 2**30 - 1  # timesteps in a ring; int32 holds twice as many
 
 
 class Row(NamedTuple):
@@ -35,7 +37,7 @@ class Ring(NamedTuple):
     record: Array  # [segments * period, B, words] uint32
     fields: Row  # [0, ...] empty arrays: dtypes and shapes of what a record holds
     memory: State  # [segments, B, ...] before each segment, or [0, B, ...] if none is stored
-    added: Array  # [] int32 segments so far
+    added: Array  # [] int32 segments so far; from `turn` it goes back to `segments`
 
 
 class Windows(NamedTuple):
@@ -51,6 +53,11 @@ class Windows(NamedTuple):
     def rows(self) -> int:
         """Timesteps kept per environment."""
         return self.segments * self.period
+
+    @property
+    def turn(self) -> int:
+        """Segments at which counting goes back to `segments`: the remainder is the same."""
+        return INT32 // self.segments * self.segments
 
     @property
     def stored(self) -> bool:
@@ -76,6 +83,10 @@ def windows(segments: int, period: int, length: int, stride: int, frames: int) -
     if positive("stride", stride) > 1:
         divides("period", period, "stride", stride)
     shape = Windows(segments, period, length, stride, frames)
+    if shape.rows > MOST:
+        raise ValueError(
+            f"segments: {segments} of period = {period} are {shape.rows} timesteps, above {MOST}"
+        )
     needed = shape.first + length + 1
     if needed > shape.rows:
         before = f" and {shape.first} before them for frames = {frames}" if frames > 1 else ""
@@ -87,11 +98,19 @@ def windows(segments: int, period: int, length: int, stride: int, frames: int) -
 
 
 def init(shape: Windows, example: Segment) -> Ring:
-    """Make an empty ring for segments like `example`, which has no time axis."""
+    """Make an empty ring for segments like `example`, which has no time axis.
+
+    Raises ValueError if it would hold too many timesteps to count.
+    """
+    batch = example.timestep.reward.shape[0]
+    if shape.rows * batch > MOST:
+        raise ValueError(
+            f"segments: {shape.segments} of period = {shape.period} in each of {batch} "
+            f"environments are {shape.rows * batch} timesteps, above {MOST}"
+        )
     row = _row(shape, example.timestep, example.extras)
     fields = jax.tree.map(lambda x: jnp.zeros((0, *x.shape[1:]), x.dtype), row)
     words = pack(jax.tree.map(lambda x: jnp.zeros(x.shape[1:], x.dtype), row)).size
-    batch = example.timestep.reward.shape[0]
     stored = shape.segments if shape.stored else 0
     memory = jax.tree.map(lambda x: jnp.zeros((stored, *x.shape), x.dtype), example.memory)
     record = jnp.zeros((shape.rows, batch, words), jnp.uint32)
@@ -120,7 +139,9 @@ def add(shape: Windows, ring: Ring, segment: Segment) -> Ring:
     memory = ring.memory
     if shape.stored:
         memory = jax.tree.map(lambda xs, x: xs.at[slot].set(x), ring.memory, segment.memory)
-    return ring._replace(record=record, memory=memory, added=ring.added + 1)
+    added = ring.added + 1
+    added = jnp.where(added == shape.turn, shape.segments, added)
+    return ring._replace(record=record, memory=memory, added=added)
 
 
 def _row(shape: Windows, timestep: TimeStep, extras: Any) -> Row:
@@ -149,6 +170,19 @@ def starts(shape: Windows, ring: Ring) -> tuple[Array, Array]:
     return (oldest + shape.first) % shape.rows, jnp.maximum(0, count)
 
 
+def can_sample(shape: Windows, ring: Ring) -> Array:
+    """Tell whether any window is whole, [] bool."""
+    return starts(shape, ring)[1] > 0
+
+
+def unchanged(shape: Windows, ring: Ring, row: Array, added: Array) -> Array:
+    """Tell whether `row` [N] holds what it did when `added` [N] segments had been added."""
+    adds = ring.added - added
+    adds = jnp.where(adds < 0, adds + shape.turn - shape.segments, adds)
+    since_written = (ring.added - 1 - row // shape.period) % shape.segments
+    return since_written >= adds
+
+
 def changed(shape: Windows, ring: Ring) -> tuple[Array, Array]:
     """Return the rows of all starts that the last `add` may have changed, and which are whole now.
 
@@ -156,7 +190,7 @@ def changed(shape: Windows, ring: Ring) -> tuple[Array, Array]:
     those that lacked its rows.
     """
     oldest, held = _held(shape, ring)
-    head = oldest + held
+    head = (oldest + held) % shape.rows
     taken = jnp.arange(-shape.period, shape.first, shape.stride)
     back = (shape.length + shape.period) // shape.stride * shape.stride
     completed = jnp.arange(-back, shape.period - back, shape.stride)
@@ -175,11 +209,11 @@ def _held(shape: Windows, ring: Ring) -> tuple[Array, Array]:
 def gather(shape: Windows, ring: Ring, start: Array, environment: Array) -> Segment:
     """Cut the windows that begin at rows `start` [N] of `environment` [N]."""
     before = shape.frames - 1
-    row = (start - before) % shape.rows + jnp.arange(before + shape.length + 1)[:, None]
+    row = (start - before)[None] % shape.rows + jnp.arange(before + shape.length + 1)[:, None]
     # No window is longer than the ring, so it comes round at most once: cheaper than a remainder.
     row = jnp.where(row < shape.rows, row, row - shape.rows)
     _, environments, words = ring.record.shape
-    record = tree.take(ring.record.reshape(-1, words), row * environments + environment)
+    record = tree.take(ring.record.reshape(-1, words), row * environments + environment[None])
     timestep, extras = jax.vmap(jax.vmap(unpack(ring.fields)))(record)
     if shape.frames > 1:
         stack = stacks.stack(timestep.observation, timestep.start, shape.frames)
@@ -242,10 +276,14 @@ def _as(piece: Array, shape: tuple[int, ...], dtype: Any) -> Array:
 
 
 def sample(shape: Windows, ring: Ring, batch_size: int, key: Array) -> Sample:
-    """Draw windows uniformly, with replacement, from all that are whole."""
+    """Draw windows uniformly, with replacement, from all that are whole.
+
+    If none is, weights are 0.
+    """
     first, count = starts(shape, ring)
     environments = ring.record.shape[1]
     index = jax.random.randint(key, (batch_size,), 0, count * environments)
     start = (first + index // environments * shape.stride) % shape.rows
     segment = gather(shape, ring, start, index % environments)
-    return Sample(segment, index, jnp.ones(batch_size, jnp.float32))
+    weight = jnp.where(count > 0, jnp.ones(batch_size, jnp.float32), 0.0)
+    return Sample(segment, index, weight)

@@ -14,6 +14,9 @@ from memrl_jax.tree import take
 from memrl_jax.types import Array
 
 ROOT = 64  # blocks that the highest level may have
+RADIX = 1024  # most entries of a block: int32 counts those of 2**30 leaves, the last block too
+CELLS = 2**23  # equal parts of the total whose numbers float32 still tells apart
+DRAWS = 2**20  # most leaves drawn at once: at least eight cells for each
 SumTree = tuple[Array, ...]  # levels from the leaves up, each [blocks, radix] float32
 
 
@@ -51,13 +54,17 @@ def total(tree: SumTree) -> Array:
     return tree[-1].sum()
 
 
-def find(tree: SumTree, position: Array) -> Array:
-    """Return the leaves [N] that cover `position` [N], laid end to end from 0 to the total.
+def find(tree: SumTree, position: Array, rest: Array | float = 0.0) -> Array:
+    """Return the leaves [N] that cover `position` + `rest` [N], laid end to end up to the total.
 
+    The rest is what float32 cannot hold of a position; more of it counts as that gets smaller.
     A leaf of weight zero covers nothing and is never found, unless all are zero.
     """
     index, position = _choose(tree[-1].sum(axis=1)[None], position)
     for level in reversed(tree):
+        before = position
+        position = before + rest
+        rest = rest - (position - before)
         place, position = _choose(take(level, index), position)
         index = index * level.shape[1] + place
     return index
@@ -71,7 +78,7 @@ def _choose(weight: Array, position: Array) -> tuple[Array, Array]:
     begin = jnp.dot(weight, before, precision="highest")
     # The last one to begin: however sums are rounded, it has weight.
     here = (begin <= position[:, None]) & (weight > 0)
-    place = jnp.max(jnp.where(here, jnp.arange(entries, dtype=jnp.int32), 0), axis=1)
+    place = jnp.max(jnp.where(here, jnp.arange(entries, dtype=jnp.int32)[None], 0), axis=1)
     return place, position - jnp.take_along_axis(begin, place[:, None], axis=1)[:, 0]
 
 
@@ -79,7 +86,11 @@ def stratified(key: Array, tree: SumTree, count: int) -> Array:
     """Draw `count` leaves, one from each of as many equal parts of the total.
 
     A leaf's expected number of draws is `count` times its share, as in independent draws, but
-    varies less. Schaul et al. (2016), section 3.3.
+    varies less. Shares of some 2**-46 are still drawn, but a leaf or a block with less than 2**-24
+    of the block that it is in may be lost in its sum. Schaul et al. (2016), section 3.3.
     """
-    part = jnp.arange(count, dtype=jnp.float32) + jax.random.uniform(key, (count,))
-    return find(tree, part * (total(tree) / count))
+    cells = CELLS // count  # of a part
+    random, rest = jax.random.uniform(key, (2, count), jnp.float32)
+    cell = jnp.arange(count, dtype=jnp.float32) * cells + jnp.floor(random * cells)
+    width = total(tree) / (cells * count)
+    return find(tree, cell * width, rest * width)

@@ -19,21 +19,22 @@ def uniform(
     `frames > 1`: every leaf of the observations is a stack of so many frames along its last axis,
     the newest last (`environments.frame_stack` makes them). One frame per timestep is stored, and
     a window comes with its stacks, so it begins where all their frames are still held.
-    Before `warmup` segments were added no window is whole, and what is drawn is partly or all
-    zeros. Raises ValueError for sizes below 1, a stride that does not divide the period, and
-    windows longer than the ring.
+    Before `warmup` segments were added no window is whole (`can_sample` tells): what is drawn is
+    partly or all zeros, and weighs 0. Raises ValueError for sizes below 1, a stride that does not
+    divide the period, windows longer than the ring, and 2**30 timesteps or more.
     Lin (1992); for sequences Hausknecht & Stone (2015).
     """
     positive("batch_size", batch_size)
     shape = ring.windows(segments, period, length, stride, frames)
 
-    def update(state: State, index: Array, priority: Array) -> State:
-        return state
+    def update(state: State, index: Array, priority: Array) -> tuple[State, dict[str, Array]]:
+        return state, {}
 
     return ReplayMemory(
         init=partial(ring.init, shape),
         add=partial(ring.add, shape),
         sample=lambda key, state: ring.sample(shape, state, batch_size, key),
         update=update,
+        can_sample=partial(ring.can_sample, shape),
         warmup=shape.warmup,
     )

@@ -10,6 +10,7 @@ import optax
 from flax import linen as nn
 
 from memrl_jax.checks import above, positive, typed
+from memrl_jax.memory.states import checked
 from memrl_jax.networks import MLP
 from memrl_jax.tasks.base import Task, score
 from memrl_jax.types import Array, Key, NeuralMemory, State
@@ -57,6 +58,7 @@ def make_probe(
     positive("batch_size", batch_size)
     above("learning_rate", learning_rate, 0)
     above("max_gradient_norm", max_gradient_norm, 0)
+    memory = checked(memory)
     encoder, head = MLP((positive("width", width),)), nn.Dense(task.outputs)
     optimizer = optax.chain(optax.clip_by_global_norm(max_gradient_norm), optax.adam(learning_rate))
 

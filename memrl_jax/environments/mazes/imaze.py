@@ -23,12 +23,13 @@ def imaze(
     side and cyan on the other. Yellow: red pays 1 and cyan -1; lime: the other way round. Both end
     the episode; every other step pays -2 / `max_steps_in_episode`. Mazes are as in the original
     maps, and what is seen has one shape for all lengths: there, agents learn with (5, 7, 9) and
-    are tested up to length 40 in 100 steps. Raises ValueError for lengths below 3 or none.
+    are tested up to length 40 in 100 steps. Raises ValueError for none, and for
+    lengths below 3 or above 10,000.
     """
     if not lengths:
         raise ValueError("lengths: () has no length")
     for length in lengths:
-        checks.at_least("lengths", length, 3)
+        checks.at_least("lengths", length, 3, high=10_000)
     shape = (2 * len(lengths), max(lengths) + 2, 7)
     maps = Maps(np.ones(shape, bool), np.zeros(shape, np.uint8), np.zeros(shape, bool))
     for n, length in enumerate(lengths):

@@ -1,6 +1,6 @@
 """Random mazes with one goal to choose, or two to visit in order."""
 
-from functools import partial
+from functools import lru_cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -44,10 +44,10 @@ def single_goal(
     See `random_maps` for the mazes; `unseen` are others of the same kind.
     """
     sides, walls = SINGLE[large, indicator]
-    maps = random_maps(int(unseen), mazes, sides, walls, indicator)
     right, wrong = (1, 2) if indicator else (2, 1)
     goals = choice(right, wrong) + choice(right=5, wrong=4)
-    return maze(maps, priced(goals, _limit(max_steps_in_episode, large)), rows, columns)
+    rules = priced(goals, _limit(max_steps_in_episode, large))
+    return maze(random_maps(int(unseen), mazes, sides, walls, indicator), rules, rows, columns)
 
 
 def sequential_goals(
@@ -67,16 +67,17 @@ def sequential_goals(
     See `random_maps` for the mazes; `unseen` are others of the same kind.
     """
     sides, walls = SEQUENTIAL[large, indicator]
-    maps = random_maps(int(unseen), mazes, sides, walls, indicator)
     first, second = (2, 1) if indicator else (1, 2)
     goals = order(first, second) + order(4, 5)
-    return maze(maps, priced(goals, _limit(max_steps_in_episode, large)), rows, columns)
+    rules = priced(goals, _limit(max_steps_in_episode, large))
+    return maze(random_maps(int(unseen), mazes, sides, walls, indicator), rules, rows, columns)
 
 
 def _limit(steps: int | None, large: bool) -> int:
     return (100 if large else 50) if steps is None else steps
 
 
+@lru_cache(maxsize=8, typed=True)
 def random_maps(
     seed: int, mazes: int, sides: tuple[int, int], walls: tuple[float, float], indicator: bool
 ) -> Maps:
@@ -86,9 +87,9 @@ def random_maps(
     cells that was drawn from the range `walls`. Goals lie where they are in nobody's way, so each
     can be reached from every other cell without crossing the other goal. Episodes begin on any
     other cell; with the `indicator`, in a cell of its own behind that block, on the right. One seed
-    gives the same mazes always.
+    gives the same mazes always. Raises ValueError for more than 100,000 of them.
     """
-    checks.positive("mazes", mazes)
+    checks.positive("mazes", mazes, high=100_000)
     size = sides[1] + 2 + 2 * indicator
     draw = jax.vmap(partial(random_map, size=size, sides=sides, walls=walls, indicator=indicator))
     u = np.random.default_rng(seed).random((mazes, 3 + 2 * size**2), np.float32)
@@ -142,7 +143,7 @@ def _goals(u: Array, free: Array, room: Array) -> tuple[Array, Array]:
     cells = jnp.arange(room.size)
     possible = (free & room).ravel() & jax.vmap(spare)(cells)
     _, drawn = jax.lax.top_k(jnp.where(possible, u, -1.0), 2)
-    first, second = (cells == drawn[:, None]).reshape(2, *room.shape)
+    first, second = (cells[None] == drawn[:, None]).reshape(2, *room.shape)
     return first, second
 
 
@@ -152,7 +153,8 @@ def in_one_piece(free: Array) -> Array:
     A flood fill on whole rows: each is an integer of W <= 32 bits.
     """
     size = free.shape[1]
-    bits = jnp.sum(free.astype(jnp.uint32) << jnp.arange(size, dtype=jnp.uint32), axis=1)
+    places = jnp.arange(size, dtype=jnp.uint32)[None]
+    bits = jnp.sum(free.astype(jnp.uint32) << places, axis=1)
 
     def step(floods: tuple[Array, Array]) -> tuple[Array, Array]:
         flood = floods[1]

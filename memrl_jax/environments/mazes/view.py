@@ -22,10 +22,11 @@ DOWN_TO = 2  # cells ahead where sight ends with the head down
 def cells(rows: int, columns: int) -> np.ndarray:
     """Return how far ahead and to the right of the agent the picture's cells lie, [2, K] int32.
 
-    Raises ValueError for fewer than 3 rows, and for columns without a middle one.
+    Raises ValueError for fewer than 3 rows, for columns without a middle one, and for more than
+    99 of either: what hides what is a table of K^2.
     """
-    checks.at_least("rows", rows, LEVEL_FROM + 1)
-    if checks.positive("columns", columns) % 2 == 0:
+    checks.at_least("rows", rows, LEVEL_FROM + 1, high=99)
+    if checks.positive("columns", columns, high=99) % 2 == 0:
         raise ValueError(f"columns: {columns} is even, so that the agent has no middle to stand in")
     ahead, right = np.mgrid[rows - 1 : -1 : -1, -(columns // 2) : columns // 2 + 1]
     return np.stack([ahead.ravel(), right.ravel()]).astype(np.int32)
@@ -50,7 +51,7 @@ def viewer(rows: int, columns: int) -> Callable[[Array, Array], Array]:
         wall = blocks == WALL
         clear = ((obstacles @ wall.astype(jnp.float32)) == 0).reshape(2, -1).any(axis=0)
         seen = clear & jnp.where(pitch == 0, jnp.where(wall, level_walls, level), down)
-        one_hot = (blocks[:, None] == jnp.arange(len(BLOCKS))) & seen[:, None]
+        one_hot = (blocks[:, None] == jnp.arange(len(BLOCKS))[None]) & seen[:, None]
         return (one_hot * jnp.uint8(255)).reshape(rows, columns, len(BLOCKS))
 
     return view

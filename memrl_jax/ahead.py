@@ -1,0 +1,68 @@
+"""Functions compiled ahead of time, while signals are still answered."""
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from functools import cached_property
+from typing import Any
+
+import jax
+
+from memrl_jax import limits
+from memrl_jax.limits import Room
+
+
+class Ahead:
+    """A jitted function for arguments of known shapes, which is compiled once.
+
+    Calls wait for the result. `needs` names what is held in memory, as in "a step needs". Raises
+    MemoryError if that is more than `room`: of what is certain before compiling, of what the
+    compiler plans for after it.
+    """
+
+    def __init__(self, jitted: Any, shapes: tuple[Any, ...], needs: str, room: Room, devices: int):
+        self.jitted, self.shapes, self.needs = jitted, shapes, needs
+        self.room, self.devices = room, devices
+
+    @cached_property
+    def traced(self) -> Any:
+        """The function with its shapes, whose memory may suffice."""
+        traced = self.jitted.trace(*self.shapes)
+        least = self.devices * limits.least(traced.jaxpr.jaxpr)
+        self.room.hold(f"{self.needs} at least {limits.text(least)}", least)
+        return traced
+
+    @cached_property
+    def executable(self) -> Any:
+        """The compiled function."""
+        executable = awaited(self.traced.lower().compile)
+        nbytes = self.devices * limits.planned(executable)
+        self.room.hold(f"{self.needs} {limits.text(nbytes)}", nbytes)
+        return executable
+
+    @property
+    def nbytes(self) -> int:
+        """What all devices together hold while it runs, as the compiler plans it."""
+        return self.devices * limits.planned(self.executable)
+
+    def __call__(self, *xs: Any) -> Any:
+        """Call the compiled function and wait for what it returns."""
+        executable = self.executable
+        return awaited(lambda: jax.block_until_ready(executable(*xs)))
+
+
+def awaited(f: Callable[[], Any]) -> Any:
+    """Return `f()`, called in a thread of its own: the one that waits here can be interrupted.
+
+    What is under way then is left to itself.
+    """
+    future: Future[Any] = Future()
+
+    def work() -> None:
+        try:
+            future.set_result(f())
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=work, daemon=True).start()
+    return future.result()

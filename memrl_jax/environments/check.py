@@ -1,0 +1,223 @@
+"""What an environment declares, held against what it does.
+
+Every fault is a ValueError of one line: the environment's name, the field, and both values.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from memrl_jax import checks
+from memrl_jax.types import Array, Continuous, Discrete, Environment, Key, TimeStep
+
+SPACES = (Discrete, Continuous)
+QUICKLY = {"xla_backend_optimization_level": 0}  # what is run once mostly waits for the compiler
+
+
+def check(env: Environment, key: Key, steps: int = 100, name: str = "") -> None:
+    """Hold one environment against what it declares: traced, then played with random actions.
+
+    Beside what `traced` refuses, raises ValueError, with the step, for an integer outside its
+    declared bounds, for an observation or reward that is not finite, for a discount other than 0
+    and 1, and for a `start` anywhere but after a `last`. Floats may leave their bounds. The steps
+    are compiled as one program; `name` stands in the messages.
+    """
+    name = f"environment: {name}" if name else "environment"
+    traced(env, name)
+    checks.positive("steps", steps)
+    played = jax.jit(lambda key: play(env, key, steps), compiler_options=QUICKLY)
+    observed(env, jax.device_get(played(key)), name)
+
+
+def observed(env: Environment, timestep: TimeStep, name: str = "environment") -> None:
+    """Hold what happened in one environment, NumPy arrays [T, ...], against what it declares.
+
+    Raises ValueError as `check` does, with the index into T as the step.
+    """
+    spaces = named(env.observations)
+    for path, x in named(timestep.observation).items():
+        _inside(f"{name}: observation{path}", spaces[path], x)
+    reward, discount, start = map(np.asarray, (timestep.reward, timestep.discount, timestep.start))
+    _report(f"{name}: reward", reward, ~np.isfinite(reward), "is not finite")
+    _report(f"{name}: discount", discount, (discount != 0) & (discount != 1), "is neither 0 nor 1")
+    begins = np.append(True, timestep.last[:-1])
+    _report(f"{name}: start", start, start != begins, "is not what `last` was before it")
+
+
+def play(env: Environment, key: Key, steps: int) -> TimeStep:
+    """Take random actions in one environment: timesteps [steps + 1, ...]."""
+
+    def step(state: Any, key: Key) -> tuple[Any, TimeStep]:
+        action_key, env_key = jax.random.split(key)
+        return env.step(env_key, state, draw(env.actions, action_key))
+
+    reset_key, key = jax.random.split(key)
+    state, first = env.reset(reset_key)
+    _, rest = jax.lax.scan(step, state, jax.random.split(key, steps))
+    return jax.tree.map(lambda x, xs: jnp.concatenate([x[None], xs]), first, rest)
+
+
+def draw(space: Discrete | Continuous, key: Key) -> Array:
+    """Draw an action, uniformly; where bounds are infinite, within 1 of the other one or of 0."""
+    if isinstance(space, Discrete):
+        return jax.random.randint(key, (), 0, space.n)
+    bounds = (jnp.asarray(bound, jnp.float32) for bound in (space.low, space.high))
+    low, high = (jnp.broadcast_to(bound, space.shape) for bound in bounds)
+    low = jnp.where(jnp.isfinite(low), low, jnp.where(jnp.isfinite(high), high - 1, -1))
+    high = jnp.where(jnp.isfinite(high), high, jnp.maximum(low + 1, 1))
+    u = jax.random.uniform(key, space.shape)
+    if jnp.issubdtype(space.dtype, jnp.floating):
+        return (low + u * (high - low)).astype(space.dtype)
+    return jnp.floor(low + u * (high - low + 1)).astype(space.dtype)
+
+
+def traced(env: Environment, name: str = "environment") -> None:
+    """Hold the shapes that `reset` and `step` give against each other and the declared spaces.
+
+    Nothing is compiled or computed. Raises ValueError where they disagree in structure, shape or
+    dtype, where a `TimeStep` is not as `types` has it, and for an error inside either.
+    """
+    if not isinstance(env, Environment):
+        raise ValueError(f"{name}: {type(env).__name__} is no Environment of memrl_jax")
+    space(f"{name}: actions", env.actions)
+    checks.positive(f"{name}: horizon", env.horizon)
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    action = jax.eval_shape(lambda key: draw(env.actions, key), key)
+    first = _traced(f"{name}: reset", env.reset, key)
+    after = _traced(f"{name}: step", env.step, key, first[0], action)
+    agree(name, "state", first[0], after[0])
+    agree(name, "", first[1], after[1])
+    declared(f"{name}: observation", env.observations, after[1].observation)
+    flag, number = jax.ShapeDtypeStruct((), bool), jax.ShapeDtypeStruct((), jnp.float32)
+    fields = dict(action=action, reward=number, discount=number, start=flag, last=flag)
+    for field, like in fields.items():
+        if kind(getattr(after[1], field)) != kind(like):
+            given = kind(getattr(after[1], field))
+            raise ValueError(f"{name}: {field} is {given}, not {kind(like)}")
+
+
+def _traced(what: str, function: Any, *args: Any) -> tuple[Any, TimeStep]:
+    with blamed(what):
+        out = jax.eval_shape(function, *args)
+    if not (isinstance(out, tuple) and len(out) == 2 and isinstance(out[1], TimeStep)):
+        raise ValueError(f"{what} gives {type(out).__name__}, not a state and a TimeStep")
+    return out
+
+
+def agree(name: str, field: str, first: Any, after: Any, widened: bool = False) -> None:
+    """Raise ValueError unless what `reset` gives and what `step` gives can stand for each other.
+
+    With `widened`, a dtype of `reset` may be one that the other holds.
+    """
+    before, later = named(first), named(after)
+    for path in before | later:
+        x, y = before.get(path), later.get(path)
+        if x is None or y is None or not (kind(x) == kind(y) or (widened and _widens(x, y))):
+            given, then = ("nothing" if leaf is None else kind(leaf) for leaf in (x, y))
+            where = f"{field}{path}".lstrip(".")
+            raise ValueError(f"{name}: {where}: reset gives {given} and step gives {then}")
+    given, then = jax.tree.structure(first), jax.tree.structure(after)
+    if given != then:
+        raise ValueError(f"{name}: {field}: reset arranges it as {given} and step as {then}")
+
+
+def _widens(x: Any, y: Any) -> bool:
+    """Tell whether numbers like `x` can be cast to those like `y`."""
+    if x.shape != y.shape or any(jnp.issubdtype(z.dtype, jax.dtypes.extended) for z in (x, y)):
+        return False
+    if x.weak_type and not jnp.issubdtype(x.dtype, jnp.floating):
+        return True  # a whole number as Python has it
+    return jnp.promote_types(x.dtype, y.dtype) == y.dtype
+
+
+def declared(field: str, spaces: Any, x: Any) -> None:
+    """Raise ValueError unless `spaces` are arranged like `x` and have its shapes and dtypes."""
+    told, seen = named(spaces), named(x)
+    for path in told | seen:
+        if path not in seen:
+            raise ValueError(f"{field}{path}: {told[path]} is declared and nothing is given")
+        if path not in told:
+            raise ValueError(f"{field}{path}: {kind(seen[path])} is given and nothing is declared")
+        space(f"{field}{path}", told[path])
+        _suits(f"{field}{path}", told[path], seen[path])
+
+
+def space(field: str, given: Any) -> None:
+    """Raise ValueError for what is no space, for an empty one and for bounds that are none."""
+    if isinstance(given, Discrete):
+        checks.positive(f"{field}: n", given.n)
+        return
+    if not isinstance(given, Continuous):
+        raise ValueError(f"{field}: {given!r} is neither Discrete nor Continuous")
+    dtype = jnp.dtype(given.dtype)
+    if not any(jnp.issubdtype(dtype, kind) for kind in (jnp.bool_, jnp.integer, jnp.floating)):
+        raise ValueError(f"{field}: {dtype} is none of the dtypes of real numbers")
+    bounds = {"low": given.low, "high": given.high}
+    for side, bound in bounds.items():
+        with blamed(f"{field}: {side}"):
+            np.broadcast_to(np.empty(np.shape(bound)), given.shape)
+    if any(isinstance(bound, jax.core.Tracer) for bound in bounds.values()):
+        return
+    with blamed(f"{field}: low, high"):
+        ordered = np.all(np.asarray(given.low) <= np.asarray(given.high))
+    if not ordered:
+        raise ValueError(f"{field}: low = {given.low} is not at most high = {given.high}")
+
+
+def _suits(field: str, given: Discrete | Continuous, x: Any) -> None:
+    if isinstance(given, Discrete):
+        whole = x.dtype == bool or jnp.issubdtype(x.dtype, jnp.integer)
+        if x.shape or not whole:
+            raise ValueError(f"{field} is {kind(x)}, and {given} an integer without axes")
+    elif kind(x) != kind(given):
+        raise ValueError(f"{field} is {kind(x)}, and declared as {kind(given)}")
+
+
+def _inside(field: str, given: Discrete | Continuous, x: np.ndarray) -> None:
+    """Raise ValueError for the first of x [T, ...] that is outside the space."""
+    if isinstance(given, Discrete):
+        _report(field, x, (x < 0) | (x >= given.n), f"is none of 0 .. {given.n - 1}")
+    elif jnp.issubdtype(x.dtype, jnp.floating):
+        _report(field, x, ~np.isfinite(x), "is not finite")
+    else:
+        _report(field, x, x < given.low, f"is below its declared bound {given.low}")
+        _report(field, x, x > given.high, f"is above its declared bound {given.high}")
+
+
+def _report(field: str, x: np.ndarray, bad: np.ndarray, what: str) -> None:
+    """Raise ValueError for the first of x [T, ...] that is `bad`, with its step."""
+    if np.any(bad):
+        first = tuple(np.argwhere(bad)[0])
+        raise ValueError(f"{field}: {x[first]} at step {first[0]} {what}")
+
+
+@contextmanager
+def blamed(what: str) -> Iterator[None]:
+    """Turn an error into a ValueError of one line that begins with `what`, unless it does."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, ValueError) and str(error).startswith(what):
+            raise
+        raise ValueError(f"{what} raised {one_line(error)}") from error
+
+
+def one_line(error: Exception) -> str:
+    """Name an error by its kind and the first line of what it says."""
+    said = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    return f"{type(error).__name__}{': ' * bool(said)}{said}"
+
+
+def named(x: Any) -> dict[str, Any]:
+    """Return the leaves of a pytree, or its spaces, by their path."""
+    leaves = jax.tree_util.tree_leaves_with_path(x, is_leaf=lambda x: isinstance(x, SPACES))
+    return {jax.tree_util.keystr(path): leaf for path, leaf in leaves}
+
+
+def kind(x: Any) -> str:
+    """Write dtype and shape, e.g. float32[2,3]."""
+    return f"{jnp.dtype(x.dtype) if isinstance(x, Continuous) else x.dtype}{[*x.shape]}"

@@ -1,0 +1,114 @@
+"""Runs of one config as one: which belong together, and short names that tell them apart."""
+
+import json
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from memrl_jax import experiment
+from memrl_jax.config import Config, to_json
+from memrl_jax.program import Run
+from memrl_jax.statistics import count
+
+
+class Pool(NamedTuple):
+    """Runs of one config."""
+
+    name: str  # differs from those of the other pools
+    config: Config
+    runs: Mapping[str, Run]  # folder -> what it was run with
+
+    @property
+    def seeds(self) -> int:
+        """How many there are in all runs together."""
+        return sum(run.seeds for run in self.runs.values())
+
+
+def pools(paths: Sequence[str], separate: bool = False) -> list[Pool]:
+    """Put runs together whose configs agree, in the order in which they are named.
+
+    Raises ValueError without runs, for a folder that is no run or named twice, and for runs of one
+    config that have the same seeds, unless all are to stay `separate`.
+    """
+    if not paths:
+        raise ValueError("runs: name at least one")
+    _check_named_once(paths)
+    read = {path: experiment.read(path)[1:] for path in paths}
+    alike: dict[tuple[str, str], dict[str, Run]] = {}
+    for path, (config, run) in read.items():
+        alike.setdefault((to_json(config), path if separate else ""), {})[path] = run
+    for runs in alike.values():
+        _check_seeds(runs)
+    names = dict(zip(paths, short(paths), strict=True))
+    common = [_common([names[path] for path in runs]) for runs in alike.values()]
+    configs = [read[next(iter(runs))][0] for runs in alike.values()]
+    return [*map(Pool, _distinct(common, configs), configs, alike.values())]
+
+
+def _check_named_once(paths: Sequence[str]) -> None:
+    places = [os.path.abspath(path) for path in paths]
+    for i, path in enumerate(paths):
+        if places[i] in places[:i]:
+            raise ValueError(f"runs: {path} is named twice")
+
+
+def _check_seeds(runs: Mapping[str, Run]) -> None:
+    by_seed: dict[int, str] = {}
+    for path, run in runs.items():
+        if (other := by_seed.setdefault(run.seed, path)) != path:
+            raise ValueError(f"runs: {other} and {path} are of one config and have the same seeds")
+
+
+def short(paths: Sequence[str]) -> list[str]:
+    """Leave out of paths the folders that all of them begin with, and those that all end with."""
+    parts = [Path(os.path.abspath(path)).parts for path in paths]
+    if len(parts) == 1:
+        return [parts[0][-1]]
+    for end in (0, -1):
+        while min(map(len, parts)) > 1 and len({x[end] for x in parts}) == 1:
+            parts = [x[1:] if end == 0 else x[:-1] for x in parts]
+    return ["/".join(x) for x in parts]
+
+
+def told(pools: Iterable[Pool]) -> str:
+    """Say how many seeds pools have, and how many runs where these are more than the pools."""
+    counts = sorted({pool.seeds for pool in pools})
+    runs = sum(len(pool.runs) for pool in pools)
+    seeds = count(counts[0]) if len(counts) == 1 else f"{counts[0]} to {count(counts[-1])}"
+    pooled = any(len(pool.runs) > 1 for pool in pools)
+    return f"{seeds} of {runs} runs" if pooled else seeds
+
+
+def _common(names: Sequence[str]) -> str:
+    """Return what is left of names without numbers of seeds or jobs, if that is the same."""
+    if len(names) == 1:
+        return names[0]
+    number = r"(^|[-_. /])(seeds?|s|jobs?|runs?)?[-_. ]*\d+(?=$|[-_. /])"
+    stems = {re.sub(number, "", name).strip("-_. /") for name in names}
+    return stems.pop() if len(stems) == 1 else ""
+
+
+def _distinct(names: Sequence[str], configs: Sequence[Config]) -> list[str]:
+    """Add to names that are equal, or empty, in which settings their configs differ."""
+    flat = [dict(_settings(json.loads(to_json(config)))) for config in configs]
+    out = []
+    for i, name in enumerate(names):
+        alike = [flat[j] for j, other in enumerate(names) if other == name]
+        differing = {k for one in alike for k in one if any(one[k] != x.get(k) for x in alike)}
+        settings = ", ".join(f"{k}={flat[i][k]}" for k in flat[i] if k in differing)
+        unnamed = settings or f"{configs[i].environment}, {configs[i].memory}"
+        out.append((f"{name} ({settings})" if settings else name) if name else unnamed)
+    return out
+
+
+def _settings(config: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
+    """Give the settings of a config one by one, by the names of the command line."""
+    for name, value in config.items():
+        if name == "agent":
+            yield from ({"agent" if k == "name" else k: x for k, x in value.items()}).items()
+        elif isinstance(value, dict):
+            yield from ((f"{name} {option}", x) for option, x in value.items())
+        else:
+            yield name, value
