@@ -114,8 +114,8 @@ def make(name: str, options: Mapping[str, Any]) -> Environment:
     try:
         env = constructor(**options)
     except Exception as error:
-        if isinstance(error, ValueError) and re.match(r"[\w-]+( option)?: ", str(error)):
-            raise  # it names a field already
+        if isinstance(error, ValueError) and re.fullmatch(r"[\w-]+( option)?: .+", str(error)):
+            raise  # one line that names a field already
         given = ", ".join(f"{key}={value!r}" for key, value in options.items()) or "no options"
         raise ValueError(f"environment: {name} with {given} raised {one_line(error)}") from error
     traced(env, f"environment: {name}")
