@@ -17,7 +17,7 @@ import memrl_jax
 from benchmarks.findings import Claim, Findings
 from memrl_jax import commands, experiment, folder, plot
 from memrl_jax.config import to_json
-from memrl_jax.program import Run
+from memrl_jax.program import Run, spacings
 
 EPISODES = 100  # per seed, in the evaluation that the figures come from
 Curve = tuple[np.ndarray, np.ndarray]  # steps [points], values [seeds, points]
@@ -98,7 +98,8 @@ def begin_or_go_on(
     if not Path(run.out).exists():
         return experiment.start(config, run, say, report)
     _, begun, options = experiment.read(run.out)
-    if (to_json(begun), options) != (to_json(config), run):
+    asked = vars(run) | spacings(run, config.total_steps)
+    if (to_json(begun), vars(options)) != (to_json(config), asked):
         raise ValueError(f"out: {run.out} was begun with other settings; remove it to begin anew")
     return experiment.resume(run.out, say, report)
 

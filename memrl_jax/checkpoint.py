@@ -15,7 +15,6 @@ import json
 import math
 import os
 import re
-import secrets
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,34 +25,35 @@ from typing import Any
 import jax
 import numpy as np
 
+from memrl_jax import files
+
 MAGIC = b"memrl_jax checkpoint"
 VERSION = 1
 BLOCK = 1 << 24  # bytes copied, hashed and written at a time
 HEADER_LIMIT = 1 << 26  # bytes read before the first checksum, whatever the length field says
 CHECKSUM = 32  # bytes
+RECORD = {  # what the header says of a leaf
+    "leaf": str,  # its path in the tree
+    "key_impl": str | None,  # of a typed PRNG key
+    "dtype": str,
+    "shape": list,
+    "offset": int,
+    "length": int,  # bytes
+}
 
 
 def save(path: str | os.PathLike[str], tree: Any, about: dict[str, Any] | None = None) -> None:
     """Write `tree` and the JSON dictionary `about` to `path`, all or nothing.
 
-    A file already at `path` is replaced only once the new one is safely on disk; until then the
-    new one is `path.<random>.tmp`, which only a killed process leaves behind. Raises ValueError
-    for a leaf or an `about` that cannot be stored, OSError if writing fails.
+    A file already at `path` is replaced only once the new one is safely on disk. Raises
+    ValueError for a leaf or an `about` that cannot be stored, OSError if writing fails.
     """
     path = Path(path)
     with _errors_name(path):
         records, leaves, _ = _flatten(tree)
         header = _encode({"about": about or {}, "leaves": records})
-    temporary = path.with_name(f"{path.name}.{secrets.token_hex(8)}.tmp")
-    try:
-        with temporary.open("xb") as file:
-            _write(file, header, leaves)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    _sync_folder(path.parent)
+    with files.replacing(path) as file:
+        _write(file, header, leaves)
 
 
 def load(path: str | os.PathLike[str], like: Any) -> Any:
@@ -63,7 +63,7 @@ def load(path: str | os.PathLike[str], like: Any) -> Any:
     PRNG keys as keys. Raises ValueError if the file cannot be read, is not a checkpoint, is
     truncated or damaged, or if its leaves differ from those of `like` in name, dtype or shape.
     """
-    with _errors_name(path), open(path, "rb") as file:
+    with _errors_name(path), files.opened(path) as file:
         records, _, structure = _flatten(like)
         header, digest = _read_header(file)
         if header["leaves"] != records:
@@ -83,7 +83,7 @@ def about(path: str | os.PathLike[str]) -> dict[str, Any]:
     Raises ValueError if the file cannot be read, is not a checkpoint, is truncated, or its header
     is damaged.
     """
-    with _errors_name(path), open(path, "rb") as file:
+    with _errors_name(path), files.opened(path) as file:
         return _read_header(file)[0]["about"]
 
 
@@ -92,8 +92,7 @@ def _errors_name(path: str | os.PathLike[str]) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise ValueError(f"{path}: {reason}") from error
+        raise ValueError(f"{path}: {files.reason(error)}") from error
 
 
 def _flatten(tree: Any) -> tuple[list[dict[str, Any]], list[Any], Any]:
@@ -135,6 +134,23 @@ def _encode(header: dict[str, Any]) -> bytes:
     return b"%s %d\n%s%s" % (MAGIC, VERSION, len(text).to_bytes(8, "little"), text)
 
 
+def _decode(text: bytes) -> dict[str, Any]:
+    """Return a header whose parts are of the right kinds; a right checksum does not tell."""
+    header = files.parse(text)
+    match header:
+        case {"about": dict(), "leaves": [*records]} if all(map(_is_record, records)):
+            return header
+    raise ValueError("the header is not one of a checkpoint")
+
+
+def _is_record(x: Any) -> bool:
+    return (
+        isinstance(x, dict)
+        and x.keys() == RECORD.keys()
+        and all(isinstance(x[field], kind) for field, kind in RECORD.items())
+    )
+
+
 def _write(file: BufferedWriter, header: bytes, leaves: list[Any]) -> None:
     digest = hashlib.sha256(header)
     file.write(header + digest.digest())
@@ -165,16 +181,6 @@ def _blocks(array: Any) -> Iterator[Any]:
             yield array[(*index, slice(start, start + BLOCK // row))]
 
 
-def _sync_folder(folder: Path) -> None:
-    """Make a rename in `folder` survive a power cut; only POSIX can open a folder for that."""
-    if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
 def _read_header(file: BufferedReader) -> tuple[dict[str, Any], Any]:
     """Return the verified header and the digest of everything up to the leaves."""
     found = os.fstat(file.fileno()).st_size
@@ -195,7 +201,7 @@ def _read_header(file: BufferedReader) -> tuple[dict[str, Any], Any]:
     if checksum != digest.digest():
         raise ValueError("checksum mismatch, the header is damaged")
     digest.update(checksum)
-    header = json.loads(text)
+    header = _decode(text)
     expected = leaves_start + sum(record["length"] for record in header["leaves"]) + CHECKSUM
     if found != expected:
         problem = "truncated" if found < expected else "too long"

@@ -11,6 +11,7 @@ import time
 import typing
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Annotated, Any
@@ -45,11 +46,12 @@ SHOWN = {  # metric -> the axis of its plot; others are called as they are
 }
 
 TRAIN_HELP = """usage: memrl train PRESET [OPTIONS]
-       memrl train --resume RUN
+       memrl train --resume RUN [OPTIONS]
 
 presets: {presets}
 
-`memrl train PRESET --help` lists every setting with its default.
+`memrl train PRESET --help` lists every setting with its default,
+`memrl train --resume RUN --help` what may change on the way.
 `--import MODULE` brings in presets and other parts of your own.
 Training goes on when nothing reads its output any more, as after `| head -1`.
 """
@@ -77,6 +79,20 @@ class Resume:
 
     resume: str
     """Folder of the run."""
+    total_steps: int | None = None
+    """Timesteps of the whole run, over all copies: more than it was begun with, say."""
+    log_every: int | None = None
+    """Timesteps between two points of the metrics, from here on."""
+    evaluate_every: int | None = None
+    """Timesteps between two greedy evaluations, from here on."""
+    evaluate_episodes: int | None = None
+    """Episodes in an evaluation, from here on."""
+    checkpoint_every: int | None = None
+    """Timesteps between two checkpoints, from here on."""
+    target_return: float | None = None
+    """Stop once an evaluation reaches this; inf is out of reach."""
+    max_gigabytes: float | None = None
+    """Refuse to go on when replay and state of all seeds would hold more than this."""
 
 
 @dataclass(frozen=True)
@@ -136,9 +152,11 @@ def train(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(TRAIN_HELP.format(presets=", ".join(presets)), end="")
         return 0
-    if arguments[0].startswith("--resume"):
-        path = parse(Resume, arguments, "memrl train").resume
-        return follow(lambda say, report: experiment.resume(path, say, report))
+    if any(word.partition("=")[0] == "--resume" for word in arguments):
+        asked = dict(vars(parse(Resume, arguments, "memrl train")))
+        path = asked.pop("resume")
+        changes = {name: x for name, x in asked.items() if x is not None}
+        return follow(lambda say, report: experiment.resume(path, say, report, changes))
     for module in _modules(arguments):  # for they may bring the preset
         imports.load("imports", module)
     name = checks.known("preset", arguments[0], presets)
@@ -165,7 +183,7 @@ def follow(train: Callable[[experiment.Say, experiment.Report], experiment.Resul
     """Train with a progress bar, and say how it ended."""
     console = Console()
     with progress_bar(console) as report:
-        result = train(console.print, report)
+        result = train(partial(console.print, markup=False), report)
     if "evaluation_return" in result.history:
         last = {k: result.history[f"evaluation_{k}"][:, -1] for k in ("return", "length")}
         console.print(table({result.folder.name: last}, "last evaluation"))

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 from flax.core import FrozenDict
 
@@ -345,13 +346,24 @@ def to_json(config: Config) -> str:
 
 def _plain(config: Any) -> dict[str, Any]:
     """Return the fields as JSON types."""
-    out = {}
-    for f in fields(config):
-        value = getattr(config, f.name)
-        if isinstance(value, Mapping):
-            value = dict(value)
-        out[f.name] = None if is_dataclass(value) else value
-    return out
+    given = {f.name: getattr(config, f.name) for f in fields(config)}
+    return {k: None if is_dataclass(x) else plain(k, x) for k, x in given.items()}
+
+
+def plain(field: str, value: Any) -> Any:
+    """Return `value` as JSON types; raises ValueError, which names `field`, if it has none.
+
+    A number of NumPy's or JAX's becomes one of Python's.
+    """
+    if isinstance(value, Mapping):
+        return {name: plain(f"{field}: {name}", x) for name, x in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(field, x) for x in value]
+    if isinstance(value, np.generic | np.ndarray | jax.Array) and np.ndim(value) == 0:
+        value = value.item()
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise ValueError(f"{field}: {str(value)!r} cannot be written to config.json")
 
 
 def from_json(text: str) -> Config:

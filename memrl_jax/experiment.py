@@ -5,20 +5,30 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from memrl_jax import checkpoint, checks, folder, history, parallel, tree
-from memrl_jax.config import Config, make_agent, make_environment
+from memrl_jax import checks, folder, history, parallel, snapshot, tree
+from memrl_jax.config import (
+    Config,
+    from_json,
+    make,
+    make_agent,
+    make_environment,
+    plain,
+    to_json,
+)
 from memrl_jax.environments import check
 from memrl_jax.history import History
-from memrl_jax.program import Carry, Program, Run, make_program
+from memrl_jax.program import Carry, Program, Run, make_program, spacings
+from memrl_jax.program import check as check_run
 from memrl_jax.rollout import Episode, Evaluation, player
 from memrl_jax.statistics import carry_forward, iqm
 
@@ -69,29 +79,64 @@ def start(config: Config, run: Run, say: Say, report: Report) -> Result:
     `say` gets lines of text, `report` the progress after every chunk. Raises ValueError, before
     anything is written, for settings out of range; FloatingPointError if a loss is not finite.
     """
+    config = from_json(to_json(config))  # so that nothing is trained but what is written
+    run = Run(**{name: plain(name, x) for name, x in vars(run).items()})
     program = make_program(config, run)
     program.trace()
     check(make_environment(config), jax.random.key(run.seed), name=config.environment)
-    place = folder.create(run.out, config, dataclasses.asdict(run))
-    say(program.estimate)
-    carry = _first(program, place)
-    return _loop(program, place, carry, program.first_step, {}, say, report)
+    options = vars(run) | spacings(run, config.total_steps)
+    with folder.created(run.out, config, options, say) as place:
+        say(program.estimate)
+        carry = _first(program, place)
+        return _loop(program, place, carry, program.first_step, {}, say, report)
 
 
-def resume(path: str, say: Say, report: Report) -> Result:
+def resume(
+    path: str, say: Say, report: Report, changes: Mapping[str, Any] = MappingProxyType({})
+) -> Result:
     """Go on with a run from its last checkpoint, as if it had never stopped.
 
-    Raises like `start`, and ValueError if the folder or its checkpoint cannot be read.
+    `changes` are new values of settings that no number of the training depends on, those of
+    `folder.CHANGEABLE`. Raises like `start`, and ValueError if the folder or its files cannot be
+    read, are not those of one run, or are being written by another process.
     """
-    place, config, run = read(path)
-    program = make_program(config, run)
-    if not folder.checkpoints(place):  # it ended before it had begun
-        _first(program, place)
-    carry, done = _load(program, place)
-    say(f"{program.estimate}; going on from step {done:,}")
-    past = history.until(history.read(place / "metrics.npz"), done)
-    folder.truncate_log(place, done)
-    return _loop(program, place, carry, done, past, say, report)
+    with folder.held(path, say) as place:
+        _, config, run = read(path)
+        config, run, changed = _changed(config, run, changes)
+        program = make_program(config, run)
+        if not snapshot.checkpoints(place) and not history.read(place / "metrics.npz"):
+            _first(program, place)  # it had ended before it began
+        carry, about = _load(program, place)
+        if program.total_steps < about.step:
+            raise ValueError(
+                f"total_steps: {program.total_steps} is below {about.step}, the steps that are done"
+            )
+        past = snapshot.measured(place, about)
+        folder.cut_log(place, past, about.step)
+        snapshot.remove_old(place)
+        if changed:
+            entry = {"step": about.step, "changed": changed}
+            folder.describe(place, config, vars(run), [*folder.changes(place), entry])
+        say(f"{program.estimate}; going on from step {about.step:,}")
+        if others := folder.other_versions(place):
+            say(f"begun with others, so that numbers may differ: {', '.join(others)}")
+        return _loop(program, place, carry, about.step, past, say, report)
+
+
+def _changed(
+    config: Config, run: Run, changes: Mapping[str, Any]
+) -> tuple[Config, Run, dict[str, Any]]:
+    """Return the config and options with `changes`, and of those that differ [before, after]."""
+    for name in changes:
+        if name not in folder.CHANGEABLE:
+            raise ValueError(
+                f"{name}: cannot change on resume (what can: {', '.join(folder.CHANGEABLE)})"
+            )
+    before = vars(run) | spacings(run, config.total_steps) | {"total_steps": config.total_steps}
+    after = before | {name: plain(name, x) for name, x in changes.items()}
+    changed = {name: [before[name], x] for name, x in after.items() if before[name] != x}
+    config = config.replace(total_steps=after.pop("total_steps"))
+    return config, Run(**after), changed
 
 
 def read(path: str) -> tuple[Path, Config, Run]:
@@ -99,7 +144,11 @@ def read(path: str) -> tuple[Path, Config, Run]:
     place, config, options = folder.read(path)
     for name in options:
         checks.known(f"{path}/config.json", name, [f.name for f in dataclasses.fields(Run)])
-    return place, config, Run(**options | {"out": path})
+    with folder.of_config(place):
+        run = Run(**options | {"out": path})
+        check_run(run)
+        make(config)
+    return place, config, run
 
 
 def _first(program: Program, place: Path) -> Carry:
@@ -107,13 +156,15 @@ def _first(program: Program, place: Path) -> Carry:
     run = program.run
     program.compile()
     carry = program.init(parallel.pad(parallel.seed_keys(run.seed, run.seeds), run.seeds))
-    _save(program, place, program.first_step, carry)
+    _save(program, place, program.first_step, carry, {})
     return carry
 
 
-def _save(program: Program, place: Path, step: int, carry: Carry) -> None:
+def _save(program: Program, place: Path, step: int, carry: Carry, past: History) -> None:
     """Write a checkpoint of the seeds that are not padding."""
-    folder.save(place, step, jax.tree.map(lambda x: x[: program.run.seeds], carry))
+    settings = folder.settings(program.config, vars(program.run))
+    seeds = program.run.seeds
+    snapshot.save(place, step, jax.tree.map(lambda x: x[:seeds], carry), settings, past)
 
 
 def _loop(
@@ -141,10 +192,10 @@ def _loop(
                 reached = _reached(program.run, past)
             folder.log(place, done, past)
             if done >= save:
-                _save(program, place, done, carry)
+                _save(program, place, done, carry, past)
                 saved = done
         if saved < done:
-            _save(program, place, done, carry)
+            _save(program, place, done, carry, past)
     return Result(place, past, finished=reached or done >= program.total_steps)
 
 
@@ -232,13 +283,10 @@ def trained(path: str) -> tuple[Config, Run, Any]:
     return config, run, jax.tree.map(lambda x: x[: run.seeds], carry.train.agent)
 
 
-def _load(program: Program, place: Path) -> tuple[Carry, int]:
-    """Return the last checkpoint, padded, and its step."""
-    saved = folder.checkpoints(place)
-    if not saved:
-        raise ValueError(f"run: {place} has no checkpoint")
-    carry = jax.tree.map(jnp.asarray, checkpoint.load(saved[-1], program.shapes))
-    return parallel.pad(carry, program.run.seeds), checkpoint.about(saved[-1])["step"]
+def _load(program: Program, place: Path) -> tuple[Carry, snapshot.About]:
+    """Return the last checkpoint, padded, and what it says of itself."""
+    carry, about = snapshot.load(place, program.shapes)
+    return parallel.pad(jax.tree.map(jnp.asarray, carry), program.run.seeds), about
 
 
 def _play(program: Program, carry: Carry, *stream: int) -> Evaluation:

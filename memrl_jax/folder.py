@@ -1,12 +1,14 @@
-"""The files of a run: every one is written whole, synced and renamed, or not at all."""
+"""The folder of a run: made whole, written by one process at a time, and checked when read."""
 
 import json
 import math
 import os
 import platform
-import re
+import shutil
+import stat
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -14,99 +16,187 @@ from typing import Any
 import jax
 import numpy as np
 
-from memrl_jax import checkpoint
+from memrl_jax import files, lock
 from memrl_jax.config import Config, from_json, to_json
 from memrl_jax.history import History, timesteps
 
-KEPT = 2  # checkpoints
+CHANGEABLE = (  # settings that no number of the training depends on: a resume may change them
+    "total_steps",
+    "log_every",
+    "evaluate_every",
+    "evaluate_episodes",
+    "checkpoint_every",
+    "target_return",
+    "max_gigabytes",
+)
+
+Say = Callable[[str], None]
 
 
-def create(path: str, config: Config, options: Mapping[str, Any]) -> Path:
-    """Make a new run folder; raises ValueError if there is something at `path` already."""
-    folder = Path(path)
+@contextmanager
+def created(path: str, config: Config, options: Mapping[str, Any], say: Say) -> Iterator[Path]:
+    """Make a new run folder, whole or not at all, and keep other writers out of it.
+
+    Raises ValueError if it cannot be made or there is something at `path` already.
+    """
+    final = Path(path)
+    with ExitStack() as stack:
+        try:
+            _refuse_what_is_there(final)
+            final.parent.mkdir(parents=True, exist_ok=True)
+            _remove_stale(final)
+            new = files.temporary(final)
+            stack.callback(shutil.rmtree, new, ignore_errors=True)
+            new.mkdir()
+            stack.enter_context(lock.held(new, say))
+            (new / "checkpoints").mkdir()
+            write(new / "versions.json", json.dumps(versions(), indent=2))
+            describe(new, config, options, [])
+            _rename(new, final)
+        except OSError as error:
+            raise ValueError(f"out: {path} cannot be made ({files.reason(error)})") from None
+        yield final
+
+
+def _rename(new: Path, final: Path) -> None:
     try:
-        folder.mkdir(parents=True)
-    except FileExistsError:
-        raise ValueError(f"out: {path} exists; continue it with --resume {path}") from None
-    except OSError as error:
-        raise ValueError(f"out: {path} cannot be made ({error.strerror})") from None
-    (folder / "checkpoints").mkdir()
-    text = json.dumps({"config": json.loads(to_json(config)), "run": dict(options)}, indent=2)
-    write(folder / "config.json", text)
-    write(folder / "versions.json", json.dumps(versions(), indent=2))
-    return folder
+        os.rename(new, final)
+    except OSError:
+        _refuse_what_is_there(final)  # somebody else was quicker
+        raise
+    files.sync(final.parent)
+
+
+def _refuse_what_is_there(path: Path) -> None:
+    """Raise ValueError if there is anything at `path`, with what to do about it."""
+    try:
+        mode = os.lstat(path).st_mode
+    except FileNotFoundError:
+        return
+    if (path / "config.json").exists():
+        raise ValueError(f"out: {path} exists; continue it with --resume {path}")
+    if not stat.S_ISDIR(mode):
+        raise ValueError(f"out: {path} exists and is no folder; name a folder to make")
+    if any(path.iterdir()):
+        raise ValueError(f"out: {path} exists and is not a run; name a folder to make")
+    raise ValueError(f"out: {path} exists and is empty; remove it, or name a folder to make")
+
+
+def _remove_stale(final: Path) -> None:
+    """Remove what processes that were killed while making `final` have left beside it."""
+
+    def unsure(line: str) -> None:
+        raise ValueError(line)
+
+    for path in final.parent.iterdir():
+        if files.is_temporary(path, of=final.name) and path.is_dir():
+            with suppress(ValueError), lock.held(path, say=unsure):
+                shutil.rmtree(path)
+
+
+@contextmanager
+def held(path: str, say: Say) -> Iterator[Path]:
+    """Keep other writers out of the folder of a run; remove what dead ones had half written.
+
+    Raises ValueError if it is not a run or another process writes it.
+    """
+    folder, _, _ = read(path)
+    with lock.held(folder, say):
+        for leftover in (*folder.iterdir(), *(folder / "checkpoints").glob("*")):
+            if files.is_temporary(leftover) and leftover.is_file():
+                leftover.unlink()
+        yield folder
 
 
 def read(path: str) -> tuple[Path, Config, dict[str, Any]]:
     """Return the folder, config and options of a run; raises ValueError if it is not one."""
     folder = Path(path)
     try:
-        given = json.loads((folder / "config.json").read_text())
+        given = files.parse(files.read(folder / "config.json"))
         config, options = given["config"], dict(given["run"])
     except FileNotFoundError:
         raise ValueError(f"run: {path} is not a run folder (no config.json in it)") from None
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise ValueError(f"run: {path}/config.json cannot be read ({error})") from None
-    return folder, from_json(json.dumps(config)), options
+        raise _unreadable(folder / "config.json", error) from None
+    with of_config(folder):
+        return folder, from_json(json.dumps(config)), options
+
+
+@contextmanager
+def of_config(folder: Path) -> Iterator[None]:
+    """Say of settings that are wrong that they are those of a run's `config.json`."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"run: {folder / 'config.json'}: {error}") from None
+
+
+def _unreadable(path: Path, error: Exception) -> ValueError:
+    return ValueError(f"run: {path} cannot be read ({files.reason(error)})")
+
+
+def describe(
+    folder: Path, config: Config, options: Mapping[str, Any], changes: Sequence[Any]
+) -> None:
+    """Write `config.json`: what the run is, and what was changed since it began."""
+    given = {"config": json.loads(to_json(config)), "run": dict(options), "history": changes}
+    write(folder / "config.json", json.dumps(given, indent=2))
+
+
+def changes(folder: Path) -> list[Any]:
+    """Return what was changed since a run began, one entry a resume; raises ValueError."""
+    path = folder / "config.json"
+    try:
+        return list(files.parse(files.read(path))["history"])
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise _unreadable(path, error) from None
+
+
+def settings(config: Config, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return, as JSON types, what the numbers of a run depend on."""
+    given = json.loads(to_json(config))
+    agent = given.pop("agent")
+    given |= {"agent": agent.pop("name"), **agent, **options}
+    return {name: x for name, x in given.items() if name not in (*CHANGEABLE, "out")}
 
 
 def write(path: Path, text: str | bytes) -> None:
     """Replace a file by `text`, all or nothing."""
-    temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "wb") as file:
+    with files.replacing(path) as file:
         file.write(text.encode() if isinstance(text, str) else text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-
-
-def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Replace an .npz by named arrays, all or nothing."""
-    temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "wb") as file:
-        np.savez(file, **dict(arrays))  # type: ignore[arg-type]
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
 
 
 def log(folder: Path, timestep: int, past: History) -> None:
     """Rewrite `metrics.npz` and add a line to `progress.jsonl`: means over seeds, newest last."""
-    write_arrays(folder / "metrics.npz", past)
+    with files.replacing(folder / "metrics.npz") as file:
+        # In C order, so that the same numbers are the same bytes.
+        np.savez(file, **{k: np.ascontiguousarray(x) for k, x in past.items()})  # type: ignore
     line: dict[str, Any] = {"timestep": timestep, "step": float(past["step"][-1])}
     line["time"] = round(time.time(), 3)
     for name, value in past.items():
         if value.ndim == 2 and past[timesteps(name)][-1] == timestep:
             mean = float(value[:, -1].mean())
             line |= {name: mean} if math.isfinite(mean) else {}  # e.g. before an episode has ended
-    with open(folder / "progress.jsonl", "a") as file:
-        file.write(json.dumps(line) + "\n")
+    files.append(folder / "progress.jsonl", json.dumps(line))
 
 
-def truncate_log(folder: Path, timestep: int) -> None:
-    """Drop what a run that was killed had logged after its last checkpoint."""
+def cut_log(folder: Path, past: History, timestep: int) -> None:
+    """Drop what a run that was killed had logged after its last checkpoint, at `timestep`.
+
+    Raises ValueError if a line of the points before that is missing.
+    """
     path = folder / "progress.jsonl"
-    if path.exists():
-        lines = path.read_text().splitlines(keepends=True)
-        try:
-            kept = [x for x in lines if x.endswith("\n") and json.loads(x)["timestep"] <= timestep]
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"run: {path} cannot be read ({error})") from None
-        write(path, "".join(kept))
-
-
-def save(folder: Path, step: int, tree: Any) -> None:
-    """Write a checkpoint, then remove all but the last few."""
-    place = folder / "checkpoints"
-    checkpoint.save(place / f"{step:012d}.ckpt", tree, {"step": step})
-    for old in checkpoints(folder)[:-KEPT]:
-        old.unlink()
-
-
-def checkpoints(folder: Path) -> list[Path]:
-    """Return the checkpoints of a run, oldest first."""
-    found = (folder / "checkpoints").glob("*.ckpt")
-    return sorted(path for path in found if re.fullmatch(r"\d+", path.stem))
+    try:
+        lines = files.read(path).splitlines(keepends=True) if path.exists() else []
+        steps = [files.parse(line)["timestep"] for line in lines if line.endswith(b"\n")]
+        points = list(past.get("timestep", []))
+        same = steps[: len(points)] == points and all(x > timestep for x in steps[len(points) :])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _unreadable(path, error) from None
+    if not same:
+        raise ValueError(f"run: {path} has other timesteps than metrics.npz up to {timestep}")
+    if len(points) < len(lines):
+        write(path, b"".join(lines[: len(points)]))
 
 
 def versions() -> dict[str, str]:
@@ -119,3 +209,13 @@ def versions() -> dict[str, str]:
         "machine": f"{platform.system()} {platform.machine()}",
         "devices": f"{jax.device_count()} x {device.device_kind}",
     }
+
+
+def other_versions(folder: Path) -> list[str]:
+    """Name what has another version now than when a run began; raises ValueError."""
+    path = folder / "versions.json"
+    try:
+        then = dict(files.parse(files.read(path)))
+    except (OSError, ValueError, TypeError) as error:
+        raise _unreadable(path, error) from None
+    return [f"{k} {then.get(k)!s} -> {x}" for k, x in versions().items() if then.get(k) != x]

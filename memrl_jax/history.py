@@ -7,13 +7,15 @@ episode, in which nothing is done. `step` and `timestep` [P] belong to the metri
 with `evaluation_`.
 """
 
+import hashlib
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from memrl_jax import checks
+from memrl_jax import checks, files
 
 History = dict[str, np.ndarray]
 
@@ -56,14 +58,40 @@ def timesteps(name: str) -> str:
 
 
 def read(path: Path) -> History:
-    """Read `metrics.npz`; raises ValueError if it cannot be read."""
+    """Read `metrics.npz`, or nothing where there is none; raises ValueError for anything else."""
     try:
-        with open(path, "rb") as file, np.load(file) as arrays:
-            return {name: arrays[name] for name in arrays.files}
+        with warnings.catch_warnings(), files.opened(path) as file:
+            warnings.simplefilter("error")
+            with np.load(file) as arrays:
+                history = {name: arrays[name] for name in arrays.files}
+        _check(history)
     except FileNotFoundError:
         return {}
     except Exception as error:  # numpy and zipfile raise many kinds for a damaged file
-        raise ValueError(f"metrics: {path} cannot be read ({error})") from None
+        raise ValueError(f"metrics: {path} cannot be read ({files.reason(error)})") from None
+    return history
+
+
+def _check(history: History) -> None:
+    """Raise ValueError unless every name has a number for every seed and timestep."""
+    for name, x in history.items():
+        own = timesteps(name)
+        if own not in history:
+            raise ValueError(f"{name} is there, but not {own}")
+        axes = 1 if name.removeprefix("evaluation_") in ("timestep", "step") else 2
+        whole = x.ndim == axes and x.dtype.kind in "iuf" and x.shape[-1:] == history[own].shape
+        if name == own:
+            whole = whole and x.dtype.kind == "i" and bool(np.all(np.diff(x) > 0))
+        if not whole:
+            raise ValueError(f"{name}: {x.dtype} of shape {x.shape}, not numbers [seeds, {own}]")
+
+
+def digest(history: History) -> str:
+    """Return a hash of every bit."""
+    found = hashlib.sha256()
+    for name, x in sorted(history.items()):
+        found.update(f"{name} {x.dtype.str} {x.shape}\n".encode() + x.tobytes())
+    return found.hexdigest()
 
 
 def means(sums: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

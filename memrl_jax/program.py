@@ -53,6 +53,7 @@ class Carry(NamedTuple):
 class Program(NamedTuple):
     """The compiled parts of a run and its timetable."""
 
+    config: Config
     run: Run
     init: Ahead  # keys [S] -> Carry [S]
     chunk: Ahead  # Carry [S], steps -> Carry [S]; donates
@@ -79,13 +80,8 @@ class Program(NamedTuple):
 
     def due(self, done: int) -> tuple[int, int, int]:
         """Return when, after `done`, the next point, evaluation and checkpoint are due."""
-        run, total = self.run, self.total_steps
-        every = (
-            run.log_every or math.ceil(total / 100),
-            run.evaluate_every or math.ceil(total / 20),
-            run.checkpoint_every or math.ceil(total / 10),
-        )
-        log, evaluation, save = (min(total, (done // e + 1) * e) for e in every)
+        every = spacings(self.run, self.total_steps).values()
+        log, evaluation, save = (min(self.total_steps, (done // e + 1) * e) for e in every)
         return log, evaluation, save
 
     def totals(self, carry: Carry) -> dict[str, np.ndarray]:
@@ -112,6 +108,7 @@ def make_program(config: Config, run: Run) -> Program:
     one = jax.eval_shape(lambda key: _begin(trainer, key), jax.random.key(0))
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct((run.seeds, *x.shape), x.dtype), one)
     return Program(
+        config,
         run,
         *_parts(config, run, trainer, shapes, room),
         shapes=shapes,
@@ -145,6 +142,13 @@ def _parts(
         Ahead(chunk, (carry, count), training, room, devices),
         Ahead(play, ((keys, carry.train.agent),), evaluation, room, devices),
     )
+
+
+def spacings(run: Run, total_steps: int) -> dict[str, int]:
+    """Return the timesteps between two points, evaluations and checkpoints of a run so long."""
+    parts = {"log_every": 100, "evaluate_every": 20, "checkpoint_every": 10}
+    asked = {name: getattr(run, name) for name in parts}
+    return {name: asked[name] or math.ceil(total_steps / n) for name, n in parts.items()}
 
 
 def check(run: Run) -> None:

@@ -17,6 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks import damage
 from memrl_jax import checkpoint
 
 DTYPES = [
@@ -373,3 +374,63 @@ def test_file_is_synced_before_and_folder_after_the_rename(path, monkeypatch):
     monkeypatch.setattr(os, "replace", record_replace)
     checkpoint.save(path, np.arange(3))
     assert calls == ["file", "rename", "folder"]
+
+
+LEAF: dict[str, Any] = {"leaf": "x", "key_impl": None, "dtype": "int8", "shape": []}
+LEAF |= {"offset": 0, "length": 1}
+ODD: tuple[Any, ...] = ({}, 1.5)
+
+
+@pytest.mark.parametrize(
+    "text, what",
+    [
+        ("", "Expecting value"),
+        ("{", "Expecting property name"),
+        ("\udc80", "'utf-8' codec can't decode"),
+        ("9" * 5000, "Exceeds the limit"),
+        ("[" * 100_000, "nested too deeply"),
+        ('{"a":' * 40 + "1" + "}" * 40, "nested too deeply"),
+        *((text, "the header is not one of a checkpoint") for text in ("1", "[]", "{}", '"x"')),
+        *(
+            (json.dumps(header), "the header is not one of a checkpoint")
+            for header in (
+                {"leaves": []},
+                {"about": {}},
+                {"about": [], "leaves": []},
+                {"about": {}, "leaves": {}},
+                {"about": {}, "leaves": [1]},
+                {"about": {}, "leaves": [{}]},
+                *({"about": {}, "leaves": [LEAF | {k: x}]} for k in LEAF for x in ODD),
+            )
+        ),
+        *(
+            (json.dumps({"about": {}, "leaves": [LEAF | given]}), what)
+            for given, what in (
+                ({"length": -(10**30)}, "too long"),
+                ({"length": 1e400}, "the header is not"),
+                ({"leaf": "a\nb"}, r"missing leaves \(1\): \['x'\]; unexpected .*: a b"),
+            )
+        ),
+    ],
+)
+def test_a_right_checksum_does_not_make_a_header(path, text, what):
+    checkpoint.save(path, {"x": np.int8(1)})
+    path.write_bytes(damage.with_header(path.read_bytes(), text.encode(errors="surrogateescape")))
+    with raises(path, what):
+        checkpoint.load(path, {"x": np.int8(1)})
+
+
+def test_what_is_no_file_is_refused_at_once(path):
+    os.mkfifo(path)
+    for read in (checkpoint.about, lambda path: checkpoint.load(path, ())):
+        with raises(path, "Not a regular file"):
+            read(path)
+
+
+def test_errors_while_writing_name_the_file(path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match=f"No space left on device: '{path}'"):
+        checkpoint.save(path, ())

@@ -292,7 +292,10 @@ def test_mistakes_are_plain_text_in_a_terminal(
         ("plot {run} --out {run}/none/curves.png", ["out: there is no folder '{run}/none'"]),
         ("plot {run}/config.json", ["run: {run}/config.json", "Not a directory"]),
         ("train drqn --out {run}", ["out: {run} exists", "--resume {run}"]),
-        ("train drqn --out {run}/config.json", ["out: {run}/config.json exists"]),
+        ("train drqn --out {run}/config.json", ["out: {run}/config.json exists and is no folder"]),
+        ("train --resume {run} --total-steps 320", ["total_steps: 320 is below 640"]),
+        ("train --evaluate-every 0 --resume {run}", ["evaluate_every: 0 is below 1"]),
+        ("train --resume={run} --learning-rate 1", ["--learning-rate"]),
         ("train drqn --out {run}/config.json/x", ["out: {run}/config.json/x", "Not a directory"]),
     ],
 )
@@ -428,12 +431,12 @@ DAMAGE: dict[str, tuple[str, Callable[[Path], None], list[str]]] = {
     "checkpoint of another shape": (
         "train --resume",
         rewrite("config", "memory_args", "features", value=16),
-        [LAST, "shape of leaf", "[3, 2, 8] in the file, [3, 2, 16] expected"],
+        [LAST, "memory_args is {'features': 8} in the file, {'features': 16} in config.json"],
     ),
     "checkpoint of another memory": (
         "evaluate",
         rewrite("config", "memory", value="lstm"),
-        [LAST, "missing leaves", "unexpected leaves"],
+        [LAST, "memory is 'gru' in the file, 'lstm' in config.json"],
     ),
     "no checkpoint": (
         "evaluate",
@@ -485,7 +488,7 @@ def test_a_loss_that_is_not_finite(memrl: Memrl, copy: Path) -> None:
     carry = checkpoint.load(place, experiment.make_program(settings, run).shapes)
     for x in jax.tree.leaves(carry.train.agent.learner.params):
         x[1] = np.nan
-    checkpoint.save(place, carry, {"step": 480})
+    checkpoint.save(place, carry, checkpoint.about(place))
     answer = memrl("train", "--resume", copy)
     assert_one_line(answer, "loss: nan at step ", "of seed 1, timestep 488", "checkpoint")
     assert [path.name for path in (copy / "checkpoints").iterdir()] == [place.name]
@@ -495,7 +498,7 @@ def test_train(trained: tuple[Path, str]) -> None:
     out, said = trained
     _, settings, run = experiment.read(str(out))
     assert settings == configure(TINY)
-    assert run == Run(out=str(out), **RUN)
+    assert run == Run(out=str(out), log_every=7, **RUN)
     assert re.search(r"kB of replay and .* for 3 seeds\n", said)
     assert re.search(r"\ncompiled in \d+ s\n", said)
     for part in ("640 / 640 timesteps, 608 steps", "steps/s", "last evaluation: IQM over seeds"):
@@ -510,6 +513,16 @@ def test_resume_of_a_finished_run(memrl: Memrl, copy: Path) -> None:
     assert answer.code == 0 and answer.err == ""
     assert answer.out.endswith(f"finished: {copy}\n")
     assert contents(copy) == before
+
+
+def test_resume_for_longer(memrl: Memrl, copy: Path) -> None:
+    answer = memrl("train", "--total-steps", 720, "--resume", copy, "--evaluate-every", 80)
+    assert answer.code == 0 and answer.err == ""
+    assert "720 / 720 steps" in answer.out and answer.out.endswith(f"finished: {copy}\n")
+    given = json.loads((copy / "config.json").read_text())
+    changed = {"total_steps": [640, 720], "evaluate_every": [320, 80]}
+    assert given["history"] == [{"step": 640, "changed": changed}]
+    assert (given["config"]["total_steps"], given["run"]["evaluate_every"]) == (720, 80)
 
 
 def test_an_interrupted_run_says_how_to_go_on(capsys: pytest.CaptureFixture[str]) -> None:

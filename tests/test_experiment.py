@@ -19,7 +19,8 @@ import numpy as np
 import pytest
 
 import memrl_jax
-from memrl_jax import checkpoint, experiment, folder, history, parallel, tree
+from memrl_jax import checkpoint, experiment, folder, history, lock, parallel, tree
+from memrl_jax.config import make, to_json
 from memrl_jax.environments import ENVIRONMENTS, batch
 from memrl_jax.experiment import Progress, Result
 from memrl_jax.history import History
@@ -55,10 +56,19 @@ def compile_once() -> Iterator[None]:
 
     def make_program(config: memrl_jax.Config, run: Run) -> Program:
         check(run)
-        program = made(config, run.seeds, run.evaluate_episodes)
+        make(config)
+        same = config.replace(total_steps=CONFIG.total_steps)  # its length is not compiled
+        program = made(same, run.seeds, run.evaluate_episodes)
         padded = run.seeds + -run.seeds % parallel.mesh(run.seeds).size
-        same = made(config, padded, run.evaluate_episodes)
-        return program._replace(run=run, init=same.init, chunk=same.chunk, evaluate=same.evaluate)
+        wide = made(same, padded, run.evaluate_episodes)
+        return program._replace(
+            config=config,
+            run=run,
+            total_steps=config.total_steps,
+            init=wide.init,
+            chunk=wide.chunk,
+            evaluate=wide.evaluate,
+        )
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(experiment, "make_program", make_program)
@@ -111,9 +121,9 @@ def start(
     return experiment.start(config, run, told.lines.append, report), told
 
 
-def resume(out: Path) -> tuple[Result, Told]:
+def resume(out: Path, **changes: Any) -> tuple[Result, Told]:
     told = Told([], [])
-    return experiment.resume(str(out), told.lines.append, told.progress.append), told
+    return experiment.resume(str(out), told.lines.append, told.progress.append, changes), told
 
 
 def interrupt(at: int, signals: tuple[int, ...] = (signal.SIGINT,)) -> Callable[[Progress], None]:
@@ -186,6 +196,7 @@ def test_files_of_a_run(whole: tuple[Result, Told]) -> None:
         "checkpoints/000000000480.ckpt",
         "checkpoints/000000000640.ckpt",
         "config.json",
+        "lock",
         "metrics.npz",
         "progress.jsonl",
         "versions.json",
@@ -319,8 +330,8 @@ def test_what_was_loaded_lies_where_what_was_trained_does(copy: Path) -> None:
     """Otherwise going on would compile everything twice."""
     _, config, run = experiment.read(str(copy))
     program = experiment.make_program(config, run)
-    carry, step = experiment._load(program, copy)
-    assert step == CONFIG.total_steps
+    carry, about = experiment._load(program, copy)
+    assert about.step == CONFIG.total_steps
     loaded = jax.tree.map(lambda x: x.sharding, carry)
     trained = jax.tree.map(lambda x: x.sharding, program.chunk(carry, jnp.int32(1)))
     assert loaded == trained
@@ -333,7 +344,7 @@ def test_killed_before_the_first_checkpoint(
         raise Killed
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(experiment.folder, "save", die)
+        patch.setattr(experiment.snapshot, "save", die)
         start(tmp_path / "run")
     assert checkpoints(tmp_path / "run") == []
     with pytest.raises(ValueError, match=r"^run: .* has no checkpoint$"):
@@ -363,6 +374,246 @@ def test_resuming_a_run_that_reached_its_target_changes_nothing(tmp_path: Path) 
     assert contents(result.folder) == before
 
 
+def test_a_run_that_reached_its_target_goes_on_for_another(
+    whole: tuple[Result, Told], tmp_path: Path
+) -> None:
+    first, _ = start(tmp_path / "run", target_return=-100.0)
+    assert first.history["evaluation_timestep"].tolist() == [160]
+    resume(tmp_path / "run", target_return=float("inf"))
+    assert_same_run(tmp_path / "run", whole[0].folder)
+    (entry,) = described(tmp_path / "run")["history"]
+    assert entry == {"step": 160, "changed": {"target_return": [-100.0, float("inf")]}}
+
+
+def test_a_run_made_longer_is_one_that_was_so_long_from_the_start(
+    whole: tuple[Result, Told], tmp_path: Path
+) -> None:
+    short, _ = start(tmp_path / "run", CONFIG.replace(total_steps=320))
+    assert short.finished and checkpoints(short.folder)[-1] == 320
+    longer, told = resume(short.folder, total_steps=640)
+    assert longer.finished and told.progress[-1].total_steps == 640
+    assert_same_run(longer.folder, whole[0].folder)
+    assert described(longer.folder)["history"] == [
+        {"step": 320, "changed": {"total_steps": [320, 640]}}
+    ]
+    before = contents(longer.folder)
+    resume(longer.folder, total_steps=640)
+    assert contents(longer.folder) == before
+
+
+def test_spacings_may_change_and_are_those_of_the_start_where_they_do_not(tmp_path: Path) -> None:
+    defaults: dict[str, Any] = {"log_every": None, "evaluate_every": None, "checkpoint_every": None}
+    out = tmp_path / "run"
+    start(out, CONFIG.replace(total_steps=160), **defaults)
+    asked = described(out)["run"]
+    assert [asked[name] for name in defaults] == [2, 8, 16]
+    again, _ = resume(out, total_steps=240, evaluate_every=40, log_every=np.int64(40))
+    assert again.history["evaluation_timestep"].tolist() == [*range(88, 161, 8), 200, 240]
+    assert checkpoints(out) == [224, 240]
+    assert described(out)["run"] == asked | {"evaluate_every": 40, "log_every": 40}
+    assert described(out)["config"]["total_steps"] == 240
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"total_steps": 560}, "total_steps: 560 is below 640, the steps that are done"),
+        ({"total_steps": 641}, "total_steps: 641 is not a multiple of .* = 8"),
+        ({"total_steps": 0}, "total_steps: 0 is below 1"),
+        ({"evaluate_every": 0}, "evaluate_every: 0 is below 1"),
+        ({"log_every": jnp.ones(2)}, "log_every: .* cannot be written to config.json"),
+        ({"learning_rate": 0.1}, "learning_rate: cannot change on resume .*total_steps, .*"),
+        ({"seeds": 4}, "seeds: cannot change on resume .*"),
+    ],
+)
+def test_what_may_not_change_is_refused(copy: Path, changes: dict[str, Any], message: str) -> None:
+    before = contents(copy)
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        resume(copy, **changes)
+    assert contents(copy) == before
+
+
+def described(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "config.json").read_text())
+
+
+def edit(folder: Path, *where: str, value: Any) -> None:
+    """Set one entry of `config.json`."""
+    given = described(folder)
+    entry = given
+    for name in where[:-1]:
+        entry = entry[name]
+    entry[where[-1]] = value
+    (folder / "config.json").write_text(json.dumps(given))
+
+
+@pytest.mark.parametrize(
+    "where, value, message",
+    [
+        (("config", "agent", "learning_rate"), 0.5, "learning_rate is 0.001 .*, 0.5 in config"),
+        (("config", "memory_args", "features"), 16, "memory_args is {'features': 8} .*16.* in con"),
+        (("config", "environment"), "TMaze-active", "environment is 'TMaze' in the file, "),
+        (("run", "seed"), 1, "seed is 0 in the file, 1 in config.json"),
+        (("run", "seeds"), 2, "seeds is 3 in the file, 2 in config.json"),
+    ],
+)
+def test_a_checkpoint_of_other_settings_is_refused(
+    copy: Path, where: tuple[str, ...], value: Any, message: str
+) -> None:
+    edit(copy, *where, value=value)
+    path = re.escape(str(copy / "checkpoints/000000000640.ckpt"))
+    for read in (
+        lambda: resume(copy),
+        lambda: experiment.trained(str(copy)),
+        lambda: experiment.evaluate(str(copy), 4, 0),
+    ):
+        with pytest.raises(ValueError, match=f"^{path}: {message}.*$") as error:
+            read()
+        assert "which is whole" not in str(error.value)
+
+
+def test_a_checkpoint_of_another_run_is_refused(copy: Path, tmp_path: Path) -> None:
+    other, _ = start(tmp_path / "other", seed=1)
+    name = "checkpoints/000000000640.ckpt"
+    shutil.copy(other.folder / name, copy / name)
+    with pytest.raises(ValueError, match=f"^{copy / name}: seed is 1 in the file, 0 in .*480,.*$"):
+        resume(copy)
+
+
+def test_the_checkpoint_before_a_damaged_one_serves(whole: tuple[Result, Told], copy: Path) -> None:
+    path = copy / "checkpoints/000000000640.ckpt"
+    path.write_bytes(path.read_bytes()[:-1])
+    advice = "remove it to go on from the one before, of step 480, which is whole"
+    with pytest.raises(ValueError, match=f"^{path}: truncated, .*; {advice}$"):
+        resume(copy)
+    path.unlink()
+    resume(copy)
+    assert_same_run(copy, whole[0].folder)
+    for name in checkpoints(copy):
+        (copy / f"checkpoints/{name:012d}.ckpt").write_bytes(b"")
+    with pytest.raises(ValueError, match=f"^{path}: not a memrl_jax checkpoint$"):
+        resume(copy)
+
+
+@pytest.mark.parametrize(
+    "spoil, message",
+    [
+        (
+            lambda past: history.until(past, 560),
+            "has its last point before timestep 640 at 560, .*640",
+        ),
+        (lambda past: {}, "has its last point before timestep 640 at None, .* after one at 640"),
+        (
+            lambda past: past | {"loss": past["loss"] + 1},
+            "is not what was measured up to timestep 640",
+        ),
+    ],
+)
+def test_metrics_that_are_not_those_of_the_checkpoint_are_refused(
+    copy: Path, spoil: Callable[[History], History], message: str
+) -> None:
+    path = copy / "metrics.npz"
+    np.savez(path, **spoil(history.read(path)))  # type: ignore[arg-type]
+    before = contents(copy)
+    with pytest.raises(ValueError, match=f"^metrics: {path} {message}$"):
+        resume(copy)
+    assert contents(copy) == before
+
+
+def test_a_hole_in_the_log_is_refused(copy: Path) -> None:
+    path = copy / "progress.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:2] + lines[3:]))
+    with pytest.raises(
+        ValueError, match=f"^run: {path} has other timesteps than metrics.npz up to"
+    ):
+        resume(copy)
+
+
+def test_metrics_without_a_checkpoint_are_not_begun_anew(copy: Path) -> None:
+    shutil.rmtree(copy / "checkpoints")
+    before = contents(copy)
+    with pytest.raises(ValueError, match=f"^run: {copy} has no checkpoint$"):
+        resume(copy)
+    assert contents(copy) == before
+
+
+def test_other_versions_are_said(copy: Path) -> None:
+    path = copy / "versions.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"jax": "0.1", "python": "2.7"}))
+    _, told = resume(copy)
+    assert re.search(r"numbers may differ: jax 0\.1 -> 0.*, python 2\.7 -> 3", told.lines[1])
+    experiment.evaluate(str(copy), 4, 0)
+
+
+def test_only_one_process_writes(copy: Path) -> None:
+    before = contents(copy)
+    with lock.held(copy, print):
+        with pytest.raises(
+            ValueError, match=f"^run: {copy} is being written by process {os.getpid()} on .+$"
+        ):
+            resume(copy)
+        experiment.evaluate(str(copy), 4, 0)
+        experiment.trained(str(copy))
+    assert contents(copy) == before
+    (copy / "lock").write_text("1 on a machine that has died")
+    assert resume(copy)[0].finished
+
+
+def test_what_dead_writers_left_is_removed(copy: Path, tmp_path: Path) -> None:
+    left = "metrics.npz.0123456789abcdef.tmp", "checkpoints/7.ckpt.0123456789abcdef.tmp"
+    kept = "notes.tmp", "x.0123456789abcdef"
+    for name in left + kept:
+        (copy / name).write_text("x")
+    resume(copy)
+    assert not set(left) & set(names(copy)) and set(kept) <= set(names(copy))
+    stale = ["new.0123456789abcdef.tmp", "new.fedcba9876543210.tmp", "other.0123456789abcdef.tmp"]
+    for name in stale:
+        (tmp_path / name).mkdir()
+    with lock.held(tmp_path / stale[1], print):
+        start(tmp_path / "new", CONFIG.replace(total_steps=88))
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["copy", "new", *stale[1:]]
+
+
+def test_numbers_of_numpy_and_jax_are_trained_with_as_they_are_written(
+    whole: tuple[Result, Told], tmp_path: Path
+) -> None:
+    agent = CONFIG.agent
+    rate, start_at = np.float64(agent.learning_rate), jnp.float32(agent.epsilon_start)
+    config = CONFIG.replace(
+        agent=agent.replace(learning_rate=rate, epsilon_start=start_at, window=np.int64(4)),
+        memory_args={"features": np.int32(8)},
+        previous_action=np.bool_(True),
+    )
+    result, _ = start(tmp_path / "run", config, seeds=np.int64(3), target_return=np.float32(100))
+    assert to_json(experiment.read(str(result.folder))[1]) == to_json(CONFIG)
+    assert_same_run(result.folder, whole[0].folder)
+
+
+@pytest.mark.parametrize("value", [np.ones(2, np.float32), jnp.ones((1,)), 1j, np.complex64(1)])
+def test_numbers_that_cannot_be_written_leave_nothing(tmp_path: Path, value: Any) -> None:
+    config = CONFIG.replace(agent=CONFIG.agent.replace(learning_rate=value))
+    with pytest.raises(ValueError, match=r"^learning_rate: .+ cannot be written to config.json$"):
+        start(tmp_path / "run", config)
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("where", ["os.rename", "os.fsync", "memrl_jax.folder.versions"])
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_a_folder_is_made_whole_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, error: BaseException
+) -> None:
+    def fail(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(where, fail)
+    out = tmp_path / "run"
+    refused = KeyboardInterrupt, ValueError
+    with pytest.raises(refused, match=f"^(|out: {out} cannot be made .No space left on device.)$"):
+        start(out)
+    assert names(tmp_path) == []
+
+
 def test_a_target_out_of_reach_stops_nothing(whole: tuple[Result, Told], tmp_path: Path) -> None:
     result, _ = start(tmp_path / "run", target_return=100.0)
     assert_same_run(result.folder, whole[0].folder)
@@ -374,8 +625,9 @@ def test_evaluation_and_checkpoints_leave_training_untouched(
     result, _ = start(tmp_path / "run", evaluate_every=56, checkpoint_every=88, log_every=1000)
     assert result.history["evaluation_timestep"].tolist() == [*range(112, 640, 56), 640]
     assert checkpoints(result.folder) == [616, 640]
-    last = f"checkpoints/{CONFIG.total_steps:012d}.ckpt"
-    assert filecmp.cmp(result.folder / last, whole[0].folder / last, shallow=False)
+    ours, theirs = (load(x, CONFIG.total_steps).train for x in (result.folder, whole[0].folder))
+    for x, y in zip(numbers(ours), numbers(theirs), strict=True):
+        np.testing.assert_array_equal(x, y)
 
 
 def test_an_evaluation_afterwards_is_fresh_and_can_be_repeated(copy: Path) -> None:
@@ -464,6 +716,11 @@ def test_another_seed_number_is_another_run(whole: tuple[Result, Told], tmp_path
     assert not np.any(result.history["loss"] == whole[0].history["loss"])
 
 
+def write(path: Path) -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("mine")
+
+
 def rewind(folder: Path, step: int) -> None:
     """Make `step` the last checkpoint of a run."""
     for path in (folder / "checkpoints").glob("*.ckpt"):
@@ -471,22 +728,17 @@ def rewind(folder: Path, step: int) -> None:
             path.unlink()
 
 
-def test_a_diverging_loss_ends_the_run(copy: Path) -> None:
+def test_a_diverging_loss_ends_the_run(tmp_path: Path) -> None:
     """The first update with such a learning rate is still finite; the next loss is not."""
-    rewind(copy, 480)
-    path = copy / "config.json"
-    given = json.loads(path.read_text())
-    given["config"]["agent"]["learning_rate"] = 1e30
-    given["run"]["checkpoint_every"] = PER_STEP
-    path.write_text(json.dumps(given))
+    config = CONFIG.replace(agent=CONFIG.agent.replace(learning_rate=1e30))
     with pytest.raises(
         FloatingPointError,
-        match=r"^loss: (inf|nan) at step [0-9]+ of seed 0, timestep 496; the last checkpoint",
+        match=r"^loss: (inf|nan) at step [0-9]+ of seed 0, timestep 96; the last checkpoint",
     ):
-        resume(copy)
-    assert checkpoints(copy) == [480, 488]
-    for step in checkpoints(copy):
-        params = load(copy, step).train.agent.learner.params
+        start(tmp_path / "run", config, checkpoint_every=PER_STEP)
+    assert checkpoints(tmp_path / "run") == [80, 88]
+    for step in (80, 88):
+        params = load(tmp_path / "run", step).train.agent.learner.params
         assert all(np.all(np.isfinite(x)) for x in jax.tree.leaves(params))
 
 
@@ -500,7 +752,7 @@ def test_the_seed_and_step_of_a_nan_are_named(
     carry = load(copy, 480)
     for x in jax.tree.leaves(carry.train.agent.learner.params):
         x[1] = np.nan
-    checkpoint.save(path, carry, {"step": 480})
+    checkpoint.save(path, carry, checkpoint.about(path))
     before = contents(copy)["checkpoints/000000000480.ckpt"]
     with pytest.raises(
         FloatingPointError, match=r"^loss: nan at step [0-9]+ of seed 1, timestep 488; "
@@ -575,16 +827,26 @@ def test_evaluation_stops_where_a_return_ceases_to_be_finite() -> None:
     assert played.length.tolist() == [3, 3]
 
 
-@pytest.mark.parametrize("inside", ["", "config.json", "notes.txt"])
-def test_an_existing_folder_is_left_alone(tmp_path: Path, inside: str) -> None:
+@pytest.mark.parametrize(
+    "make, what",
+    [
+        (lambda out: out.mkdir(), "and is empty; remove it, or name a folder to make"),
+        (lambda out: write(out / "config.json"), "; continue it with --resume {out}"),
+        (lambda out: write(out / "notes.txt"), "and is not a run; name a folder to make"),
+        (lambda out: write(out), "and is no folder; name a folder to make"),
+        (os.mkfifo, "and is no folder; name a folder to make"),
+        (lambda out: out.symlink_to("nowhere"), "and is no folder; name a folder to make"),
+    ],
+)
+def test_what_is_in_the_way_is_left_alone(
+    tmp_path: Path, make: Callable[[Path], Any], what: str
+) -> None:
     out = tmp_path / "run"
-    out.mkdir()
-    if inside:
-        (out / inside).write_text("mine")
-    before = contents(out)
-    with pytest.raises(ValueError, match=f"^out: {out} exists; continue it with --resume {out}$"):
+    make(out)
+    before = names(tmp_path), contents(tmp_path)
+    with pytest.raises(ValueError, match=f"^out: {out} exists ?{what.format(out=out)}$"):
         start(out)
-    assert contents(out) == before
+    assert (names(tmp_path), contents(tmp_path)) == before
 
 
 @pytest.mark.parametrize(
@@ -597,8 +859,8 @@ def test_an_existing_folder_is_left_alone(tmp_path: Path, inside: str) -> None:
         ("evaluate_episodes", 0, "evaluate_episodes: 0 is below 1"),
         ("log_every", 0, "log_every: 0 is below 1"),
         ("evaluate_every", -5, "evaluate_every: -5 is below 1"),
-        ("checkpoint_every", 0.5, "checkpoint_every: 0.5 is not a whole number"),
-        ("target_return", float("nan"), "target_return: nan is not between -inf and inf"),
+        ("checkpoint_every", 0.5, "checkpoint_every: 0.5 is not a whole number or None"),
+        ("target_return", float("nan"), "target_return: nan is not a number or None"),
     ],
 )
 def test_options_out_of_range_are_refused_before_anything_is_written(

@@ -1,10 +1,12 @@
 """Metrics of training steps as curves."""
 
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from memrl_jax.history import binned
+from memrl_jax.history import binned, digest, read, until
 
 # One seed, a warm-up and seven training steps: episodes end in the warm-up, in the second step, in
 # the third (two of them) and in the last.
@@ -75,3 +77,56 @@ def test_sums_are_added_in_double_precision():
 def test_impossible_points_are_refused(points, message):
     with pytest.raises(ValueError, match=message):
         binned(ONE, points)
+
+
+PAST: dict[str, Any] = {
+    "timestep": np.array([8, 16]),
+    "step": np.array([7.5, 15.0]),
+    "loss": np.array([[1.0, np.nan], [3.0, 4.0]]),
+    "evaluation_timestep": np.array([16]),
+    "evaluation_step": np.array([15.0]),
+    "evaluation_return": np.array([[1.0], [2.0]]),
+}
+
+
+def test_what_was_written_is_read(tmp_path):
+    assert read(tmp_path / "metrics.npz") == {}
+    np.savez(tmp_path / "metrics.npz", **PAST)
+    assert digest(read(tmp_path / "metrics.npz")) == digest(PAST)
+
+
+def test_the_digest_tells_bits_and_not_layouts_or_orders():
+    same = {name: np.asfortranarray(PAST[name]) for name in sorted(PAST)}
+    assert digest(same) == digest(PAST) == digest(until(PAST, 16))
+    others = [
+        until(PAST, 8),
+        PAST | {"loss": PAST["loss"].astype(np.float32)},
+        PAST | {"loss": -PAST["loss"]},
+        {("x" if name == "loss" else name): x for name, x in PAST.items()},
+    ]
+    assert len({digest(x) for x in (PAST, *others)}) == 5
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"loss": np.zeros(2)}, r"loss: float64 of shape .2,., not numbers .seeds, timestep."),
+        ({"loss": np.zeros((2, 3))}, r"loss: float64 of shape .2, 3."),
+        ({"loss": np.zeros((2, 2, 1))}, "loss: float64 of shape"),
+        ({"loss": np.zeros((2, 2), complex)}, "loss: complex128 of shape"),
+        ({"loss": np.zeros((2, 2), str)}, "loss: <U1 of shape"),
+        ({"loss": np.array([[None, 1]])}, "Object arrays cannot be loaded"),
+        ({"timestep": np.array([16, 8])}, "timestep: int64 of shape"),
+        ({"timestep": np.array([8.0, 16.0])}, "timestep: float64 of shape"),
+        ({"timestep": np.array([[8, 16]])}, "timestep: int64 of shape"),
+        ({"step": np.array([8])}, "step: int64 of shape"),
+        ({"evaluation_timestep": np.array([8, 16])}, "evaluation_step: float64 of shape"),
+        ({"a\nb": np.zeros(3)}, "a b: float64 of shape"),
+        ({"timestep": None}, "step is there, but not timestep"),
+    ],
+)
+def test_odd_metrics_are_refused(tmp_path, change, message):
+    path = tmp_path / "metrics.npz"
+    np.savez(path, **{k: x for k, x in (PAST | change).items() if x is not None})
+    with pytest.raises(ValueError, match=rf"\Ametrics: {path} cannot be read \({message}.*\Z"):
+        read(path)

@@ -1,0 +1,89 @@
+"""A small run, and whether what happened to it left its bits as they should be."""
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import memrl_jax
+from memrl_jax import experiment
+from memrl_jax.program import Program, Run
+
+AGENT = {"batch_size": 4, "capacity": 160, "learning_starts": 80}
+SMALL = memrl_jax.presets["dqn"].replace(
+    environment="TMaze",
+    environments=2,
+    rollout_length=4,
+    encoder=(8,),
+    head=(),
+    total_steps=640,
+    agent=memrl_jax.presets["dqn"].agent.replace(**AGENT),
+)
+LONG = SMALL.replace(total_steps=16_000)  # seconds, for processes that are killed or disturbed
+SPACINGS = {"log_every": 80, "evaluate_every": 160, "checkpoint_every": 240}
+RUN = Run(seeds=2, evaluate_episodes=4, **SPACINGS)  # type: ignore[arg-type]
+Tree = dict[str, bytes | None]  # what a folder holds: None stands for a folder
+
+
+class Figures(NamedTuple):
+    """How trials ended: all of them must end in one of the ways that are `good`."""
+
+    name: str
+    good: tuple[str, ...]
+    ends: Counter[str]
+
+    @property
+    def reached(self) -> bool:
+        return set(self.ends) <= set(self.good)
+
+
+def nothing(_: Any) -> None:
+    pass
+
+
+def train(out: Path, config: memrl_jax.Config, report: experiment.Report = nothing) -> bool:
+    """Start a run, or go on with it; return whether it has finished."""
+    if (out / "config.json").exists():
+        return experiment.resume(str(out), nothing, report).finished
+    run = Run(**{**vars(RUN), "out": str(out)})
+    return experiment.start(config, run, nothing, report).finished
+
+
+def content(root: Path) -> Tree:
+    paths = sorted(root.rglob("*"))
+    return {str(x.relative_to(root)): x.read_bytes() if x.is_file() else None for x in paths}
+
+
+def same(out: Path, like: Path) -> bool:
+    """Return whether no bit differs: checkpoints, metrics, config, log but for its times."""
+    return _timeless(out) == _timeless(like)
+
+
+def _timeless(out: Path) -> dict[str, Any]:
+    files: dict[str, Any] = content(out)
+    config = json.loads(files["config.json"])
+    config["run"].pop("out")
+    lines = [json.loads(line) | {"time": 0} for line in files["progress.jsonl"].splitlines()]
+    return files | {"config.json": config, "progress.jsonl": lines}
+
+
+@contextmanager
+def compiled_once() -> Iterator[None]:
+    """Share compiled functions between the runs of this process."""
+    original = experiment.make_program
+
+    @cache
+    def made(config: memrl_jax.Config, run: Run) -> Program:
+        return original(config, run)
+
+    def make_program(config: memrl_jax.Config, run: Run) -> Program:
+        return made(config, Run(**{**vars(run), "out": ""}))._replace(run=run)
+
+    experiment.make_program = make_program
+    try:
+        yield
+    finally:
+        experiment.make_program = original
