@@ -397,7 +397,9 @@ PARTS = (configs, files, constructors, by_hand, settings, analyses, pictures)
 CASES = [case for part in PARTS for case in part()]
 
 
-@pytest.mark.parametrize("case", CASES, ids=[case.name[:80] for case in CASES])
+@pytest.mark.parametrize(
+    "case", CASES, ids=[re.sub(" at 0x[0-9a-f]+", "", case.name)[:80] for case in CASES]
+)
 def test_a_bad_value_is_answered_in_one_line(case: Case) -> None:
     with pytest.raises(ValueError) as error:
         case.call()
