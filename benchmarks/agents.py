@@ -64,8 +64,9 @@ def tmaze_bytes() -> Result:
         ("float32", 0, 1),
         ("uint8", 0, 1),
         ("uint8", 0, 255),
-        ("int8", -1, 1),
         ("int32", 0, 7),
+        ("float32", -1, 1),
+        ("int8", -1, 1),
     ]
     runs = {
         f"{dtype}, {low} to {high}": drqn.replace(

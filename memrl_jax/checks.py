@@ -25,9 +25,11 @@ from memrl_jax.kinds import (
     unknown,
 )
 
-__all__ = ["INT32", "Seed", "Steps", "nearest", "shown"]
+__all__ = ["INT32", "UNROLLED", "Seed", "Steps", "nearest", "shown"]
 __all__ += ["above", "at_least", "divides", "known", "positive", "within"]
 __all__ += ["fields", "kind", "options", "typed"]
+
+UNROLLED = 1000  # the most parts that are made and traced one by one
 
 P = ParamSpec("P")
 T = TypeVar("T")

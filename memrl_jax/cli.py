@@ -50,7 +50,7 @@ def _run(given: list[str]) -> int:
     try:
         return _command(given[0])(given[1:])
     except _failures() as error:
-        said, code = " ".join(filter(None, str(error).splitlines())) or type(error).__name__, 2
+        said, code = " ".join(str(error).split()) or type(error).__name__, 2
     except KeyboardInterrupt:
         said, code = "interrupted", 130
     print(f"memrl: {said}", file=sys.stderr)

@@ -58,7 +58,7 @@ Training goes on when nothing reads its output any more, as after `| head -1`.
 
 
 class Settings(Config):
-    """A config whose modules are named one by one."""
+    """What is trained, and on what."""
 
     imports: Annotated[
         tuple[str, ...], tyro.conf.arg(name="import", metavar="MODULE"), tyro.conf.UseAppendAction

@@ -164,8 +164,11 @@ presets: dict[str, Config] = {
 def make_environment(config: Config) -> Environment:
     """Make one environment; raises ValueError for unknown names, options and values."""
     check(config)
+    capacity = checks.positive("capacity", config.agent.capacity)
+    if checks.positive("frames", config.frames) > capacity:
+        raise ValueError(f"frames: {config.frames} do not fit in capacity = {capacity}")
     env = environments.make(config.environment, config.environment_args)
-    return env if checks.positive("frames", config.frames) == 1 else frame_stack(env, config.frames)
+    return env if config.frames == 1 else frame_stack(env, config.frames)
 
 
 def make_network(config: Config, env: Environment) -> Network:

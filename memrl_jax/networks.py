@@ -63,11 +63,11 @@ def features(space: Discrete | Continuous, x: Array, batch_axes: int) -> Array:
     """Return one part of an observation as a vector [..., D] of float32; call within a module.
 
     A `Discrete` is one-hot, and zero where it is not one of 0 .. n - 1. Floats are taken as they
-    are. Integers and booleans are scaled by their declared bounds to [0, 1], element by element:
-    (x - low) / (high - low), or x - low where both bounds are the same; bounds are first cut to
-    what the dtype can hold. Bounds that are infinite, or 2^31 - 1 or more apart, tell nothing of
-    the integers that occur: those are taken as they are, except that uint8 then is x / 255. An
-    image [H, W, C] goes through a convolution.
+    are. Integers and booleans are scaled by their declared bounds, element by element, to [0, 1] by
+    (x - low) / (high - low), or to [-1, 1] by x / max(-low, high) where 0 is between the bounds:
+    0 stays 0. Bounds are first cut to what the dtype can hold. Bounds that are infinite, or
+    2^31 - 1 or more apart, tell nothing of the integers that occur: those are taken as they are,
+    except that uint8 then is x / 255. An image [H, W, C] goes through a convolution.
     """
     if isinstance(space, Discrete):
         return jax.nn.one_hot(x, space.n, dtype=jnp.float32)
@@ -87,12 +87,14 @@ def scaled(space: Continuous, x: Array) -> Array:
     array: Any = jnp if any(isinstance(bound, jax.core.Tracer) for bound in bounds) else np
     low, high = (array.asarray(bound, float) for bound in bounds)
     untold = (high - low >= 2**31 - 1) & (kind != jnp.uint8)
-    low = array.where(untold, 0, array.ceil(array.maximum(low, least)))
-    span = array.where(untold, 1, array.floor(array.minimum(high, most)) - low)
+    low = array.ceil(array.maximum(low, least))
+    high = array.floor(array.minimum(high, most))
+    zero = array.where(untold | ((low < 0) & (high > 0)), 0, low)
+    span = array.where(untold, 1, array.maximum(high - zero, zero - low))
     # Integers are subtracted as such: float32 does not tell large ones apart. Small ones are
     # widened first, for their differences may not fit.
     x = x if kind.itemsize >= 4 else x.astype(jnp.int32)
-    above = (x - jnp.broadcast_to(jnp.asarray(low, x.dtype), x.shape)).astype(jnp.float32)
+    above = (x - jnp.broadcast_to(jnp.asarray(zero, x.dtype), x.shape)).astype(jnp.float32)
     span = jnp.asarray(array.where(span == 0, 1, span), jnp.float32)
     return above / jnp.broadcast_to(span, x.shape)
 

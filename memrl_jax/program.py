@@ -102,41 +102,45 @@ def make_program(config: Config, run: Run) -> Program:
     Raises ValueError for settings out of range, MemoryError for more than can be held.
     """
     check(run)
-    devices = parallel.mesh(run.seeds).size
-    room = limits.room(devices)
+    room = limits.room(parallel.mesh(run.seeds).size)
     trainer, steps = make(config)
     per_step = config.environments * config.rollout_length
     one = jax.eval_shape(lambda key: _begin(trainer, key), jax.random.key(0))
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct((run.seeds, *x.shape), x.dtype), one)
-    keys = jax.eval_shape(lambda: parallel.seed_keys(0, run.seeds))
-    keys, carry = parallel.padded((keys, shapes), run.seeds)
-
-    def evaluate(x: tuple[Key, Any]) -> Any:
-        return trainer.evaluate(*x, run.evaluate_episodes)
-
-    def ahead(function: Any, shapes: tuple[Any, ...], needs: str) -> Ahead:
-        return Ahead(function, shapes, needs, room, devices)
-
-    begin = parallel.over_seeds(lambda key: _begin(trainer, key), run.seeds)
-    advance = parallel.update_seeds(lambda carry, n: _advance(trainer, carry, n), run.seeds)
-    play = parallel.over_seeds(evaluate, run.seeds)
-    count = jax.ShapeDtypeStruct((), jnp.int32)
-    batch, episodes = config.agent.batch_size, run.evaluate_episodes
     return Program(
         config,
         run,
-        init=ahead(begin, (keys,), "the warm-up needs"),
-        chunk=ahead(advance, (carry, count), f"a step of training with batch_size {batch} needs"),
-        evaluate=ahead(
-            play,
-            ((keys, carry.train.agent),),
-            f"an evaluation with evaluate_episodes {episodes} needs",
-        ),
+        *_parts(config, run, trainer, shapes, room),
         shapes=shapes,
         estimate=_estimate(config, run, one.train, room),
         per_step=per_step,
         first_step=config.total_steps - steps * per_step,
         total_steps=config.total_steps,
+    )
+
+
+def _parts(
+    config: Config, run: Run, trainer: Trainer, shapes: Carry, room: Room
+) -> tuple[Ahead, Ahead, Ahead]:
+    """Return what begins a run, what advances it and what evaluates it."""
+    devices, seeds = parallel.mesh(run.seeds).size, run.seeds
+    keys, carry = parallel.padded(
+        (jax.eval_shape(lambda: parallel.seed_keys(0, seeds)), shapes), seeds
+    )
+    count = jax.ShapeDtypeStruct((), jnp.int32)
+    training = f"a step of training with batch_size {config.agent.batch_size} needs"
+    evaluation = f"an evaluation with evaluate_episodes {run.evaluate_episodes} needs"
+
+    def evaluate(x: tuple[Key, Any]) -> Any:
+        return trainer.evaluate(*x, run.evaluate_episodes)
+
+    init = parallel.over_seeds(lambda key: _begin(trainer, key), seeds)
+    chunk = parallel.update_seeds(lambda carry, n: _advance(trainer, carry, n), seeds)
+    play = parallel.over_seeds(evaluate, seeds)
+    return (
+        Ahead(init, (keys,), "the warm-up needs", room, devices),
+        Ahead(chunk, (carry, count), training, room, devices),
+        Ahead(play, ((keys, carry.train.agent),), evaluation, room, devices),
     )
 
 

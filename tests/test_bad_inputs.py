@@ -187,6 +187,16 @@ def by_hand() -> Iterator[Case]:
     yield bad("decays", MEMORIES["memory_trace"], decays=(2.0,))
     yield bad("decays", MEMORIES["memory_trace"], decays=())
     yield bad("heads", MEMORIES["gtrxl"], features=64, heads=5)
+    for name, field in {  # loops of so many turns would never be traced
+        "stack": "count",
+        "gtrxl": "layers",
+        "memn2n": "hops",
+        "kv_memory": "hops",
+        "dnc": "write_heads",
+        "frame_stack": "frames",
+    }.items():
+        yield bad(field, MEMORIES[name], **{field: 2**31 - 1})
+    yield bad("shifts", MEMORIES["ntm"], slots=2**31 - 1, shifts=2**30 - 1)
     yield bad("hidden", MEMORIES["s5"], hidden=6, blocks=4)
     yield bad("step_min", MEMORIES["s5"], step_min=0.5, step_max=0.1)
     yield bad("step_max", MEMORIES["s5"], step_max=float("inf"))
@@ -246,6 +256,7 @@ def settings() -> Iterator[Case]:
     yield bad("encoder", make, encoder=(8, 0))
     yield bad("encoder", make, encoder=(2**31,))
     yield bad("head", make, head=(-1,))
+    yield bad("frames", make, frames=2**31 - 1)
     yield bad("agent", make, agent=3)
     yield bad("agent", make, agent=memrl_jax.Config())
     yield bad("environment", make, environment="TMase")
@@ -297,6 +308,7 @@ def settings() -> Iterator[Case]:
     for name, field in (("IMaze", "rows"), ("IMaze", "columns"), ("TMaze", "corridor")):
         for value in (0, -1):
             yield bad(field, make_environment, name, **{field: value})
+    yield from kinds_of("tmaze", environments.tmaze, environments.tmaze)
     yield bad("lengths", make_environment, "IMaze", lengths=(5, 2))
     yield bad("task", make_environment, "bAbI", task=3)
     yield bad("name", environments.from_gymnax, environments.TMaze(), name="x")
@@ -385,7 +397,9 @@ PARTS = (configs, files, constructors, by_hand, settings, analyses, pictures)
 CASES = [case for part in PARTS for case in part()]
 
 
-@pytest.mark.parametrize("case", CASES, ids=[case.name[:80] for case in CASES])
+@pytest.mark.parametrize(
+    "case", CASES, ids=[re.sub(" at 0x[0-9a-f]+", "", case.name)[:80] for case in CASES]
+)
 def test_a_bad_value_is_answered_in_one_line(case: Case) -> None:
     with pytest.raises(ValueError) as error:
         case.call()

@@ -174,11 +174,16 @@ def test_an_environment_is_traced_where_it_is_made_and_inside_jit(monkeypatch: A
 @pytest.mark.parametrize("name, options, message", [
     ("Mine", {"size": 3}, "environment: Mine with size=3 raised TypeError"),
     ("CartPole", {}, "environment: 'CartPole' is unknown; did you mean 'CartPole-v1'"),
+    ("Own", {}, "environment: Own with no options raised ValueError: walls: one"),
     ("bAbI", {"seed": -1}, "environment: bAbI with seed=-1 raised ValueError"),
     ("bAbI", {"path": 3}, "environment: bAbI with path=3 raised TypeError"),
 ])  # fmt: skip
 def test_what_a_constructor_raises_names_its_options(
     name: str, options: Any, message: str, monkeypatch: Any
 ) -> None:
+    def refusing() -> Environment:
+        raise ValueError("walls: one\nand another")
+
     monkeypatch.setitem(ENVIRONMENTS, "Mine", lambda: clock())
+    monkeypatch.setitem(ENVIRONMENTS, "Own", refusing)
     refuse(options, f"^{message}", partial(make, name))

@@ -97,6 +97,13 @@ def copy(whole: tuple[Result, Told], tmp_path: Path) -> Path:
     return Path(shutil.copytree(whole[0].folder, tmp_path / "copy"))
 
 
+@pytest.fixture(scope="module")
+def trained() -> list[tuple[Any, dict[str, jax.Array]]]:
+    """What `make_train` gives for the keys of the same seeds."""
+    train = jax.jit(memrl_jax.make_train(CONFIG))
+    return [train(key) for key in parallel.seed_keys(RUN.seed, 3)]
+
+
 def start(
     out: Path,
     config: memrl_jax.Config = CONFIG,
@@ -652,11 +659,12 @@ def test_no_key_serves_two_purposes(
     assert len(made) == 1 + 4 + 1 + 1 and len(set(keys)) == 3 * len(made)
 
 
-def test_steps_are_the_environments_with_either_way_to_train(whole: tuple[Result, Told]) -> None:
+def test_steps_are_the_environments_with_either_way_to_train(
+    whole: tuple[Result, Told], trained: list[Any]
+) -> None:
     """Timesteps that begin an episode are none; those of the warm-up are counted."""
     past, told = whole[0].history, whole[1]
-    train = jax.jit(jax.vmap(memrl_jax.make_train(CONFIG)))
-    state, metrics = train(parallel.seed_keys(RUN.seed, 3))
+    state, metrics = jax.tree.map(lambda *x: jnp.stack(x), *trained)
     steps, means = history.binned(metrics, points=7)
     np.testing.assert_array_equal(past["step"], steps)
     np.testing.assert_array_equal(past["steps"], means["steps"])
@@ -669,13 +677,13 @@ def test_steps_are_the_environments_with_either_way_to_train(whole: tuple[Result
     assert (CONFIG.total_steps - past["steps"].sum(axis=1) == begun - held - first).all()
 
 
-def test_seeds_over_devices_are_make_train_of_the_same_keys(whole: tuple[Result, Told]) -> None:
+def test_seeds_over_devices_are_make_train_of_the_same_keys(
+    whole: tuple[Result, Told], trained: list[Any]
+) -> None:
     past = whole[0].history
     carry = load(whole[0].folder, CONFIG.total_steps)
     assert parallel.mesh(3).size == 2
-    train = jax.jit(memrl_jax.make_train(CONFIG))
-    for seed, key in enumerate(parallel.seed_keys(RUN.seed, 3)):
-        state, metrics = train(key)
+    for seed, (state, metrics) in enumerate(trained):
         ours = jax.tree.map(lambda x, seed=seed: x[seed], carry.train)
         for x, y in zip(numbers(ours), numbers(state), strict=True):
             np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5)

@@ -64,7 +64,7 @@ class Pair(NamedTuple):
         (Annotated[str, "of a colour"], "red"),
         (Pair, Pair()),
         (Named, 3),
-        (Any, object()),
+        (Any, Ellipsis),
         ("a name that is not to be had", 3),
     ],
     ids=str,

@@ -137,10 +137,10 @@ INTEGERS = [
     ("uint8", -INFINITE, INFINITE, [0, 51, 255], [0, 0.2, 1]),
     ("uint8", 0, 1000, [0, 51, 255], [0, 0.2, 1]),
     ("uint8", 10, 20, [10, 15, 20], [0, 0.5, 1]),
-    ("int8", -1, 1, [-1, 0, 1], [0, 0.5, 1]),
-    ("int8", -128, 127, [-128, 127], [0, 1]),
+    ("int8", -1, 1, [-1, 0, 1], [-1, 0, 1]),
+    ("int8", -128, 127, [-128, 0, 127], [-1, 0, 127 / 128]),
     ("int8", -INFINITE, INFINITE, [-128, 3, 127], [-128, 3, 127]),
-    ("int16", -1000, 1000, [-1000, 500], [0, 0.75]),
+    ("int16", -1000, 1000, [-1000, 500], [-1, 0.5]),
     ("uint16", 0, 2**16 - 1, [0, 2**16 - 1], [0, 1]),
     ("int16", -INFINITE, INFINITE, [-7, 7], [-7, 7]),
     ("int32", 0, 7, [0, 7], [0, 1]),
@@ -152,6 +152,7 @@ INTEGERS = [
     ("uint32", 0, 7, [0, 7], [0, 1]),
     ("uint32", 0, 2**32 - 1, [0, 3], [0, 3]),
     ("int32", 3, 3, [3], [0]),
+    ("int32", -4, 0, [-4, -3, 0], [0, 0.25, 1]),
     ("int32", -0.5, 4.5, [0, 1, 4], [0, 0.25, 1]),
     ("bool", 0, 1, [0, 1], [0, 1]),
     ("bool", -INFINITE, INFINITE, [0, 1], [0, 1]),
@@ -172,7 +173,7 @@ def test_integers_are_scaled_by_their_declared_bounds(
 def test_bounds_may_differ_from_element_to_element() -> None:
     low, high = np.array([[0, -1], [5, 3]]), np.array([[255, 1], [5, 7]])
     x = jnp.array([[51, 0], [5, 4]], jnp.int16)[None]
-    expected = [[0.2, 0.5, 0, 0.25]]
+    expected = [[0.2, 0, 0, 0.25]]
     space = Continuous((2, 2), jnp.int16, low, high)
     np.testing.assert_allclose(features(space, x, 1), expected, rtol=1e-6)
     traced = jax.jit(lambda low: features(space._replace(low=low), x, 1))(low)
@@ -180,23 +181,16 @@ def test_bounds_may_differ_from_element_to_element() -> None:
 
 
 def test_a_maze_looks_the_same_in_any_integers() -> None:
-    """What `benchmarks.results tmaze-bytes` trains on: equal, or a line apart."""
-    seen = {}
-    for dtype, low, high in [
-        ("float32", 0, 1),
-        ("uint8", 0, 1),
-        ("uint8", 0, 255),
-        ("int32", 0, 7),
-    ]:
+    """What `benchmarks.results tmaze-bytes` trains on."""
+
+    def seen(dtype: str, low: int, high: int) -> jax.Array:
         env = tmaze_in(dtype, low, high)
-        timestep = env.reset(jax.random.key(3))[1]
-        seen[dtype, high] = features(env.observations, timestep.observation[None], 1)
-        np.testing.assert_array_equal(seen[dtype, high], seen["float32", 1])
-    env = tmaze_in("int8", -1, 1)
-    cue = features(env.observations, env.reset(jax.random.key(3))[1].observation[None], 1)
-    up, down, junction = seen["uint8", 1][0]
-    np.testing.assert_array_equal(2 * cue - 1, [[up - down, junction]])
-    assert abs(up - down) == 1
+        return features(env.observations, env.reset(jax.random.key(3))[1].observation[None], 1)
+
+    for dtype, high in [("uint8", 1), ("uint8", 255), ("int32", 7)]:
+        np.testing.assert_array_equal(seen(dtype, 0, high), seen("float32", 0, 1))
+    np.testing.assert_array_equal(seen("int8", -1, 1), seen("float32", -1, 1))
+    assert np.count_nonzero(seen("int8", -1, 1)) == np.count_nonzero(seen("uint8", 0, 255)) == 1
 
 
 @pytest.mark.parametrize("batch", [(B,), (T, B)])
@@ -219,14 +213,16 @@ def test_large_images_are_convolved_in_groups_as_all_at_once(monkeypatch: Any) -
     rng = np.random.default_rng(0)
     x = jnp.asarray(rng.normal(size=(7, 9, 8, 3)), jnp.float32)
     kernel = jnp.asarray(rng.normal(size=(3, 3, 3, 5)), jnp.float32)
-    size = ("SAME", jax.lax.conv_dimension_numbers(x.shape, kernel.shape, ("NHWC", "HWIO", "NHWC")))
-    expected = jax.lax.conv_general_dilated(x, kernel, (1, 1), size[0], dimension_numbers=size[1])
-    whole = shifted_products(x, kernel), *jax.grad(convolved, (0, 1))(x, kernel)
-    np.testing.assert_allclose(whole[0], expected, rtol=1e-5, atol=1e-5)
-    monkeypatch.setattr(networks, "WHOLE", 0)
-    monkeypatch.setattr(networks, "GROUP", 3 * 9 * x[0].nbytes)  # two groups of three, and one left
-    groups = shifted_products(x, kernel), *jax.grad(convolved, (0, 1))(x, kernel)
-    for one, other in zip(whole, groups, strict=True):
+    found = []
+    for whole in (2**31, 0):
+        monkeypatch.setattr(networks, "WHOLE", whole)
+        monkeypatch.setattr(networks, "GROUP", 3 * 9 * x[0].nbytes)  # 3 images, 3 more, and 1
+        given = jax.jit(lambda *args: (shifted_products(*args), jax.grad(convolved, (0, 1))(*args)))
+        found.append(jax.tree.leaves(given(x, kernel)))
+    layout = ("NHWC", "HWIO", "NHWC")
+    expected = jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=layout)
+    np.testing.assert_allclose(found[0][0], expected, rtol=1e-5, atol=1e-5)
+    for one, other in zip(*found, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
 
 

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from memrl_jax import environments, tree
+from memrl_jax import environments, limits, tree
 from memrl_jax.ahead import Ahead, awaited
 from memrl_jax.limits import Room
 from memrl_jax.program import Run, make_program
@@ -166,3 +166,20 @@ def test_ctrl_c_while_compiling_ends_at_once(tmp_path: Path) -> None:
     _, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (130, "memrl: interrupted\n")
     assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_limits_of_control_groups_are_seen(monkeypatch: pytest.MonkeyPatch, version: int) -> None:
+    """The nearest limit is that of a group around this one; what is cached can be taken."""
+    files = {
+        "/proc/self/cgroup": ("0::/a/b\n", "4:memory:/a/b\n5:cpu:/\n")[version == 1],
+        "/sys/fs/cgroup/a/memory.max": "9000\n",
+        "/sys/fs/cgroup/a/memory.current": "5000\n",
+        "/sys/fs/cgroup/a/memory.stat": "anon 4000\ninactive_file 1000\n",
+        "/sys/fs/cgroup/memory/a/memory.limit_in_bytes": "9000\n",
+        "/sys/fs/cgroup/memory/a/memory.usage_in_bytes": "5000\n",
+        "/sys/fs/cgroup/memory/a/memory.stat": "total_inactive_file 1000\n",
+    }
+    monkeypatch.setattr(limits, "_read", lambda path: files.get(str(path), ""))
+    assert limits.room(1).where == "are left of the control group's limit"
+    assert limits.room(1).nbytes == 5000

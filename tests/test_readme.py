@@ -29,7 +29,7 @@ def test_examples_run(short):
     try:
         for block in blocks:
             exec(block, names)
-        assert names["metrics"]["loss_sum"].shape == (3, 8, 5)
+        assert names["metrics"]["loss_sum"].shape == (3, 8, 6)
         assert names["sample"].segment.action.shape == (40, 32)
         _, metrics = jax.jit(names["train"])(names["key"])
         assert metrics["updates"].sum() == 5

@@ -43,6 +43,7 @@ def cartpole_positions(**params: Any) -> Environment:
     return view(env, lambda x: x[::2], Continuous((2,), dtype, low[::2], high[::2]))
 
 
+@checks.typed
 def tmaze(corridor: int = 8, active: bool = False, **params: Any) -> Environment:
     """Make the T-Maze; see `TMaze`."""
     return from_gymnax(TMaze(corridor, active), **params)
@@ -113,8 +114,8 @@ def make(name: str, options: Mapping[str, Any]) -> Environment:
     try:
         env = constructor(**options)
     except Exception as error:
-        if isinstance(error, ValueError) and re.match(r"[\w-]+( option)?: ", str(error)):
-            raise  # it names a field already
+        if isinstance(error, ValueError) and re.fullmatch(r"[\w-]+( option)?: .+", str(error)):
+            raise  # one line that names a field already
         given = ", ".join(f"{key}={value!r}" for key, value in options.items()) or "no options"
         raise ValueError(f"environment: {name} with {given} raised {one_line(error)}") from error
     traced(env, f"environment: {name}")

@@ -15,9 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from memrl_jax import checks, tree
-from memrl_jax.environments.check import agree, blamed, declared, kind, space
+from memrl_jax.environments import spaces
+from memrl_jax.environments.check import agree, blamed, declared, kind
 from memrl_jax.environments.options import like
-from memrl_jax.types import Array, Continuous, Discrete, Environment, Key, TimeStep
+from memrl_jax.types import Array, Discrete, Environment, Key, TimeStep
 
 # Where a `step` is defined that is exactly `step_env` with gymnax's automatic reset around it.
 _PLAIN = ("gymnax.environments.environment", "memrl_jax.environments.tmaze")
@@ -52,11 +53,11 @@ def _adapted(what: str, env: Any, params: Any) -> Environment:
     """Adapt an environment with its parameters; `what` is how errors begin."""
     plain = getattr(getattr(type(env), "step", None), "__module__", "") in _PLAIN
     reset, step, restart = (_pieces if plain else _public)(what, env, params)
-    actions, first_id = _actions(what, env, params)
+    actions, first_id = spaces.actions(what, env, params)
     kind_of_action = ((), jnp.int32) if isinstance(actions, Discrete) else actions[:2]
     no_action = jnp.zeros(*kind_of_action)
     shapes = _shapes(what, reset, step, no_action + first_id)
-    observations, ids = _observations(what, env, params, shapes[0])
+    observations, ids = spaces.observations(what, env, params, shapes[0])
     declared(f"{what}: observation", observations, shapes[0])
 
     def shown(observation: Any) -> Any:
@@ -236,73 +237,3 @@ def _number(field: str, x: Any) -> Array:
     if x.size != 1 or x.dtype.kind not in "biuf":
         raise ValueError(f"{field} is {kind(x)}, not one number")
     return x.reshape(())
-
-
-# An environment may declare its spaces in our types, and so spare the import of gymnax. Its class
-# has to: a wrapper's instance passes on the attributes of what it wraps, whose spaces may differ.
-
-
-def _actions(what: str, env: Any, params: Any) -> tuple[Discrete | Continuous, int]:
-    """Return what can be done, and the first action if it is discrete, or else 0.
-
-    Raises ValueError if it has several parts.
-    """
-    if hasattr(type(env), "actions"):
-        actions, first = env.actions, 0
-    else:
-        with blamed(f"{what}: action_space"):
-            given = env.action_space(params)
-        if hasattr(given, "spaces"):
-            raise ValueError(f"{what} has composite actions, {type(given).__name__}")
-        actions, first = _part(f"{what}: actions", given, given)
-    space(f"{what}: actions", actions)
-    return actions, first
-
-
-def _observations(what: str, env: Any, params: Any, observation: Any) -> tuple[Any, Any]:
-    """Return what is observed, arranged like `observation`, and the first integer of each part."""
-    if hasattr(type(env), "observations"):
-        return env.observations, jax.tree.map(lambda _: 0, observation)
-    with blamed(f"{what}: observation_space"):
-        given = env.observation_space(params)
-    parts = _arranged(f"{what}: observation", given, observation)
-    spaces, ids = zip(*parts, strict=True) if parts else ((), ())
-    structure = jax.tree.structure(observation)
-    return jax.tree.unflatten(structure, spaces), jax.tree.unflatten(structure, ids)
-
-
-def _arranged(field: str, given: Any, x: Any) -> list[tuple[Discrete | Continuous, int]]:
-    """Translate a space of gymnax, leaf by leaf in the order of its element `x`."""
-    if not hasattr(given, "spaces"):
-        return [_part(field, given, x)]
-    children, _ = jax.tree_util.tree_flatten_with_path(x, is_leaf=lambda child: child is not x)
-    by_name = isinstance(given.spaces, Mapping)
-    told = list(given.spaces) if by_name else [*range(len(given.spaces))]
-    seen = [_name(path) if by_name else i for i, (path, _) in enumerate(children)]
-    if set(seen) != set(told):
-        raise ValueError(f"{field} has parts {seen}, and its space {told}")
-    return [
-        part
-        for name, (path, child) in zip(seen, children, strict=True)
-        for part in _arranged(f"{field}{jax.tree_util.keystr(path)}", given.spaces[name], child)
-    ]
-
-
-def _name(path: tuple[Any, ...]) -> Any:
-    """Return the key of a dictionary's part, or the field of another container's."""
-    return getattr(path[0], "key", getattr(path[0], "name", None)) if path else None
-
-
-def _part(field: str, given: Any, x: Any) -> tuple[Discrete | Continuous, int]:
-    """Translate a space without parts, and tell its first integer.
-
-    Shapes and dtypes are those of `x`, for some of gymnax's spaces declare others.
-    """
-    name = type(given).__name__
-    if not hasattr(x, "dtype"):
-        raise ValueError(f"{field} is a {type(x).__name__}, and its space a {name}")
-    if hasattr(given, "n") and not given.shape:
-        return Discrete(int(given.n)), int(getattr(given, "start", 0))
-    if not hasattr(given, "low"):
-        raise ValueError(f"{field}: space {name} is none of Discrete, Box, Dict and Tuple")
-    return Continuous(tuple(x.shape), jnp.dtype(x.dtype), given.low, given.high), 0

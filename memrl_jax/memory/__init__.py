@@ -40,7 +40,8 @@ def _stack(
     constructor = MEMORIES[checks.known("layer", layer, MEMORIES)]
     sized = "features" in inspect.signature(constructor).parameters
     options = {"features": features} if sized else {}
-    layers = [constructor(**options) for _ in range(checks.positive("count", count))]
+    count = checks.positive("count", count, checks.UNROLLED)
+    layers = [constructor(**options) for _ in range(count)]
     return stack(layers, features, feedforward)
 
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from memrl_jax.checks import known, positive, typed
+from memrl_jax.checks import UNROLLED, known, positive, typed
 from memrl_jax.memory.controller import CONTROLLERS, Controller, clipped, from_controlled
 from memrl_jax.types import Array, NeuralMemory
 
@@ -213,7 +213,7 @@ def dnc(
     """
     positive("features", features)
     positive("slots", slots)
-    heads = positive("write_heads", write_heads), positive("read_heads", read_heads)
+    heads = positive("write_heads", write_heads, UNROLLED), positive("read_heads", read_heads)
     known("controller", controller, CONTROLLERS)
     control = Controller(controller, positive("hidden", hidden))
     cell = _Cell(features, *heads, positive("width", width), control)

@@ -4,7 +4,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from memrl_jax.checks import positive, typed
+from memrl_jax.checks import UNROLLED, positive, typed
 from memrl_jax.memory.layers import Project, newest
 from memrl_jax.types import Array, Key, NeuralMemory, State
 
@@ -19,7 +19,7 @@ def frame_stack(features: int = 64, frames: int = 4) -> NeuralMemory:
     Mnih et al. (2015), the preprocessing of Methods, here on learned features.
     """
     project = Project(positive("features", features))
-    before = positive("frames", frames) - 1
+    before = positive("frames", frames, UNROLLED) - 1
 
     def init(key: Key, x: Array) -> Any:
         return project.init(key, x[None])

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from memrl_jax.checks import above, divides, positive, typed
+from memrl_jax.checks import UNROLLED, above, divides, positive, typed
 from memrl_jax.memory.layers import Project, all_finite, newest
 from memrl_jax.types import Array, Key, NeuralMemory, State
 
@@ -200,7 +200,7 @@ def gtrxl(
     divides("features", features, "heads", positive("heads", heads))
     before = positive("window", window) - 1
     block = partial(Block, heads, window, gate_bias, positive("expansion", expansion))
-    transformer = Transformer(features, positive("layers", layers), window, block)
+    transformer = Transformer(features, positive("layers", layers, UNROLLED), window, block)
 
     def init(key: Key, x: Array) -> Any:
         state = initial_state()

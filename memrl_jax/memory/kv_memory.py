@@ -5,7 +5,7 @@ from functools import partial
 import jax.numpy as jnp
 from flax import linen as nn
 
-from memrl_jax.checks import positive, typed
+from memrl_jax.checks import UNROLLED, positive, typed
 from memrl_jax.memory.hops import Trace, Window, attend, hop, over_past
 from memrl_jax.memory.memn2n import EMBED
 from memrl_jax.types import Array, NeuralMemory
@@ -51,4 +51,4 @@ def kv_memory(features: int = 64, slots: int = 32, hops: int = 3) -> NeuralMemor
     slots stay in the softmax, as in `memn2n`. Raises ValueError for sizes below 1.
     Miller et al. (2016), section 3.1.
     """
-    return over_past(KeyValue(features, positive("hops", hops)), features, slots)
+    return over_past(KeyValue(features, positive("hops", hops, UNROLLED)), features, slots)

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from memrl_jax.checks import known, positive, typed
+from memrl_jax.checks import UNROLLED, known, positive, typed
 from memrl_jax.memory.hops import Trace, Window, attend, hop, over_past
 from memrl_jax.types import Array, NeuralMemory
 
@@ -76,5 +76,5 @@ def memn2n(
     Sukhbaatar et al. (2015), sections 2 and 4.1.
     """
     known("tying", tying, TYINGS)
-    reader = MemN2N(features, positive("hops", hops), tying, relu)
+    reader = MemN2N(features, positive("hops", hops, UNROLLED), tying, relu)
     return over_past(reader, features, slots)

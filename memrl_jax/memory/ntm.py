@@ -8,7 +8,7 @@ import numpy as np
 from flax import linen as nn
 
 from memrl_jax import tree
-from memrl_jax.checks import at_least, known, positive, typed
+from memrl_jax.checks import UNROLLED, at_least, known, positive, typed
 from memrl_jax.memory.controller import CONTROLLERS, Controller, clipped, from_controlled
 from memrl_jax.types import Array, Key, NeuralMemory
 
@@ -231,7 +231,7 @@ def ntm(
     """
     positive("features", features)
     heads = positive("read_heads", read_heads) + positive("write_heads", write_heads)
-    at_least("slots", slots, 2 * at_least("shifts", shifts, 0) + 1)
+    at_least("slots", slots, 2 * at_least("shifts", shifts, 0, UNROLLED) + 1)
     known("controller", controller, CONTROLLERS)
     control = Controller(controller, positive("hidden", hidden))
     sizes = features, read_heads, write_heads, slots, positive("width", width), shifts

@@ -13,7 +13,7 @@ import numpy as np
 from flax import linen as nn
 
 from memrl_jax import tree
-from memrl_jax.checks import above, at_least, fields, known, positive, within
+from memrl_jax.checks import UNROLLED, above, at_least, fields, known, positive, within
 from memrl_jax.memory.hops import Trace
 from memrl_jax.memory.memn2n import TYINGS, Tying, position_encoding
 from memrl_jax.tasks.babi import Dataset, Questions
@@ -116,7 +116,7 @@ def make_answerer(dataset: Dataset, setting: Setting = SINGLE) -> Answerer:
 def _reader(dataset: Dataset, setting: Setting) -> tuple[Callable, Callable]:
     """Return `init(key)` and `predict(params, question, ages, linear) -> trace, logits`."""
     _, slots, width = dataset.train.stories.shape
-    hops, words = positive("hops", setting.hops), len(dataset.vocabulary)
+    hops, words = positive("hops", setting.hops, UNROLLED), len(dataset.vocabulary)
     shapes = _shapes(setting, words + slots)
     encode = position_encoding if setting.encode_positions else _bag_of_words
     encoding = jnp.asarray(encode(setting.features, width + 1))
