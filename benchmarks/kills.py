@@ -50,12 +50,12 @@ def kills(
     killed = 0
     while running:
         ended = _train(running, whole, draw if killed < count else None)
-        killed += len(running) - len(ended)
+        killed += len(ended) < len(running)
         ends.update(x if x != "finished" else _bits(out, whole.out) for out, x in ended.items())
         more = new if killed < count else ()
         running = [x for x in running if x not in ended] + list(itertools.islice(more, len(ended)))
         say(f"{killed} kills")
-    return Figures(f"{killed} kills", ("same bits",), ends)
+    return Figures(f"{killed} kills of a process with {RUNS} runs", ("same bits",), ends)
 
 
 def _bits(out: Path, like: Path) -> str:

@@ -82,6 +82,7 @@ def start(config: Config, run: Run, say: Say, report: Report) -> Result:
     config = from_json(to_json(config))  # so that nothing is trained but what is written
     run = Run(**{name: plain(name, x) for name, x in vars(run).items()})
     program = make_program(config, run)
+    folder.free(run.out)
     program.trace()
     check(make_environment(config), jax.random.key(run.seed), name=config.environment)
     options = vars(run) | spacings(run, config.total_steps)
@@ -107,20 +108,19 @@ def resume(
         if not snapshot.checkpoints(place) and not history.read(place / "metrics.npz"):
             _first(program, place)  # it had ended before it began
         carry, about = _load(program, place)
-        if program.total_steps < about.step:
-            raise ValueError(
-                f"total_steps: {program.total_steps} is below {about.step}, the steps that are done"
-            )
+        if program.total_steps < about.timestep:
+            done = f"{about.timestep}, the timesteps that are done"
+            raise ValueError(f"total_steps: {program.total_steps} is below {done}")
         past = snapshot.measured(place, about)
-        folder.cut_log(place, past, about.step)
+        folder.cut_log(place, past, about.timestep)
         snapshot.remove_old(place)
         if changed:
-            entry = {"step": about.step, "changed": changed}
+            entry = {"timestep": about.timestep, "changed": changed}
             folder.describe(place, config, vars(run), [*folder.changes(place), entry])
-        say(f"{program.estimate}; going on from step {about.step:,}")
+        say(f"{program.estimate}; going on from timestep {about.timestep:,}")
         if others := folder.other_versions(place):
             say(f"begun with others, so that numbers may differ: {', '.join(others)}")
-        return _loop(program, place, carry, about.step, past, say, report)
+        return _loop(program, place, carry, about.timestep, past, say, report)
 
 
 def _changed(

@@ -37,12 +37,13 @@ Say = Callable[[str], None]
 def created(path: str, config: Config, options: Mapping[str, Any], say: Say) -> Iterator[Path]:
     """Make a new run folder, whole or not at all, and keep other writers out of it.
 
-    Raises ValueError if it cannot be made or there is something at `path` already.
+    What fails before the first checkpoint is saved takes the folder with it. Raises ValueError if
+    it cannot be made or there is something at `path` already.
     """
     final = Path(path)
     with ExitStack() as stack:
         try:
-            _refuse_what_is_there(final)
+            free(path)
             final.parent.mkdir(parents=True, exist_ok=True)
             _remove_stale(final)
             new = files.temporary(final)
@@ -55,29 +56,35 @@ def created(path: str, config: Config, options: Mapping[str, Any], say: Say) -> 
             _rename(new, final)
         except OSError as error:
             raise ValueError(f"out: {path} cannot be made ({files.reason(error)})") from None
-        yield final
+        try:
+            yield final
+        except BaseException:
+            if not any((final / "checkpoints").glob("*.ckpt")):
+                shutil.rmtree(final, ignore_errors=True)
+            raise
 
 
 def _rename(new: Path, final: Path) -> None:
     try:
         os.rename(new, final)
     except OSError:
-        _refuse_what_is_there(final)  # somebody else was quicker
+        free(str(final))  # somebody else was quicker
         raise
     files.sync(final.parent)
 
 
-def _refuse_what_is_there(path: Path) -> None:
+def free(path: str) -> None:
     """Raise ValueError if there is anything at `path`, with what to do about it."""
+    there = Path(path)
     try:
-        mode = os.lstat(path).st_mode
-    except FileNotFoundError:
+        mode = os.lstat(there).st_mode
+    except (FileNotFoundError, NotADirectoryError):
         return
-    if (path / "config.json").exists():
+    if (there / "config.json").exists():
         raise ValueError(f"out: {path} exists; continue it with --resume {path}")
     if not stat.S_ISDIR(mode):
         raise ValueError(f"out: {path} exists and is no folder; name a folder to make")
-    if any(path.iterdir()):
+    if any(there.iterdir()):
         raise ValueError(f"out: {path} exists and is not a run; name a folder to make")
     raise ValueError(f"out: {path} exists and is empty; remove it, or name a folder to make")
 

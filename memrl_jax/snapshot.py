@@ -15,16 +15,16 @@ KEPT = 2  # checkpoints
 class About(NamedTuple):
     """What a checkpoint says of itself."""
 
-    step: int
+    timestep: int
     settings: dict[str, Any]  # of the run that it belongs to
     point: int | None  # timestep of the last point of the metrics before it
     metrics: str  # hash of the metrics up to there
 
 
-def save(place: Path, step: int, tree: Any, settings: Mapping[str, Any], past: History) -> None:
+def save(place: Path, timestep: int, tree: Any, settings: Mapping[str, Any], past: History) -> None:
     """Write a checkpoint, then remove all but the last few."""
-    said = About(step, dict(settings), _last(past), history.digest(past))
-    checkpoint.save(place / f"checkpoints/{step:012d}.ckpt", tree, said._asdict())
+    said = About(timestep, dict(settings), _last(past), history.digest(past))
+    checkpoint.save(place / f"checkpoints/{timestep:012d}.ckpt", tree, said._asdict())
     remove_old(place)
 
 
@@ -60,12 +60,12 @@ def _load(place: Path, path: Path, like: Any) -> tuple[Any, About]:
 
 def _about(path: Path) -> About:
     match checkpoint.about(path):
-        case {"step": int(), "settings": dict(), "point": int() | None, "metrics": str()} as given:
+        case {"timestep": int(), "settings": {}, "point": int() | None, "metrics": str()} as given:
             said = About(*(given[field] for field in About._fields))
         case _:
             raise ValueError(f"{path}: does not say which run it is of")
-    if said.step != int(path.stem):
-        raise ValueError(f"{path}: is of step {said.step}")
+    if said.timestep != int(path.stem):
+        raise ValueError(f"{path}: is of timestep {said.timestep}")
     return said
 
 
@@ -73,8 +73,9 @@ def _advice(place: Path, saved: list[Path], like: Any) -> str:
     """Say how to go on from the checkpoint before the last, if that is whole."""
     for path in saved[-2:-1]:
         with suppress(ValueError):
-            step = _load(place, path, like)[1].step
-            return f"; remove it to go on from the one before, of step {step}, which is whole"
+            said = _load(place, path, like)[1]
+            before = f"the one before, of timestep {said.timestep}"
+            return f"; remove it to go on from {before}, which is whole"
     return ""
 
 
@@ -87,14 +88,14 @@ def checkpoints(place: Path) -> list[Path]:
 def measured(place: Path, said: About) -> History:
     """Return the metrics up to a checkpoint; raises ValueError if it was saved with others."""
     path = place / "metrics.npz"
-    past = history.until(history.read(path), said.step)
+    past = history.until(history.read(path), said.timestep)
     if _last(past) != said.point:
         raise ValueError(
-            f"metrics: {path} has its last point before timestep {said.step} at {_last(past)}, "
+            f"metrics: {path} has its last point before timestep {said.timestep} at {_last(past)}, "
             f"and the checkpoint was saved after one at {said.point}"
         )
     if history.digest(past) != said.metrics:
-        raise ValueError(f"metrics: {path} is not what was measured up to timestep {said.step}")
+        raise ValueError(f"metrics: {path} is not what was measured up to timestep {said.timestep}")
     return past
 
 

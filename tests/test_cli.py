@@ -522,7 +522,7 @@ def test_resume_for_longer(memrl: Memrl, copy: Path) -> None:
     assert "720 / 720 timesteps" in answer.out and answer.out.endswith(f"finished: {copy}\n")
     given = json.loads((copy / "config.json").read_text())
     changed = {"total_steps": [640, 720], "evaluate_every": [320, 80]}
-    assert given["history"] == [{"step": 640, "changed": changed}]
+    assert given["history"] == [{"timestep": 640, "changed": changed}]
     assert (given["config"]["total_steps"], given["run"]["evaluate_every"]) == (720, 80)
 
 

@@ -288,7 +288,7 @@ def test_interrupted_and_resumed(
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
     result, told = resume(result.folder)
     assert result.finished
-    assert told.lines[0].endswith(f"going on from step {at}")
+    assert told.lines[0].endswith(f"going on from timestep {at}")
     assert told.progress[0].timesteps == at + PER_STEP
     assert_same_run(result.folder, whole[0].folder)
 
@@ -331,7 +331,7 @@ def test_what_was_loaded_lies_where_what_was_trained_does(copy: Path) -> None:
     _, config, run = experiment.read(str(copy))
     program = experiment.make_program(config, run)
     carry, about = experiment._load(program, copy)
-    assert about.step == CONFIG.total_steps
+    assert about.timestep == CONFIG.total_steps
     loaded = jax.tree.map(lambda x: x.sharding, carry)
     trained = jax.tree.map(lambda x: x.sharding, program.chunk(carry, jnp.int32(1)))
     assert loaded == trained
@@ -345,6 +345,7 @@ def test_killed_before_the_first_checkpoint(
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(experiment.snapshot, "save", die)
+        patch.setattr(shutil, "rmtree", lambda *_, **__: None)  # nor does it remove anything
         start(tmp_path / "run")
     assert checkpoints(tmp_path / "run") == []
     with pytest.raises(ValueError, match=r"^run: .* has no checkpoint$"):
@@ -358,7 +359,7 @@ def test_resuming_a_finished_run_changes_nothing(whole: tuple[Result, Told], cop
     result, told = resume(copy)
     assert result.finished and result.folder == copy
     assert told.progress == []
-    assert told.lines[0].endswith("going on from step 640")
+    assert told.lines[0].endswith("going on from timestep 640")
     assert_same_history(result.history, whole[0].history)
     assert contents(copy) == before
 
@@ -382,7 +383,7 @@ def test_a_run_that_reached_its_target_goes_on_for_another(
     resume(tmp_path / "run", target_return=float("inf"))
     assert_same_run(tmp_path / "run", whole[0].folder)
     (entry,) = described(tmp_path / "run")["history"]
-    assert entry == {"step": 160, "changed": {"target_return": [-100.0, float("inf")]}}
+    assert entry == {"timestep": 160, "changed": {"target_return": [-100.0, float("inf")]}}
 
 
 def test_a_run_made_longer_is_one_that_was_so_long_from_the_start(
@@ -394,7 +395,7 @@ def test_a_run_made_longer_is_one_that_was_so_long_from_the_start(
     assert longer.finished and told.progress[-1].total_steps == 640
     assert_same_run(longer.folder, whole[0].folder)
     assert described(longer.folder)["history"] == [
-        {"step": 320, "changed": {"total_steps": [320, 640]}}
+        {"timestep": 320, "changed": {"total_steps": [320, 640]}}
     ]
     before = contents(longer.folder)
     resume(longer.folder, total_steps=640)
@@ -417,7 +418,7 @@ def test_spacings_may_change_and_are_those_of_the_start_where_they_do_not(tmp_pa
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"total_steps": 560}, "total_steps: 560 is below 640, the steps that are done"),
+        ({"total_steps": 560}, "total_steps: 560 is below 640, the timesteps that are done"),
         ({"total_steps": 641}, "total_steps: 641 is not a multiple of .* = 8"),
         ({"total_steps": 0}, "total_steps: 0 is below 1"),
         ({"evaluate_every": 0}, "evaluate_every: 0 is below 1"),
@@ -483,7 +484,7 @@ def test_a_checkpoint_of_another_run_is_refused(copy: Path, tmp_path: Path) -> N
 def test_the_checkpoint_before_a_damaged_one_serves(whole: tuple[Result, Told], copy: Path) -> None:
     path = copy / "checkpoints/000000000640.ckpt"
     path.write_bytes(path.read_bytes()[:-1])
-    advice = "remove it to go on from the one before, of step 480, which is whole"
+    advice = "remove it to go on from the one before, of timestep 480, which is whole"
     with pytest.raises(ValueError, match=f"^{path}: truncated, .*; {advice}$"):
         resume(copy)
     path.unlink()
@@ -719,6 +720,20 @@ def test_another_seed_number_is_another_run(whole: tuple[Result, Told], tmp_path
 def write(path: Path) -> None:
     path.parent.mkdir(exist_ok=True)
     path.write_text("mine")
+
+
+def test_what_fails_before_the_first_checkpoint_leaves_no_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*args: Any) -> None:
+        raise OSError("No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("memrl_jax.snapshot.save", full)
+        with pytest.raises(OSError, match="No space left"):
+            start(tmp_path / "run")
+    assert list(tmp_path.iterdir()) == []
+    assert start(tmp_path / "run", CONFIG.replace(total_steps=160))[0].finished
 
 
 def rewind(folder: Path, step: int) -> None:
