@@ -164,7 +164,8 @@ def _save(program: Program, place: Path, step: int, carry: Carry, past: History)
     """Write a checkpoint of the seeds that are not padding."""
     settings = folder.settings(program.config, vars(program.run))
     seeds = program.run.seeds
-    snapshot.save(place, step, jax.tree.map(lambda x: x[:seeds], carry), settings, past)
+    saved = jax.tree.map(lambda x: x[:seeds], tree.clone_keys(carry))
+    snapshot.save(place, step, saved, settings, past)
 
 
 def _loop(

@@ -15,6 +15,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from memrl_jax import tree
 from memrl_jax.types import Array, Key
 
 WORD = 2**32 - 1  # the largest number that is folded into a key at a time
@@ -57,7 +58,8 @@ def pad(states: Any, seeds: int) -> Any:
     extra = -seeds % where.size
 
     def repeat(x: Array) -> Array:
-        return jnp.concatenate([x, jnp.broadcast_to(x[-1:], (extra, *x.shape[1:]))])
+        last = tree.clone_keys(x)[-1:]
+        return jnp.concatenate([x, jnp.broadcast_to(last, (extra, *x.shape[1:]))])
 
     states = jax.tree.map(repeat, states) if extra else states
     return jax.device_put(states, NamedSharding(where, P("seeds")))
@@ -101,7 +103,7 @@ def update_seeds(f: Callable[..., Any], seeds: int) -> Callable[..., Any]:
             return jax.vmap(lambda x: f(x, *shared))(xs)
 
         def one(i: Array, xs: Any) -> Any:
-            x = f(jax.tree.map(lambda x: x[i], xs), *shared)
+            x = f(jax.tree.map(lambda x: x[i], tree.clone_keys(xs)), *shared)
             return jax.tree.map(lambda xs, x: xs.at[i].set(x), xs, x)
 
         return jax.lax.fori_loop(0, len(jax.tree.leaves(xs)[0]), one, xs)

@@ -47,6 +47,19 @@ def nbytes(tree: Any) -> int:
     return sum(jax.tree.leaves(sizes))
 
 
+def clone_keys(x: Any) -> Any:
+    """Pass on the PRNG keys among the leaves as new ones.
+
+    JAX's check of their reuse (`jax_debug_key_reuse`) takes a key that is indexed for a used one.
+    """
+
+    def clone(x: Any) -> Any:
+        is_key = jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
+        return jax.random.clone(x) if is_key else x
+
+    return jax.tree.map(clone, x)
+
+
 def count(x: Array, n: Any = 1) -> Array:
     """Add `n`, 0 or more, to int32 counts; at 2**31 - 1 they stay there and do not wrap around."""
     total = x + n

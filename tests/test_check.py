@@ -172,11 +172,12 @@ def test_an_environment_is_traced_where_it_is_made_and_inside_jit(monkeypatch: A
 
 
 @pytest.mark.parametrize("name, options, message", [
-    ("Mine", {"size": 3}, "environment: Mine with size=3 raised TypeError"),
+    ("Mine", {"size": 3}, r"environment_args: size=3 is unknown; \(options: none\)"),
     ("CartPole", {}, "environment: 'CartPole' is unknown; did you mean 'CartPole-v1'"),
     ("Own", {}, "environment: Own with no options raised ValueError: walls: one"),
-    ("bAbI", {"seed": -1}, "environment: bAbI with seed=-1 raised ValueError"),
-    ("bAbI", {"path": 3}, "environment: bAbI with path=3 raised TypeError"),
+    ("Broken", {"size": 3}, "environment: Broken with size=3 raised ZeroDivisionError"),
+    ("bAbI", {"seed": -1}, "seed: -1 is below 0"),
+    ("bAbI", {"path": 3}, "environment_args: path=3 is not a text, a Path or None"),
 ])  # fmt: skip
 def test_what_a_constructor_raises_names_its_options(
     name: str, options: Any, message: str, monkeypatch: Any
@@ -186,4 +187,5 @@ def test_what_a_constructor_raises_names_its_options(
 
     monkeypatch.setitem(ENVIRONMENTS, "Mine", lambda: clock())
     monkeypatch.setitem(ENVIRONMENTS, "Own", refusing)
+    monkeypatch.setitem(ENVIRONMENTS, "Broken", lambda size=1: size // 0)
     refuse(options, f"^{message}", partial(make, name))

@@ -154,7 +154,7 @@ SETTINGS: list[tuple[dict[str, Any], list[str]]] = [
     ({"n_step": 0}, ["n_step: 0 is below 1"]),
     ({"td_lambda": 2.0}, ["td_lambda: 2.0 is not between 0 and 1"]),
     ({"td_lambda": 0.5, "n_step": 2}, ["td_lambda: 0.5 ", "n_step = 2"]),
-    ({"discount": float("nan")}, ["discount: nan is not a number"]),
+    ({"discount": float("nan")}, ["discount=nan is not a number"]),
     ({"discount": 1.5}, ["discount: 1.5 is not between 0 and 1"]),
     ({"learning_rate": -1.0}, ["learning_rate: -1.0 is not between 0 and 1e+30"]),
     ({"max_gradient_norm": -1.0}, ["max_gradient_norm: -1.0 is not between 1e-30 and 1e+30"]),
@@ -571,7 +571,7 @@ def test_a_message_of_several_lines_is_one(memrl: Memrl, monkeypatch: pytest.Mon
         raise ValueError("x: FrozenDict({\n    a: 1,\n}) is wrong\n")
 
     monkeypatch.setattr(commands, "list_names", fails)
-    assert_one_line(memrl("list"), "memrl: x: FrozenDict({     a: 1, }) is wrong\n")
+    assert_one_line(memrl("list"), "memrl: x: FrozenDict({ a: 1, }) is wrong\n")
 
 
 def test_ctrl_c_elsewhere(memrl: Memrl, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 import memrl_jax
+from memrl_jax import experiment
 from memrl_jax.config import make, make_agent, make_environment
+from memrl_jax.program import Run
 from memrl_jax.replay import REPLAYS
 from memrl_jax.rollout import player
 from tests.small import SMALL
@@ -44,8 +46,18 @@ def test_training_and_evaluating(environment, frames, memory, agent, replay):
     whole = config(memory, replay, **agent).replace(environment=environment, frames=frames)
     jax.jit(memrl_jax.make_train(whole)).trace(jax.random.key(0))
     trainer, _ = make(whole)
-    state = jax.eval_shape(trainer.init, jax.random.key(0)).agent
-    jax.jit(lambda key, state: trainer.evaluate(key, state, 3)).trace(jax.random.key(0), state)
+    train, _ = jax.eval_shape(trainer.init, jax.random.key(0))
+    jax.jit(lambda key, state: trainer.evaluate(key, state, 3)).trace(
+        jax.random.key(0), train.agent
+    )
+
+
+def test_a_run_on_disk(tmp_path):
+    """Seeds are spread, padded, saved and gone on with; its keys are used once each."""
+    run = Run(out=str(tmp_path / "run"), seeds=3, evaluate_episodes=2)
+    result = experiment.start(SMALL.replace(total_steps=160), run, print, print)
+    assert result.finished
+    experiment.resume(run.out, print, print, {"total_steps": 240})
 
 
 def test_playing():
