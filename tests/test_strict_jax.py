@@ -55,7 +55,8 @@ def test_training_and_evaluating(environment, frames, memory, agent, replay):
 def test_a_run_on_disk(tmp_path):
     """Seeds are spread, padded, saved and gone on with; its keys are used once each."""
     run = Run(out=str(tmp_path / "run"), seeds=3, evaluate_episodes=2)
-    result = experiment.start(SMALL.replace(total_steps=160), run, print, print)
+    small = config("none", "uniform").replace(total_steps=160)
+    result = experiment.start(small, run, print, print)
     assert result.finished
     experiment.resume(run.out, print, print, {"total_steps": 240})
 
