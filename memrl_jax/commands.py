@@ -24,7 +24,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from memrl_jax import checks, experiment, history, imports, statistics
+from memrl_jax import checks, experiment, folder, history, imports, statistics
 from memrl_jax.agents import AGENTS
 from memrl_jax.config import Config, presets
 from memrl_jax.environments import ENVIRONMENTS
@@ -153,6 +153,10 @@ def train(arguments: list[str]) -> int:
         print(TRAIN_HELP.format(presets=", ".join(presets)), end="")
         return 0
     if any(word.partition("=")[0] == "--resume" for word in arguments):
+        for word in arguments:
+            name = word.partition("=")[0].replace("-", "_")
+            if name.startswith("__") and name not in ("__resume", "__help"):
+                folder.changeable(name.removeprefix("__"))
         asked = dict(vars(parse(Resume, arguments, "memrl train")))
         path = asked.pop("resume")
         changes = {name: x for name, x in asked.items() if x is not None}

@@ -338,7 +338,8 @@ def _per_rollout(config: Config) -> int:
 
 
 def to_json(config: Config) -> str:
-    """Write a config as JSON text."""
+    """Write a config as JSON text; raises ValueError for fields of the wrong kind."""
+    check(config)
     return json.dumps(
         _plain(config) | {"agent": {"name": agent_name(config), **_plain(config.agent)}}, indent=2
     )

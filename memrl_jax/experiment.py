@@ -128,10 +128,7 @@ def _changed(
 ) -> tuple[Config, Run, dict[str, Any]]:
     """Return the config and options with `changes`, and of those that differ [before, after]."""
     for name in changes:
-        if name not in folder.CHANGEABLE:
-            raise ValueError(
-                f"{name}: cannot change on resume (what can: {', '.join(folder.CHANGEABLE)})"
-            )
+        folder.changeable(name)
     before = vars(run) | spacings(run, config.total_steps) | {"total_steps": config.total_steps}
     after = before | {name: plain(name, x) for name, x in changes.items()}
     changed = {name: [before[name], x] for name, x in after.items() if before[name] != x}

@@ -33,6 +33,12 @@ CHANGEABLE = (  # settings that no number of the training depends on: a resume m
 Say = Callable[[str], None]
 
 
+def changeable(name: str) -> None:
+    """Raise ValueError unless a resume may change the setting called `name`."""
+    if name not in CHANGEABLE:
+        raise ValueError(f"{name}: cannot change on resume (what can: {', '.join(CHANGEABLE)})")
+
+
 @contextmanager
 def created(path: str, config: Config, options: Mapping[str, Any], say: Say) -> Iterator[Path]:
     """Make a new run folder, whole or not at all, and keep other writers out of it.
@@ -78,8 +84,10 @@ def free(path: str) -> None:
     there = Path(path)
     try:
         mode = os.lstat(there).st_mode
-    except (FileNotFoundError, NotADirectoryError):
+    except FileNotFoundError:
         return
+    except OSError as error:
+        raise ValueError(f"out: {path} cannot be made ({files.reason(error)})") from None
     if (there / "config.json").exists():
         raise ValueError(f"out: {path} exists; continue it with --resume {path}")
     if not stat.S_ISDIR(mode):

@@ -594,7 +594,10 @@ def test_numbers_of_numpy_and_jax_are_trained_with_as_they_are_written(
 @pytest.mark.parametrize("value", [np.ones(2, np.float32), jnp.ones((1,)), 1j, np.complex64(1)])
 def test_numbers_that_cannot_be_written_leave_nothing(tmp_path: Path, value: Any) -> None:
     config = CONFIG.replace(agent=CONFIG.agent.replace(learning_rate=value))
-    with pytest.raises(ValueError, match=r"^learning_rate: .+ cannot be written to config.json$"):
+    with pytest.raises(ValueError, match=r"^learning_rate: .+ is not a number$"):
+        start(tmp_path / "run", config)
+    config = CONFIG.replace(environment_args={"bonus": value})
+    with pytest.raises(ValueError, match=r"^environment_args: bonus: .+ cannot be written to "):
         start(tmp_path / "run", config)
     assert names(tmp_path) == []
 
