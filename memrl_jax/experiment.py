@@ -76,8 +76,9 @@ Report = Callable[[Progress], None]
 def start(config: Config, run: Run, say: Say, report: Report) -> Result:
     """Train all seeds of a new run.
 
-    `say` gets lines of text, `report` the progress after every chunk. Raises ValueError, before
-    anything is written, for settings out of range; FloatingPointError if a loss is not finite.
+    `say` gets lines of text, `report` the progress after every chunk. Raises, before anything is
+    written, ValueError for settings out of range and MemoryError for more than can be held; later
+    FloatingPointError if a reward or a loss is not finite.
     """
     config = from_json(to_json(config))  # so that nothing is trained but what is written
     run = Run(**{name: plain(name, x) for name, x in vars(run).items()})

@@ -19,7 +19,7 @@ from memrl_jax import checks, files
 
 History = dict[str, np.ndarray]
 
-
+# What a sum is divided by; the others by `updates`.
 PER = {"return_sum": "episodes", "length_sum": "episodes", "reward_sum": "steps"}
 
 

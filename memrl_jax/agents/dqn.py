@@ -48,7 +48,6 @@ RANGES = dict.fromkeys(FRACTIONS, (0, 1)) | {
     "importance_steps": (1, checks.INT32),
     "decay_updates": (1, checks.INT32),
 }
-OPTIONAL = ("decay_updates", "max_gradient_norm", "rescaling", "td_lambda")
 UPDATES = 500_000_000  # most that a target network or a restart may wait for
 LOSSES = {"squared": optax.l2_loss, "huber": optax.huber_loss}
 
@@ -382,7 +381,7 @@ def _check(config: DQNConfig) -> None:
     checks.known("loss", config.loss, LOSSES)
     for field, bounds in RANGES.items():
         value = getattr(config, field)
-        if value is not None or field not in OPTIONAL:
+        if value is not None:
             checks.within(field, value, *bounds)
     if config.td_lambda is not None and config.n_step > 1:
         raise ValueError(f"td_lambda: {config.td_lambda} excludes n_step = {config.n_step}")

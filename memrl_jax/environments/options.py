@@ -6,9 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from memrl_jax.checks import INT32
-
-FLOAT32 = float(np.finfo(np.float32).max)
+from memrl_jax.kinds import FLOAT32, INT32
 
 
 def like(name: str, value: Any, default: Any, size: bool = False) -> Any:
