@@ -10,8 +10,9 @@ from benchmarks.findings import Claim
 from benchmarks.runs import Result, Returns, memoryless
 from memrl_jax.environments import ENVIRONMENTS, view
 from memrl_jax.memory import MEMORIES
+from memrl_jax.spaces import Continuous
 from memrl_jax.statistics import iqm
-from memrl_jax.types import Array, Continuous, Environment
+from memrl_jax.types import Array, Environment
 
 
 def alone(preset: str, environment: str, args: dict[str, int], steps: int) -> memrl_jax.Config:

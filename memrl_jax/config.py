@@ -19,17 +19,9 @@ from memrl_jax.environments import frame_stack
 from memrl_jax.memory import MEMORIES
 from memrl_jax.networks import Encoder, QHead, recurrent
 from memrl_jax.replay import REPLAYS, ring
+from memrl_jax.spaces import Discrete
 from memrl_jax.train import Metrics, Trainer, TrainState, make_trainer
-from memrl_jax.types import (
-    Agent,
-    Array,
-    Discrete,
-    Environment,
-    Key,
-    Network,
-    NeuralMemory,
-    ReplayMemory,
-)
+from memrl_jax.types import Agent, Array, Environment, Key, Network, NeuralMemory, ReplayMemory
 
 
 class Config(struct.PyTreeNode):

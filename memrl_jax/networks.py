@@ -11,7 +11,8 @@ import numpy as np
 from flax import linen as nn
 
 from memrl_jax.memory.states import checked
-from memrl_jax.types import Array, Continuous, Discrete, Key, Network, NeuralMemory, State, TimeStep
+from memrl_jax.spaces import Continuous, Discrete
+from memrl_jax.types import Array, Key, Network, NeuralMemory, State, TimeStep
 
 WHOLE = 16_000_000  # bytes of shifted images up to which a batch of them is one matrix product
 GROUP = 4_000_000  # bytes of shifted images at a time in larger batches

@@ -14,30 +14,18 @@ Key = jax.Array
 State = Any  # any pytree of arrays
 
 
-class Discrete(NamedTuple):
-    """Integers 0 .. n - 1."""
-
-    n: int
-
-
-class Continuous(NamedTuple):
-    """Arrays of one shape and dtype; `low` and `high` are the declared bounds."""
-
-    shape: tuple[int, ...]
-    dtype: Any
-    low: Any
-    high: Any
-
-
 class TimeStep(NamedTuple):
     """All that an agent may see at time t."""
 
     observation: Any  # [B, ...] any pytree
-    action: Array  # [B] a_{t-1}; 0 at a start
+    action: Any  # [B, ...] a_{t-1}, a pytree like the space of actions; 0 at a start
     reward: Array  # [B] float32, r_t, earned on arriving here; 0 at a start
     discount: Array  # [B] float32, 0 iff the episode terminated here, else 1
     start: Array  # [B] bool: memories are reset before this step
     last: Array  # [B] bool: terminated or truncated here; the action taken here is ignored
+    # [B, n] bool for every discrete part of the actions, like their space: which are allowed here,
+    # one at least; () where all are, always.
+    legal: Any = ()
 
 
 class Segment(NamedTuple):
@@ -45,8 +33,16 @@ class Segment(NamedTuple):
 
     memory: State  # [B, ...] the actor's memory before timestep 0
     timestep: TimeStep  # [T + 1, B, ...]
-    action: Array  # [T, B]
+    action: Any  # [T, B, ...] a pytree like the space of actions
     extras: Any  # [T, B, ...] what the policy adds, e.g. log-probabilities; () if nothing
+
+
+class Spec(NamedTuple):
+    """What can be seen and done: pytrees of `spaces.Discrete` and `spaces.Continuous`."""
+
+    observations: Any  # arranged like an observation
+    actions: Any  # arranged like an action: several discrete ones are a tuple of Discrete
+    legal: bool = False  # whether timesteps tell which discrete actions are allowed
 
 
 class Environment(NamedTuple):
@@ -57,8 +53,7 @@ class Environment(NamedTuple):
 
     reset: Callable[..., Any]  # key -> (state, TimeStep)
     step: Callable[..., Any]  # key, state, action -> (state, TimeStep)
-    actions: Discrete | Continuous
-    observations: Any  # a pytree of Discrete and Continuous, shaped like one observation
+    spec: Spec
     horizon: int  # no episode is longer than this many steps
 
 
@@ -84,13 +79,20 @@ class NeuralMemory(NamedTuple):
 
 
 class Network(NamedTuple):
-    """A batched function of timesteps with a memory; hides the neural-network library."""
+    """A batched function of timesteps with a memory; hides the neural-network library.
 
-    init: Callable[..., Any]  # key, TimeStep -> params
+    `inputs` are what its head takes beside the memory's output, e.g. actions to be judged.
+    """
+
+    init: Callable[..., Any]  # key, TimeStep [B], *inputs [B, ...] -> params
     initial_state: Callable[..., Any]  # batch size -> state
-    step: Callable[..., Any]  # params, state, TimeStep [B] -> (state, output)
-    unroll: Callable[..., Any]  # params, state, TimeStep [T, B] -> (state, outputs)
+    step: Callable[..., Any]  # params, state, TimeStep [B], *inputs -> (state, output)
+    unroll: Callable[..., Any]  # params, state, TimeStep [T, B], *inputs -> (state, outputs)
     inspect: Callable[..., dict[str, Array]] = nothing_to_see  # as step -> the memory's, [B, ...]
+
+
+# Makes a network with a given head, a linen module: of one encoder and one memory, new parameters.
+Body = Callable[[Any], Network]
 
 
 class Sample(NamedTuple):
@@ -109,14 +111,18 @@ class ReplayMemory(NamedTuple):
     sample: Callable[..., Any]  # key, state -> Sample
     update: Callable[..., Any]  # state, index, priority [N] -> (state, counts by name)
     can_sample: Callable[..., Array]  # state -> [] bool: some window is whole
-    warmup: int  # adds after which that is so
+    warmup: int  # adds before learning begins; from then on, that is so
+    length: int  # actions in a window
+    burn_in: int = 0  # of these, how many only bring the memory up to date
 
 
 class Agent(NamedTuple):
     """A policy and how it learns.
 
-    `inspect` tells what `act` has in mind with the same arguments: `q` [B, A], the values of the
-    actions, where there are such, and what the memory does, by the names of `NeuralMemory`.
+    `act` explores, or does what is best so far. `inspect` tells what it has in mind then: `q`
+    [B, A], the values of the actions, `policy` [B, A], their probabilities, `value` [B], whichever
+    there are, and what the memory does, by the names of `NeuralMemory`. `params` are those that
+    `act` uses; `with_params` puts others in their place, and begins targets and optimizers anew.
     """
 
     init: Callable[..., Any]  # key, TimeStep -> state
@@ -126,5 +132,7 @@ class Agent(NamedTuple):
     ]  # key, state, memory, TimeStep, explore=True -> (memory, action, extras)
     observe: Callable[..., Any]  # state, Segment -> state (on-policy: identity)
     learn: Callable[..., Any]  # key, state, Segment -> (state, metrics)
-    warmup: int  # rollouts to observe before learning
+    params: Callable[..., Any]  # state -> {"encoder": ..., "memory": ..., "head": ...}
+    with_params: Callable[..., Any]  # state, params -> state
+    warmup: int = 0  # rollouts to observe before learning
     inspect: Callable[..., dict[str, Array]] = nothing_to_see  # state, memory, TimeStep -> [B, ...]

@@ -11,7 +11,8 @@ import pytest
 import memrl_jax
 from memrl_jax.environments import ENVIRONMENTS, check, make
 from memrl_jax.environments.check import QUICKLY, declared, observed, play, traced
-from memrl_jax.types import Continuous, Discrete, Environment, TimeStep
+from memrl_jax.spaces import Continuous, Discrete
+from memrl_jax.types import Environment, TimeStep
 
 SPACES = {"at": Discrete(5), "speed": Continuous((2,), jnp.float32, -1, 1)}
 

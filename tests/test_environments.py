@@ -33,7 +33,8 @@ from memrl_jax.environments import (
 )
 from memrl_jax.environments.base import Running
 from memrl_jax.environments.check import draw, observed, traced
-from memrl_jax.types import Continuous, Discrete, TimeStep
+from memrl_jax.spaces import Continuous, Discrete
+from memrl_jax.types import TimeStep
 from tests.small import write_original_maps
 
 LIMIT, STEPS = 12, 60

@@ -26,7 +26,8 @@ from memrl_jax.experiment import Progress, Result
 from memrl_jax.history import History
 from memrl_jax.program import Carry, Program, Run, check
 from memrl_jax.rollout import Evaluation, evaluate
-from memrl_jax.types import Continuous, Discrete, Environment, TimeStep
+from memrl_jax.spaces import Continuous, Discrete
+from memrl_jax.types import Environment, TimeStep
 from tests.small import SMALL as CONFIG
 
 PER_STEP = CONFIG.environments * CONFIG.rollout_length

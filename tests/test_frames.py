@@ -13,7 +13,8 @@ from memrl_jax import frames, tree
 from memrl_jax.environments import ENVIRONMENTS, batch, frame_stack
 from memrl_jax.replay import REPLAYS
 from memrl_jax.rollout import initial, rollout
-from memrl_jax.types import Continuous, Discrete, Environment, Segment, TimeStep
+from memrl_jax.spaces import Continuous, Discrete
+from memrl_jax.types import Environment, Segment, TimeStep
 
 B = 3
 FRAMES = 3

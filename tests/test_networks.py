@@ -13,7 +13,8 @@ from benchmarks.agents import tmaze_in
 from memrl_jax import networks
 from memrl_jax.memory import gru, none
 from memrl_jax.networks import MLP, Encoder, QHead, features, recurrent, shifted_products
-from memrl_jax.types import Continuous, Discrete, Network, TimeStep
+from memrl_jax.spaces import Continuous, Discrete
+from memrl_jax.types import Network, TimeStep
 
 T, B, ACTIONS = 5, 3, 4
 VECTOR = Continuous((2,), jnp.float32, -1, 1)

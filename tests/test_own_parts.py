@@ -31,7 +31,8 @@ from memrl_jax.agents import AGENTS, DQNConfig, dqn
 from memrl_jax.environments import ENVIRONMENTS, TMaze, from_gymnax
 from memrl_jax.memory import DIAGONAL, MEMORIES, from_monoid, gru
 from memrl_jax.replay import REPLAYS, uniform
-from memrl_jax.types import Continuous, Discrete, Environment, TimeStep
+from memrl_jax.spaces import Continuous, Discrete
+from memrl_jax.types import Environment, TimeStep
 
 
 def bit(delay: int = 2) -> Environment:

@@ -19,7 +19,8 @@ from memrl_jax import environments, limits, tree
 from memrl_jax.ahead import Ahead, awaited
 from memrl_jax.limits import Room
 from memrl_jax.program import Run, make_program
-from memrl_jax.types import Continuous, Discrete, Environment, TimeStep
+from memrl_jax.spaces import Continuous, Discrete
+from memrl_jax.types import Environment, TimeStep
 from tests.small import SMALL
 
 RUN = Run(seeds=2, evaluate_episodes=2)

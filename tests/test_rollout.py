@@ -13,7 +13,8 @@ from memrl_jax.environments import TMaze, batch, from_gymnax
 from memrl_jax.environments.base import Running, episodes
 from memrl_jax.replay import uniform
 from memrl_jax.rollout import evaluate, initial, player, rollout
-from memrl_jax.types import Agent, Discrete, Environment, Network, TimeStep
+from memrl_jax.spaces import Discrete
+from memrl_jax.types import Agent, Environment, Network, TimeStep
 
 B, T = 3, 8
 

@@ -17,8 +17,9 @@ from memrl_jax import parallel
 from memrl_jax.agents import DQNConfig, dqn
 from memrl_jax.networks import QHead, recurrent
 from memrl_jax.replay import uniform
+from memrl_jax.spaces import Continuous, Discrete
 from memrl_jax.train import make_trainer
-from memrl_jax.types import Continuous, Discrete, Environment, TimeStep
+from memrl_jax.types import Environment, TimeStep
 from tests.small import SMALL
 
 

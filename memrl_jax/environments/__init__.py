@@ -23,7 +23,8 @@ from memrl_jax.environments.mazes import (
     single_goal,
 )
 from memrl_jax.environments.tmaze import TMaze
-from memrl_jax.types import Continuous, Environment
+from memrl_jax.spaces import Continuous
+from memrl_jax.types import Environment
 
 # gymnax 1.x's ids, less MNISTBandit-bsuite, which downloads its data.
 _GYMNAX = (

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from memrl_jax import checks, tree
+from memrl_jax.spaces import Continuous, Discrete
 from memrl_jax.tasks.babi import Questions, generate, load
-from memrl_jax.types import Array, Continuous, Discrete, Environment, Key, TimeStep
+from memrl_jax.types import Array, Environment, Key, TimeStep
 
 
 class Reading(NamedTuple):

@@ -10,7 +10,8 @@ import numpy as np
 
 from memrl_jax import checks, frames, tree
 from memrl_jax.environments.check import SPACES, declared
-from memrl_jax.types import Array, Continuous, Discrete, Environment, Key, TimeStep
+from memrl_jax.spaces import Continuous, Discrete
+from memrl_jax.types import Array, Environment, Key, TimeStep
 
 
 def batch(env: Environment) -> Environment:

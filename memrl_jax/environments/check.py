@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from memrl_jax import checks
-from memrl_jax.types import Array, Continuous, Discrete, Environment, Key, TimeStep
+from memrl_jax.spaces import Continuous, Discrete
+from memrl_jax.types import Array, Environment, Key, TimeStep
 
 SPACES = (Discrete, Continuous)
 QUICKLY = {"xla_backend_optimization_level": 0}  # what is run once mostly waits for the compiler

@@ -18,7 +18,8 @@ from memrl_jax import checks, tree
 from memrl_jax.environments import spaces
 from memrl_jax.environments.check import agree, blamed, declared, kind
 from memrl_jax.environments.options import like
-from memrl_jax.types import Array, Discrete, Environment, Key, TimeStep
+from memrl_jax.spaces import Discrete
+from memrl_jax.types import Array, Environment, Key, TimeStep
 
 # Where a `step` is defined that is exactly `step_env` with gymnax's automatic reset around it.
 _PLAIN = ("gymnax.environments.environment", "memrl_jax.environments.tmaze")

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from memrl_jax.environments.check import blamed, space
-from memrl_jax.types import Continuous, Discrete
+from memrl_jax.spaces import Continuous, Discrete
 
 # An environment may declare its spaces in our types, and so spare the import of gymnax. Its class
 # has to: a wrapper's instance passes on the attributes of what it wraps, whose spaces may differ.

@@ -10,7 +10,8 @@ from flax import struct
 
 from memrl_jax import checks, tree
 from memrl_jax.environments.options import like
-from memrl_jax.types import Array, Continuous, Discrete, Key
+from memrl_jax.spaces import Continuous, Discrete
+from memrl_jax.types import Array, Key
 
 LEFT, RIGHT, UP, DOWN = range(4)
 

@@ -10,7 +10,8 @@ import numpy as np
 from memrl_jax import checks, tree
 from memrl_jax.environments.mazes.rules import Rules, machine
 from memrl_jax.environments.mazes.view import BLOCKS, FLOOR, WALL, cells, viewer
-from memrl_jax.types import Array, Continuous, Discrete, Environment, Key, TimeStep
+from memrl_jax.spaces import Continuous, Discrete
+from memrl_jax.types import Array, Environment, Key, TimeStep
 
 LOOK_LEFT, LOOK_RIGHT, LOOK_UP, LOOK_DOWN, FORWARD, BACKWARD = ACTIONS = range(6)
 DIRECTIONS = np.array([[0, 1], [-1, 0], [0, -1], [1, 0]])  # row, column; the next is to the right

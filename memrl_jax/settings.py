@@ -1,0 +1,127 @@
+"""Settings as data: what all configs have in common, and the parts that several agents share."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, replace
+from typing import Any
+
+from flax import struct
+from flax.core import FrozenDict
+
+from memrl_jax import checks
+
+
+def static(default: Any) -> Any:
+    """Declare a field that shapes the program: another value is another compile."""
+    return struct.field(pytree_node=False, default=default)
+
+
+class Settings(struct.PyTreeNode):
+    """A config, or a part of one. Floats are leaves, which may be traced and vmapped over.
+
+    The string under a field is its help text. Configs nest by who reads them; names of fields are
+    unique within a whole config, and `config.replace(field=value)` finds them wherever they are.
+    """
+
+    def __post_init__(self) -> None:
+        """Freeze what came from JSON: an argument of a jitted function must hash."""
+        for field in fields(self):
+            object.__setattr__(self, field.name, frozen(getattr(self, field.name)))
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Give every config this `replace`, in place of the one that flax gives it."""
+        super().__init_subclass__(**options)
+        cls.replace = _replace  # type: ignore[attr-defined]
+
+
+def _replace(settings: Any, **changes: Any) -> Any:
+    """Return a copy with other values of fields, of its own or of the parts within it.
+
+    Raises ValueError, with the nearest name, for a field that there is not.
+    """
+    within = dict(parts(settings))
+    own = [f.name for f in fields(settings)]
+    for name in changes.keys() - set(own):
+        checks.known(type(settings).__name__, name, dict.fromkeys([*own, *named(settings)]))
+    now = {name: x for name, x in changes.items() if name in own}
+    for field, part in within.items():
+        inner = {name: x for name, x in changes.items() if name not in own and name in named(part)}
+        if inner:
+            now[field] = now.get(field, part).replace(**inner)
+    return replace(settings, **now)
+
+
+def parts(settings: Settings) -> list[tuple[str, Settings]]:
+    """Return the parts within settings, by name."""
+    given = ((f.name, getattr(settings, f.name)) for f in fields(settings))
+    return [(name, x) for name, x in given if isinstance(x, Settings)]
+
+
+def named(settings: Settings) -> dict[str, Any]:
+    """Return all values by name, those of the parts too; the parts themselves are left out."""
+
+    def pairs(settings: Settings) -> Iterator[tuple[str, Any]]:
+        for field in fields(settings):
+            x = getattr(settings, field.name)
+            if isinstance(x, Settings):
+                yield from pairs(x)
+            else:
+                yield field.name, x
+
+    return dict(pairs(settings))
+
+
+def check(settings: Settings) -> None:
+    """Raise ValueError for fields, of the parts too, of another kind than their hints say."""
+    checks.fields(settings)
+    for _, part in parts(settings):
+        check(part)
+
+
+def frozen(value: Any) -> Any:
+    """Turn mappings and lists into what hashes."""
+    if isinstance(value, Mapping):
+        return FrozenDict({k: frozen(x) for k, x in value.items()})
+    return tuple(map(frozen, value)) if isinstance(value, list) else value
+
+
+class BodyConfig(Settings):
+    """What comes before a network's head: an encoder of timesteps and a memory."""
+
+    memory: str = static("none")
+    """Memory of the network; none is feed-forward. One of your own is module:name."""
+    memory_args: Mapping[str, Any] = static(FrozenDict())
+    """Options of the memory, as name=value."""
+    encoder: tuple[int, ...] = static((120,))
+    """Widths of the dense layers before the memory."""
+    previous_action: bool = static(False)
+    """Show the previous action to the network."""
+    previous_reward: bool = static(False)
+    """Show the previous reward to the network."""
+
+
+class ReplayConfig(Settings):
+    """What experience is kept, and how it is drawn."""
+
+    replay: str = static("uniform")
+    """Replay memory that windows are drawn from."""
+    capacity: int = static(10_000)
+    """Timesteps kept, over all environments."""
+    batch_size: int = static(128)
+    """Windows in a batch."""
+    window: int = static(1)
+    """Actions in a window that are learned from: 1 learns from transitions, more from sequences."""
+    burn_in: int = static(0)
+    """Actions before each window that only bring the memory up to date."""
+    stored_state: bool = static(False)
+    """Begin where rollouts began, from the memory stored there; otherwise anywhere, from a fresh
+    memory."""
+    learning_starts: int = static(10_000)
+    """Timesteps to collect before the first update."""
+    priority_exponent: float = 0.6
+    """Prioritized replay: draw in proportion to priority to this power; 0 is uniform."""
+    importance_start: float = 0.4
+    """Prioritized replay: power of the weights that correct the bias it makes, at first."""
+    importance_end: float = 1.0
+    """Prioritized replay: this power in the end; 1 corrects all of it."""
+    importance_updates: float = 100_000.0
+    """Prioritized replay: updates over which it goes from the first to the last, linearly."""

@@ -1,0 +1,54 @@
+"""What can be observed and what can be done: pytrees of `Discrete` and `Continuous`."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from memrl_jax.types import Array
+
+
+class Discrete(NamedTuple):
+    """Integers 0 .. n - 1, each an int32 without axes."""
+
+    n: int
+
+
+class Continuous(NamedTuple):
+    """Arrays of one shape and dtype; `low` and `high` are the declared bounds."""
+
+    shape: tuple[int, ...]
+    dtype: Any
+    low: Any
+    high: Any
+
+
+def is_part(x: Any) -> bool:
+    """Tell whether `x` is one part of a space: a `Discrete` or a `Continuous`."""
+    return isinstance(x, Discrete | Continuous)
+
+
+def parts(space: Any) -> list[Any]:
+    """Return the parts of a space in the order of its leaves."""
+    return jax.tree.leaves(space, is_leaf=is_part)
+
+
+def over(f: Callable[..., Any], space: Any, *rest: Any) -> Any:
+    """Return `f(part, ...)` of every part of a space and what stands there in pytrees like it."""
+    return jax.tree.map(f, space, *rest, is_leaf=is_part)
+
+
+def discrete(space: Any) -> bool:
+    """Tell whether all parts are `Discrete`."""
+    return all(isinstance(part, Discrete) for part in parts(space))
+
+
+def zeros(space: Any) -> Any:
+    """Return the element of a space that is 0 everywhere: what stands for no action."""
+
+    def zero(part: Any) -> Array:
+        shape, dtype = ((), jnp.int32) if isinstance(part, Discrete) else part[:2]
+        return jnp.zeros(shape, dtype)
+
+    return over(zero, space)
