@@ -19,8 +19,8 @@ from memrl_jax.config import (
     make_replay,
 )
 from memrl_jax.environments import batch
-from memrl_jax.program import Carry, Run, make_program
 from memrl_jax.rollout import rollout
+from memrl_jax.run.program import Carry, Run, make_program
 from memrl_jax.train import TrainState
 from memrl_jax.types import Agent, Environment, ReplayMemory, Segment, State, TimeStep
 
@@ -29,7 +29,7 @@ class Begun(NamedTuple):
     """Training of some seeds that has warmed up and whose replay memories are full."""
 
     config: Config
-    program: memrl_jax.program.Program
+    program: memrl_jax.run.program.Program
     carry: Carry  # [S, ...]
 
 

@@ -20,10 +20,11 @@ from rich.table import Table
 
 from benchmarks import report
 from benchmarks.agents import tmaze_50
-from memrl_jax import cli, folder, parallel, tree
+from memrl_jax import cli, parallel, tree
 from memrl_jax.config import Config, make, make_environment, make_network
 from memrl_jax.diagnose import delta_q
 from memrl_jax.replay import ring
+from memrl_jax.run import folder
 from memrl_jax.types import Array, Key
 
 RESULTS = Path(__file__).parent / "results"

@@ -119,6 +119,8 @@ class ReplayConfig(Settings):
     """Timesteps to collect before the first update."""
     priority_exponent: float = 0.6
     """Prioritized replay: draw in proportion to priority to this power; 0 is uniform."""
+    priority_mix: float = 0.9
+    """Prioritized replay: share of the largest error in a window's priority, beside the mean."""
     importance_start: float = 0.4
     """Prioritized replay: power of the weights that correct the bias it makes, at first."""
     importance_end: float = 1.0

@@ -21,9 +21,9 @@ import memrl_jax
 from memrl_jax import cli, config, diagnose, environments, kinds, plot, statistics, tasks
 from memrl_jax.agents import R2D2Config
 from memrl_jax.memory import MEMORIES, from_cell, from_monoid, from_step
-from memrl_jax.program import Run, check
 from memrl_jax.replay import REPLAYS
 from memrl_jax.rollout import Episode
+from memrl_jax.run.program import Run, check
 from memrl_jax.tasks import answering, babi
 
 LEAST = 400  # cases in the table

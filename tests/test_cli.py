@@ -24,12 +24,13 @@ from rich.console import Console
 
 import memrl_jax
 from benchmarks import damage
-from memrl_jax import checkpoint, cli, commands, config, experiment, history, plot
+from memrl_jax import cli, commands, config, plot
 from memrl_jax.agents import AGENTS, DQNConfig
 from memrl_jax.environments import ENVIRONMENTS
-from memrl_jax.experiment import Progress, Result, Run
 from memrl_jax.memory import MEMORIES
 from memrl_jax.replay import REPLAYS
+from memrl_jax.run import checkpoint, experiment, history
+from memrl_jax.run.experiment import Progress, Result, Run
 
 ROOT = Path(__file__).parents[1]
 TINY: dict[str, Any] = {

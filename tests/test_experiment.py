@@ -19,13 +19,14 @@ import numpy as np
 import pytest
 
 import memrl_jax
-from memrl_jax import checkpoint, experiment, folder, history, lock, parallel, tree
+from memrl_jax import parallel, tree
 from memrl_jax.config import make, to_json
 from memrl_jax.environments import ENVIRONMENTS, batch
-from memrl_jax.experiment import Progress, Result
-from memrl_jax.history import History
-from memrl_jax.program import Carry, Program, Run, check
 from memrl_jax.rollout import Evaluation, evaluate
+from memrl_jax.run import checkpoint, experiment, folder, history, lock
+from memrl_jax.run.experiment import Progress, Result
+from memrl_jax.run.history import History
+from memrl_jax.run.program import Carry, Program, Run, check
 from memrl_jax.spaces import Continuous, Discrete
 from memrl_jax.types import Environment, TimeStep
 from tests.small import SMALL as CONFIG
@@ -603,7 +604,7 @@ def test_numbers_that_cannot_be_written_leave_nothing(tmp_path: Path, value: Any
     assert names(tmp_path) == []
 
 
-@pytest.mark.parametrize("where", ["os.rename", "os.fsync", "memrl_jax.folder.versions"])
+@pytest.mark.parametrize("where", ["os.rename", "os.fsync", "memrl_jax.run.folder.versions"])
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
 def test_a_folder_is_made_whole_or_not_at_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, error: BaseException
@@ -733,7 +734,7 @@ def test_what_fails_before_the_first_checkpoint_leaves_no_folder(
         raise OSError("No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("memrl_jax.snapshot.save", full)
+        patch.setattr("memrl_jax.run.snapshot.save", full)
         with pytest.raises(OSError, match="No space left"):
             start(tmp_path / "run")
     assert list(tmp_path.iterdir()) == []

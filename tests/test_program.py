@@ -15,10 +15,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from memrl_jax import environments, limits, tree
-from memrl_jax.ahead import Ahead, awaited
-from memrl_jax.limits import Room
-from memrl_jax.program import Run, make_program
+from memrl_jax import environments, tree
+from memrl_jax.run import limits
+from memrl_jax.run.ahead import Ahead, awaited
+from memrl_jax.run.limits import Room
+from memrl_jax.run.program import Run, make_program
 from memrl_jax.spaces import Continuous, Discrete
 from memrl_jax.types import Environment, TimeStep
 from tests.small import SMALL

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 import memrl_jax
-from memrl_jax import experiment
 from memrl_jax.config import make, make_agent, make_environment
-from memrl_jax.program import Run
 from memrl_jax.replay import REPLAYS
 from memrl_jax.rollout import player
+from memrl_jax.run import experiment
+from memrl_jax.run.program import Run
 from tests.small import SMALL
 
 
