@@ -30,7 +30,7 @@ class Settings(struct.PyTreeNode):
     def __init_subclass__(cls, **options: Any) -> None:
         """Give every config this `replace`, in place of the one that flax gives it."""
         super().__init_subclass__(**options)
-        cls.replace = _replace  # type: ignore[attr-defined]
+        cls.replace = _replace  # type: ignore[assignment, method-assign]
 
 
 def _replace(settings: Any, **changes: Any) -> Any:
