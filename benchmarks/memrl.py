@@ -10,14 +10,8 @@ import memrl_jax
 from benchmarks.timing import Program, compiled, loop
 from memrl_jax import parallel, tree
 from memrl_jax.agents import AGENTS
-from memrl_jax.config import (
-    Config,
-    agent_name,
-    make_agent,
-    make_environment,
-    make_network,
-    make_replay,
-)
+from memrl_jax.build import make_agent, make_environment, make_replay
+from memrl_jax.config import Config, agent_name, make_network
 from memrl_jax.environments import batch
 from memrl_jax.rollout import rollout
 from memrl_jax.run.program import Carry, Run, make_program

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from memrl_jax.config import Config, presets, to_json
+from memrl_jax.config import Config, to_json
+from memrl_jax.preset_configs import presets
 from memrl_jax.run.pool import pools, short, told
 from memrl_jax.run.program import Run
 

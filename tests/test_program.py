@@ -29,7 +29,7 @@ LARGE = 1_000_000_000
 
 
 def with_agent(**settings: Any) -> Any:
-    return SMALL.replace(agent=SMALL.agent.replace(**settings))
+    return SMALL.replace(**settings)
 
 
 def test_a_replay_memory_beyond_the_machine_is_refused() -> None:
@@ -70,7 +70,7 @@ def pictures(size: int = 84) -> Environment:
         return time, see(time, jnp.where(time == 0, 0, action))
 
     space = Continuous((size, size, 4), jnp.uint8, 0, 255)
-    return Environment(reset, step, Discrete(2), space, 5)
+    return Environment(reset, step, Spec(space, Discrete(2)), 5)
 
 
 def test_the_compiler_says_what_a_step_on_images_needs(monkeypatch: pytest.MonkeyPatch) -> None:
