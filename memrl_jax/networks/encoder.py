@@ -31,11 +31,11 @@ def encoder(config: BodyConfig, spec: Spec) -> "Encoder":
     stack = _stack(config.convolutions)
     if config.channels is not None:
         checks.at_least("channels", config.channels, -3, 2)
-    images = any(_is_image(part, config.channels) for part in spaces.parts(spec.observations))
-    threefold = any(_is_image(part, -1) for part in spaces.parts(spec.observations))
-    for field, ignored in (("convolutions", not images), ("channels", not threefold)):
+    images = any(map(_has_three_axes, spaces.parts(spec.observations)))
+    seen = {"convolutions": images and config.channels is not None, "channels": images}
+    for field, used in seen.items():
         given = getattr(config, field)
-        if ignored and given != getattr(BodyConfig(), field):
+        if not used and given != getattr(BodyConfig(), field):
             raise ValueError(f"{field}: {checks.shown(given)}, but there is no image to be seen")
     return Encoder(
         spec.observations,
@@ -62,9 +62,8 @@ def _stack(convolutions: str | Stack) -> Stack:
     return convolutions
 
 
-def _is_image(space: Any, channels: int | None) -> bool:
-    """Tell whether a part of the observations is seen as an image."""
-    return channels is not None and isinstance(space, Continuous) and len(space.shape) == 3
+def _has_three_axes(space: Any) -> bool:
+    return isinstance(space, Continuous) and len(space.shape) == 3
 
 
 class Encoder(nn.Module):
@@ -104,7 +103,7 @@ class Encoder(nn.Module):
 
     def see(self, space: Any, x: Array, batch_axes: int) -> Array:
         """Return one part of an observation as a vector [..., D]."""
-        if not _is_image(space, self.channels):
+        if self.channels is None or not _has_three_axes(space):
             return features(space, x, batch_axes)
         axis = range(batch_axes, x.ndim)[self.channels]
         image = jnp.moveaxis(numbers(space, x), axis, -1)
