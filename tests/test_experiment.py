@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 import memrl_jax
-from memrl_jax import parallel, tree
+from memrl_jax import parallel, settings, tree
 from memrl_jax.build import make
 from memrl_jax.config import to_json
 from memrl_jax.environments import ENVIRONMENTS, batch
@@ -29,11 +29,11 @@ from memrl_jax.run.experiment import Progress, Result
 from memrl_jax.run.history import History
 from memrl_jax.run.program import Carry, Program, Run, check
 from memrl_jax.spaces import Continuous, Discrete
-from memrl_jax.types import Environment, TimeStep
+from memrl_jax.types import Environment, Spec, TimeStep
 from tests.small import SMALL as CONFIG
 
 PER_STEP = CONFIG.environments * CONFIG.rollout_length
-WARMUP = CONFIG.agent.experience.learning_starts
+WARMUP = settings.named(CONFIG)["learning_starts"]
 RUN = Run(seeds=3, log_every=80, evaluate_every=160, evaluate_episodes=4, checkpoint_every=240)
 
 

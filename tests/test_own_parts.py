@@ -17,6 +17,7 @@ from memrl_jax.agents import AGENTS
 from memrl_jax.environments import ENVIRONMENTS
 from memrl_jax.memory import MEMORIES
 from memrl_jax.replay import REPLAYS
+from memrl_jax.settings import BodyConfig
 
 MODULE = '''
 """A bit to remember, a memory that forgets it slowly, and an agent with a setting of its own."""
@@ -32,7 +33,7 @@ from memrl_jax.environments import ENVIRONMENTS, TMaze, from_gymnax
 from memrl_jax.memory import DIAGONAL, MEMORIES, from_monoid, gru
 from memrl_jax.replay import REPLAYS, uniform
 from memrl_jax.spaces import Continuous, Discrete
-from memrl_jax.types import Environment, TimeStep
+from memrl_jax.types import Environment, Spec, TimeStep
 
 
 def bit(delay: int = 2) -> Environment:

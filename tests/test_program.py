@@ -21,7 +21,7 @@ from memrl_jax.run.ahead import Ahead, awaited
 from memrl_jax.run.limits import Room
 from memrl_jax.run.program import Run, make_program
 from memrl_jax.spaces import Continuous, Discrete
-from memrl_jax.types import Environment, TimeStep
+from memrl_jax.types import Environment, Spec, TimeStep
 from tests.small import SMALL
 
 RUN = Run(seeds=2, evaluate_episodes=2)

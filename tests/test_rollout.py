@@ -15,7 +15,7 @@ from memrl_jax.environments.base import Running, episodes
 from memrl_jax.replay import uniform
 from memrl_jax.rollout import evaluate, initial, player, rollout
 from memrl_jax.spaces import Discrete
-from memrl_jax.types import Agent, Environment, Network, TimeStep
+from memrl_jax.types import Agent, Environment, Network, Spec, TimeStep, nothing_to_see
 
 B, T = 3, 8
 
@@ -263,7 +263,9 @@ def test_evaluation_uses_no_key_twice():
         now = jax.random.key_data(key)
         return now, jnp.full(2, jnp.all(now == memory), jnp.int32), ()
 
-    env = Environment(lambda key: remember(key, *begin(key)), step, Spec(None, Discrete(2)), horizon=10)
+    env = Environment(
+        lambda key: remember(key, *begin(key)), step, Spec(None, Discrete(2)), horizon=10
+    )
     got = judge(env, act, 2)(jnp.zeros(2, jnp.uint32), jax.random.key(0))
     np.testing.assert_array_equal(got.total, [0, 0])
 
@@ -296,7 +298,7 @@ def counting_agent():
     def learn(*args):
         raise AssertionError("who plays does not learn")
 
-    return Agent(learn, network.initial_state, act, learn, learn, 0, inspect)
+    return Agent(learn, network.initial_state, act, learn, learn, learn, learn, inspect=inspect)
 
 
 def test_a_player_records_one_greedy_episode():
