@@ -27,7 +27,7 @@ from memrl_jax.history import History
 from memrl_jax.program import Carry, Program, Run, check
 from memrl_jax.rollout import Evaluation, evaluate
 from memrl_jax.spaces import Continuous, Discrete
-from memrl_jax.types import Environment, TimeStep
+from memrl_jax.types import Environment, Spec, TimeStep
 from tests.small import SMALL as CONFIG
 
 PER_STEP = CONFIG.environments * CONFIG.rollout_length
@@ -798,7 +798,7 @@ def broken(at: int) -> Environment:
         time = jnp.where(time == 5, 0, time + 1)
         return see(time, taken + (time > 0), jnp.where(time == 0, 0, action))
 
-    return Environment(reset, step, Discrete(2), Continuous((1,), jnp.float32, 0, 1), 5)
+    return Environment(reset, step, Spec(Continuous((1,), jnp.float32, 0, 1), Discrete(2)), 5)
 
 
 def test_a_nan_reward_is_called_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

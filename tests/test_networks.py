@@ -186,7 +186,7 @@ def test_a_maze_looks_the_same_in_any_integers() -> None:
 
     def seen(dtype: str, low: int, high: int) -> jax.Array:
         env = tmaze_in(dtype, low, high)
-        return features(env.observations, env.reset(jax.random.key(3))[1].observation[None], 1)
+        return features(env.spec.observations, env.reset(jax.random.key(3))[1].observation[None], 1)
 
     for dtype, high in [("uint8", 1), ("uint8", 255), ("int32", 7)]:
         np.testing.assert_array_equal(seen(dtype, 0, high), seen("float32", 0, 1))

@@ -32,7 +32,7 @@ from memrl_jax.environments import ENVIRONMENTS, TMaze, from_gymnax
 from memrl_jax.memory import DIAGONAL, MEMORIES, from_monoid, gru
 from memrl_jax.replay import REPLAYS, uniform
 from memrl_jax.spaces import Continuous, Discrete
-from memrl_jax.types import Environment, TimeStep
+from memrl_jax.types import Environment, Spec, TimeStep
 
 
 def bit(delay: int = 2) -> Environment:
@@ -56,7 +56,7 @@ def bit(delay: int = 2) -> Environment:
         return jax.tree.map(lambda x, y: jnp.where(state["over"], x, y), fresh, stepped)
 
     box = Continuous((1,), jnp.dtype(jnp.float32), -1.0, 1.0)
-    return Environment(reset, step, Discrete(2), box, delay)
+    return Environment(reset, step, Spec(box, Discrete(2)), delay)
 
 
 class Maze(TMaze):

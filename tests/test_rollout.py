@@ -14,7 +14,7 @@ from memrl_jax.environments.base import Running, episodes
 from memrl_jax.replay import uniform
 from memrl_jax.rollout import evaluate, initial, player, rollout
 from memrl_jax.spaces import Discrete
-from memrl_jax.types import Agent, Environment, Network, TimeStep
+from memrl_jax.types import Agent, Environment, Network, Spec, TimeStep
 
 B, T = 3, 8
 
@@ -45,7 +45,7 @@ def begin(key):
     return seen(key, dice(key), jnp.int32(0), jnp.bool_(True))
 
 
-DICE = Environment(begin, toss, Discrete(5), None, horizon=6)
+DICE = Environment(begin, toss, Spec(None, Discrete(5)), horizon=6)
 
 
 def policy(key, memory, timestep):
@@ -262,7 +262,8 @@ def test_evaluation_uses_no_key_twice():
         now = jax.random.key_data(key)
         return now, jnp.full(2, jnp.all(now == memory), jnp.int32), ()
 
-    env = Environment(lambda key: remember(key, *begin(key)), step, Discrete(2), None, horizon=10)
+    spec = Spec(None, Discrete(2))
+    env = Environment(lambda key: remember(key, *begin(key)), step, spec, horizon=10)
     got = judge(env, act, 2)(jnp.zeros(2, jnp.uint32), jax.random.key(0))
     np.testing.assert_array_equal(got.total, [0, 0])
 

@@ -19,7 +19,7 @@ from memrl_jax.networks import QHead, recurrent
 from memrl_jax.replay import uniform
 from memrl_jax.spaces import Continuous, Discrete
 from memrl_jax.train import make_trainer
-from memrl_jax.types import Environment, TimeStep
+from memrl_jax.types import Environment, Spec, TimeStep
 from tests.small import SMALL
 
 
@@ -149,7 +149,7 @@ def constant_reward(limit: int, terminates: bool) -> Environment:
             over,
         )
 
-    return Environment(reset, step, Discrete(1), Continuous((1,), jnp.float32, 0, 1), limit)
+    return Environment(reset, step, Spec(Continuous((1,), jnp.float32, 0, 1), Discrete(1)), limit)
 
 
 @pytest.mark.parametrize("n_step, window", [(1, 1), (3, 6)])
