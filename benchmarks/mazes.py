@@ -15,9 +15,11 @@ from rich.console import Console
 import memrl_jax
 from benchmarks import runs
 from benchmarks.findings import Claim, Findings
-from memrl_jax import commands, diagnose, experiment, parallel, plot
-from memrl_jax.config import make, make_environment, to_json
+from memrl_jax import commands, diagnose, parallel, plot
+from memrl_jax.build import make, make_environment
+from memrl_jax.config import to_json
 from memrl_jax.environments.mazes import success
+from memrl_jax.run import experiment
 from memrl_jax.types import Array, Key, State
 
 TRAINED = 5, 7, 9

@@ -10,17 +10,11 @@ import memrl_jax
 from benchmarks.timing import Program, compiled, loop
 from memrl_jax import parallel, tree
 from memrl_jax.agents import AGENTS
-from memrl_jax.config import (
-    Config,
-    agent_name,
-    make_agent,
-    make_environment,
-    make_network,
-    make_replay,
-)
+from memrl_jax.build import make_agent, make_environment, make_replay
+from memrl_jax.config import Config, agent_name, make_network
 from memrl_jax.environments import batch
-from memrl_jax.program import Carry, Run, make_program
 from memrl_jax.rollout import rollout
+from memrl_jax.run.program import Carry, Run, make_program
 from memrl_jax.train import TrainState
 from memrl_jax.types import Agent, Environment, ReplayMemory, Segment, State, TimeStep
 
@@ -29,7 +23,7 @@ class Begun(NamedTuple):
     """Training of some seeds that has warmed up and whose replay memories are full."""
 
     config: Config
-    program: memrl_jax.program.Program
+    program: memrl_jax.run.program.Program
     carry: Carry  # [S, ...]
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import memrl_jax
-from memrl_jax import experiment
-from memrl_jax.program import Program, Run
+from memrl_jax.run import experiment
+from memrl_jax.run.program import Program, Run
 
 AGENT = {"batch_size": 4, "capacity": 160, "learning_starts": 80}
 SMALL = memrl_jax.presets["dqn"].replace(

@@ -14,7 +14,7 @@ TINY = Config(
     environments=2,
     encoder=(4,),
     head=(),
-    agent=DQNConfig(capacity=40, batch_size=4, learning_starts=8),
+    agent=DQNConfig().replace(capacity=40, batch_size=4, learning_starts=8),
 )
 
 

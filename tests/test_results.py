@@ -15,9 +15,9 @@ import memrl_jax
 from benchmarks import agents, babi, mazes, probes, results, runs, tasks
 from benchmarks.findings import Findings
 from benchmarks.probes import Learner
-from memrl_jax.config import make
+from memrl_jax.build import make
 from memrl_jax.environments import ENVIRONMENTS
-from memrl_jax.program import Run
+from memrl_jax.run.program import Run
 from memrl_jax.tasks import make_probe
 from tests.small import write_original_maps
 

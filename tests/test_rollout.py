@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from memrl_jax.agents.dqn import DQNConfig, DQNState, Learner, dqn
+from memrl_jax.agents.restarting import Restarting, restarting
 from memrl_jax.environments import TMaze, batch, from_gymnax
 from memrl_jax.environments.base import Running, episodes
 from memrl_jax.replay import uniform
@@ -324,7 +325,7 @@ def test_a_player_stops_at_the_horizon():
 
 def test_an_agent_that_tells_nothing_can_be_played():
     agent = counting_agent()
-    silent = Agent(*agent[:6])
+    silent = agent._replace(inspect=nothing_to_see)
     loud, quiet = (player(DICE, x)(jnp.int32(2), jax.random.key(0)) for x in (agent, silent))
     np.testing.assert_array_equal(quiet.action, loud.action)
     assert quiet.record == {}
@@ -338,9 +339,8 @@ def test_what_is_played_is_what_is_evaluated_while_a_restart_is_held():
         return state, timestep._replace(reward=timestep.action * 5.0 ** (state["time"] - 1))
 
     env = DICE._replace(step=spell)
-    agent = dqn(
-        DQNConfig(restart=10, restart_hold=5), counting_network(), uniform(4, 1, 1, batch_size=1)
-    )
+    network, replay = counting_network(), uniform(4, 1, 1, batch_size=1)
+    agent = restarting(dqn(DQNConfig(), DICE.spec, lambda head: network, replay), 10, hold=5)
     play = player(env, agent)
 
     @jax.jit
@@ -352,7 +352,8 @@ def test_what_is_played_is_what_is_evaluated_while_a_restart_is_held():
     new, old, key = jnp.int32(1), jnp.int32(3), jax.random.key(4)
     actions = {}
     for updates, adds in ((9, 1), (10, 3), (14, 3), (15, 1)):
-        state = DQNState(Learner(new, new, (), jnp.int32(updates), old), (), jnp.int32(0))
+        learner = Learner(new, new, (), jnp.int32(updates))
+        state = Restarting(DQNState(learner, (), jnp.int32(0)), jnp.int32(updates), old)
         episode, score = play(state, key), evaluated(state, key)
         np.testing.assert_array_equal(episode.action, adds * np.arange(len(episode.action)) % 5)
         assert (score.total[0], score.length[0]) == (episode.reward.sum(), len(episode.action))
