@@ -29,7 +29,7 @@ from memrl_jax.run.experiment import Progress, Result
 from memrl_jax.run.history import History
 from memrl_jax.run.program import Carry, Program, Run, check
 from memrl_jax.spaces import Continuous, Discrete
-from memrl_jax.types import Environment, TimeStep
+from memrl_jax.types import Environment, Spec, TimeStep
 from tests.small import SMALL as CONFIG
 
 PER_STEP = CONFIG.environments * CONFIG.rollout_length
