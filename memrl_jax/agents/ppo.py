@@ -10,7 +10,7 @@ import optax
 from memrl_jax import checks, distributions, spaces, tree
 from memrl_jax.agents.optimizer import LARGE, OptimizerConfig, make_optimizer
 from memrl_jax.distributions import Distribution
-from memrl_jax.networks import ActorCriticHead, PolicyHead, ValueHead, actor_critic
+from memrl_jax.networks import actor_critic
 from memrl_jax.normalize import Statistics, normalizer
 from memrl_jax.returns import advantages
 from memrl_jax.settings import BodyConfig, Settings, static
@@ -83,17 +83,6 @@ class Batch(NamedTuple):
     advantage: Array  # [T, B]
 
 
-class Loss(NamedTuple):
-    """Means over the steps of a batch that count, [] each."""
-
-    loss: Array
-    policy_loss: Array
-    value_loss: Array
-    entropy: Array
-    kl: Array  # from the old policy to the new one, approximately
-    clipped: Array  # share of ratios beyond the clip
-
-
 def ppo(config: PPOConfig, spec: Spec, body: Body) -> Agent:
     """Return a policy that follows its clipped gradient, with generalized advantages.
 
@@ -108,10 +97,11 @@ def ppo(config: PPOConfig, spec: Spec, body: Body) -> Agent:
     """
     _check(config)
     distribution = distributions.from_space(spec.actions)
-    scales = normalizer(
-        spec, config.normalize_observations, config.normalize_rewards, config.discount
+    normalize = config.normalize_observations, config.normalize_rewards
+    scales = normalizer(spec, *normalize, config.discount)
+    network = actor_critic(
+        body, distribution.size, config.head, config.body.layers, config.separate
     )
-    network = make_network(config, distribution.size, body)
     optimizer = make_optimizer(config.optimizer)
 
     def begin(params: Any) -> Learner:
@@ -137,9 +127,8 @@ def ppo(config: PPOConfig, spec: Spec, body: Body) -> Agent:
         before, after = (tree.at(segment.timestep, x) for x in (slice(-1), slice(1, None)))
         statistics, reward = scales.earn(state.statistics, after)
         seen = segment._replace(timestep=scales.see(statistics, segment.timestep))
-        learner, metrics = improve(
-            key, state.learner, partial(judge, network, config, seen, reward)
-        )
+        judged = partial(judge, network=network, config=config, segment=seen, reward=reward)
+        learner, metrics = improve(key, state.learner, judged)
         # Only now, so that the policy that is learned from is the one that acted.
         return PPOState(learner, scales.observe(statistics, before)), metrics
 
@@ -148,36 +137,27 @@ def ppo(config: PPOConfig, spec: Spec, body: Body) -> Agent:
         environments = first.log_prob.shape[1]
         checks.divides("environments", environments, "minibatches", config.minibatches)
 
-        def epoch(carry: Any, key: Key) -> Any:
+        def epoch(carry: tuple[Learner, Array], key: Key) -> Any:
             batch = judged(carry[0].params) if config.refresh else first
             order = jax.random.permutation(key, environments).reshape(config.minibatches, -1)
-            return jax.lax.scan(
-                lambda carry, index: update(carry, part(batch, index)), carry, order
-            )
+            return jax.lax.scan(partial(update, batch), carry, order)
 
-        (learner, _), metrics = jax.lax.scan(
-            epoch, (learner, jnp.bool_(True)), jax.random.split(key, config.epochs)
-        )
+        begun = learner, jnp.bool_(True)
+        (learner, _), metrics = jax.lax.scan(epoch, begun, jax.random.split(key, config.epochs))
         return learner, jax.tree.map(lambda x: jnp.sum(x, dtype=x.dtype), metrics)
 
-    def part(batch: Batch, index: Array) -> Batch:
-        if config.minibatches == 1:
-            return batch
-        memory, rest = batch.memory, batch._replace(memory=())
-        chosen = jax.tree.map(lambda x: jnp.take(x, index, axis=1), rest)
-        return chosen._replace(memory=jax.tree.map(lambda x: tree.take(x, index), memory))
-
-    def update(carry: tuple[Learner, Array], batch: Batch) -> tuple[Any, dict[str, Array]]:
+    def update(batch: Batch, carry: tuple[Learner, Array], chosen: Array) -> Any:
         learner, going = carry
+        batch = batch if config.minibatches == 1 else of_environments(batch, chosen)
         grad = jax.grad(ppo_loss, has_aux=True)
-        gradient, loss = grad(learner.params, network, distribution, config, batch)
+        gradient, means = grad(learner.params, network, distribution, config, batch)
         step, optimizer_state = optimizer.update(gradient, learner.optimizer, learner.params)
         moved = Learner(optax.apply_updates(learner.params, step), optimizer_state)
         if config.max_kl is not None:
-            going = going & (loss.kl <= config.max_kl)
+            going = going & (means["kl"] <= config.max_kl)
             moved = tree.where(going, moved, learner)
-        sums = {f"{name}_sum": jnp.where(going, x, 0.0) for name, x in loss._asdict().items()}
-        return (moved, going), {**sums, "updates": going.astype(jnp.int32)}
+        sums = {f"{name}_sum": jnp.where(going, x, 0.0) for name, x in means.items()}
+        return (moved, going), sums | {"updates": going.astype(jnp.int32)}
 
     def params(state: PPOState) -> Any:
         params = state.learner.params
@@ -197,9 +177,9 @@ def ppo(config: PPOConfig, spec: Spec, body: Body) -> Agent:
         return told
 
     return Agent(
-        init=init,
-        initial_memory=network.initial_state,
-        act=act,
+        init,
+        network.initial_state,
+        act,
         observe=lambda state, segment: state,
         learn=learn,
         params=params,
@@ -209,25 +189,33 @@ def ppo(config: PPOConfig, spec: Spec, body: Body) -> Agent:
 
 
 def judge(
-    network: Network, config: PPOConfig, segment: Segment, reward: Array, params: Any
+    params: Any, network: Network, config: PPOConfig, segment: Segment, reward: Array
 ) -> Batch:
     """Return a rollout with the values and generalized advantages that `params` give it.
 
-    `reward` [T, B] is what is learned from. What follows a `last` timestep is another episode.
+    `reward` [T, B] is what is learned from. What follows a `last` timestep is another episode; what
+    is done there has no advantage, good or bad.
     """
     before, after = (tree.at(segment.timestep, x) for x in (slice(-1), slice(1, None)))
     _, (_, value) = network.unroll(params, segment.memory, segment.timestep)
     discount = config.discount * after.discount
     lambda_t = jnp.where(after.last, 0.0, config.gae_lambda)
     advantage = jax.vmap(advantages, in_axes=1, out_axes=1)(reward, discount, value, lambda_t)
+    advantage = jnp.where(before.last, 0.0, advantage)
     drawn = segment.extras
     return Batch(segment.memory, before, drawn["action"], drawn["log_prob"], value[:-1], advantage)
 
 
+def of_environments(batch: Batch, index: Array) -> Batch:
+    """Return the part of a batch that belongs to some environments, by their numbers."""
+    rest = jax.tree.map(lambda x: jnp.take(x, index, axis=1), batch._replace(memory=()))
+    return rest._replace(memory=jax.tree.map(lambda x: tree.take(x, index), batch.memory))
+
+
 def ppo_loss(
     params: Any, network: Network, distribution: Distribution, config: PPOConfig, batch: Batch
-) -> tuple[Array, Loss]:
-    """Return the loss of a batch, to be differentiated, and its parts.
+) -> tuple[Array, dict[str, Array]]:
+    """Return the loss of a batch, to be differentiated, and the means that it is made of.
 
     Means, those that normalise the advantages too, are over the steps that count: the action taken
     at a `last` timestep is ignored by the environment and here.
@@ -242,42 +230,35 @@ def ppo_loss(
     log_prob = distribution.log_prob(parameters, batch.action, legal)
     log_ratio = jnp.where(counts, log_prob - batch.log_prob, 0.0)
     ratio = jnp.exp(log_ratio)
-    advantage = batch.advantage - mean(batch.advantage)
-    advantage = advantage / (jnp.sqrt(mean(advantage**2)) + 1e-8)
     within = jnp.clip(ratio, 1 - config.clip, 1 + config.clip)
-    policy_loss = -mean(jnp.minimum(advantage * ratio, advantage * within))
+    advantage = jnp.where(counts, batch.advantage - mean(batch.advantage), 0.0)
+    advantage = advantage / (jnp.sqrt(mean(advantage**2)) + 1e-8)
+    means = {
+        "policy_loss": -mean(jnp.minimum(advantage * ratio, advantage * within)),
+        "value_loss": 0.5 * mean(squared_error(config.value_clip, value, batch)),
+        "entropy": mean(distribution.entropy(parameters, legal)),
+        # Never negative, unlike the mean of -log ratio, and of less variance (Schulman 2020).
+        "kl": mean(ratio - 1 - log_ratio),
+        "clipped": mean(jnp.abs(ratio - 1) > config.clip),
+    }
+    loss = means["policy_loss"] + config.value_weight * means["value_loss"]
+    loss -= config.entropy_bonus * means["entropy"]
+    return loss, means | {"loss": loss}
 
-    error = value_error(config, value, batch)
-    value_loss = 0.5 * mean(error)
-    entropy = mean(distribution.entropy(parameters, legal))
-    loss = policy_loss + config.value_weight * value_loss - config.entropy_bonus * entropy
-    # Never negative, unlike the mean of -log ratio, and of less variance (Schulman 2020, k3).
-    kl = mean(ratio - 1 - log_ratio)
-    clipped = mean(jnp.abs(ratio - 1) > config.clip)
-    return loss, Loss(loss, policy_loss, value_loss, entropy, kl, clipped)
 
-
-def value_error(config: PPOConfig, value: Array, batch: Batch) -> Array:
-    """Return squared errors of values [T, B], the larger with and without the clip."""
+def squared_error(clip: Array | float | None, value: Array, batch: Batch) -> Array:
+    """Return squared errors of values [T, B]; with a clip, the larger of those with and without."""
     target = batch.value + batch.advantage
     error = (value - target) ** 2
-    if config.value_clip is None:
+    if clip is None:
         return error
-    moved = jnp.clip(value - batch.value, -config.value_clip, config.value_clip)
-    return jnp.maximum(error, (batch.value + moved - target) ** 2)
-
-
-def make_network(config: PPOConfig, size: int, body: Body) -> Network:
-    """Return a network of parameters [..., size] of the policy and values [...]."""
-    head, layers = config.head, config.body.layers
-    if not config.separate:
-        return body(ActorCriticHead(size, head, layers))
-    return actor_critic(body(PolicyHead(size, head, layers)), body(ValueHead(head, layers)))
+    moved = batch.value + jnp.clip(value - batch.value, -clip, clip)
+    return jnp.maximum(error, (moved - target) ** 2)
 
 
 def _check(config: PPOConfig) -> None:
-    checks.positive("epochs", config.epochs)
-    checks.positive("minibatches", config.minibatches)
+    for field in ("epochs", "minibatches"):
+        checks.positive(field, getattr(config, field))
     for field in ("discount", "gae_lambda"):
         checks.within(field, getattr(config, field), 0, 1)
     for field in ("value_weight", "entropy_bonus"):

@@ -1,14 +1,34 @@
-"""Two networks side by side."""
+"""A policy and a value as one network, of one body or of two."""
 
 from typing import Any
 
 import jax
 
-from memrl_jax.types import Array, Key, Network, State, TimeStep
+from memrl_jax.networks.heads import ActorCriticHead, PolicyHead, ValueHead
+from memrl_jax.networks.layers import PLAIN
+from memrl_jax.settings import LayersConfig
+from memrl_jax.types import Array, Body, Key, Network, State, TimeStep
 
 
-def actor_critic(actor: Network, critic: Network) -> Network:
-    """Return both as one network: parameters {"actor", "critic"}, states and outputs in pairs.
+def actor_critic(
+    body: Body,
+    size: int,
+    widths: tuple[int, ...] = (),
+    layers: LayersConfig = PLAIN,
+    separate: bool = False,
+) -> Network:
+    """Return a network of the parameters [..., size] of a policy and of values [...].
+
+    Both heads have hidden layers of their own. With `separate`, so they have an encoder and a
+    memory: then there are two networks within, as `pair` says.
+    """
+    if separate:
+        return pair(body(PolicyHead(size, widths, layers)), body(ValueHead(widths, layers)))
+    return body(ActorCriticHead(size, widths, layers))
+
+
+def pair(actor: Network, critic: Network) -> Network:
+    """Return two networks as one: parameters {"actor", "critic"}, states and outputs in pairs.
 
     `inspect` tells what the actor's memory does.
     """
