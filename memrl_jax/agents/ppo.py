@@ -13,7 +13,7 @@ from memrl_jax.distributions import Distribution
 from memrl_jax.networks import actor_critic
 from memrl_jax.normalize import Statistics, normalizer
 from memrl_jax.returns import advantages
-from memrl_jax.settings import BodyConfig, Settings, static
+from memrl_jax.settings import BodyConfig, LayersConfig, Settings, static
 from memrl_jax.spaces import Discrete
 from memrl_jax.types import Agent, Array, Body, Key, Network, Segment, Spec, State, TimeStep
 
@@ -21,9 +21,9 @@ from memrl_jax.types import Agent, Array, Body, Key, Network, Segment, Spec, Sta
 class PPOConfig(Settings):
     """Settings of proximal policy optimization."""
 
-    body: BodyConfig = BodyConfig()
+    body: BodyConfig = BodyConfig(encoder=(64, 64), layers=LayersConfig(orthogonal=True))
     """Encoder and memory before the head."""
-    optimizer: OptimizerConfig = OptimizerConfig()
+    optimizer: OptimizerConfig = OptimizerConfig(5e-4, adam_epsilon=1e-5, max_gradient_norm=0.5)
     """How gradients are followed."""
     head: tuple[int, ...] = static(())
     """Widths of the dense layers after the memory, of the policy and again of the value."""
