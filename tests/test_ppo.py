@@ -19,7 +19,7 @@ from memrl_jax.types import Agent, Network, Segment, Spec, TimeStep
 
 T, B = 6, 4
 SEEN = Continuous((3,), jnp.float32, -np.inf, np.inf)
-BOX = Continuous((2,), jnp.float32, np.float32([-2, 0]), np.float32([2, 1]))
+BOX = Continuous((2,), jnp.float32, np.array([-2.0, 0]), np.array([2.0, 1]))
 SPACES: dict[str, Any] = {
     "discrete": Discrete(3),
     "multi-discrete": (Discrete(3), {"a": Discrete(2)}),
@@ -233,12 +233,12 @@ def made_up_batch() -> tuple[dict[str, Any], Batch]:
     rng = np.random.default_rng(3)
     timestep = tree.at(timesteps(Spec(SEEN, Discrete(3))), slice(-1))
     logits, value, old, log_prob, advantage = (
-        rng.normal(size=(T, B, *n)).astype(np.float32) for n in ((3,), (), (), (), ())
+        jnp.asarray(rng.normal(size=(T, B, *n)), jnp.float32) for n in ((3,), (), (), (), ())
     )
     log_prob = jnp.where(timestep.last, jnp.nan, log_prob - 1)
     advantage, old = (jnp.where(timestep.last, 1e6, x) for x in (advantage, old))
     action = jnp.asarray(rng.integers(3, size=(T, B)), jnp.int32)
-    params = {"logits": jnp.asarray(logits), "value": jnp.asarray(value)}
+    params = {"logits": logits, "value": value}
     return params, Batch((), timestep, action, log_prob, old, advantage)
 
 

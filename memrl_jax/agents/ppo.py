@@ -1,6 +1,5 @@
 """Proximal policy optimization, feed-forward or with any memory."""
 
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -8,6 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from memrl_jax import checks, distributions, spaces, tree
+from memrl_jax.agents.minibatches import epochs
 from memrl_jax.agents.optimizer import LARGE, OptimizerConfig, make_optimizer
 from memrl_jax.distributions import Distribution
 from memrl_jax.networks import actor_critic
@@ -127,28 +127,18 @@ def ppo(config: PPOConfig, spec: Spec, body: Body) -> Agent:
         before, after = (tree.at(segment.timestep, x) for x in (slice(-1), slice(1, None)))
         statistics, reward = scales.earn(state.statistics, after)
         seen = segment._replace(timestep=scales.see(statistics, segment.timestep))
-        judged = partial(judge, network=network, config=config, segment=seen, reward=reward)
-        learner, metrics = improve(key, state.learner, judged)
+
+        def judged(carry: tuple[Learner, Array]) -> Batch:
+            return judge(carry[0].params, network, config, seen, reward)
+
+        begun = state.learner, jnp.bool_(True)
+        passes = config.epochs, config.minibatches, config.refresh
+        (learner, _), metrics = epochs(key, begun, judged, update, *passes)
         # Only now, so that the policy that is learned from is the one that acted.
         return PPOState(learner, scales.observe(statistics, before)), metrics
 
-    def improve(key: Key, learner: Learner, judged: Any) -> tuple[Learner, dict[str, Array]]:
-        first = judged(learner.params)
-        environments = first.log_prob.shape[1]
-        checks.divides("environments", environments, "minibatches", config.minibatches)
-
-        def epoch(carry: tuple[Learner, Array], key: Key) -> Any:
-            batch = judged(carry[0].params) if config.refresh else first
-            order = jax.random.permutation(key, environments).reshape(config.minibatches, -1)
-            return jax.lax.scan(partial(update, batch), carry, order)
-
-        begun = learner, jnp.bool_(True)
-        (learner, _), metrics = jax.lax.scan(epoch, begun, jax.random.split(key, config.epochs))
-        return learner, jax.tree.map(lambda x: jnp.sum(x, dtype=x.dtype), metrics)
-
-    def update(batch: Batch, carry: tuple[Learner, Array], chosen: Array) -> Any:
+    def update(carry: tuple[Learner, Array], batch: Batch) -> Any:
         learner, going = carry
-        batch = batch if config.minibatches == 1 else of_environments(batch, chosen)
         grad = jax.grad(ppo_loss, has_aux=True)
         gradient, means = grad(learner.params, network, distribution, config, batch)
         step, optimizer_state = optimizer.update(gradient, learner.optimizer, learner.params)
@@ -176,16 +166,10 @@ def ppo(config: PPOConfig, spec: Spec, body: Body) -> Agent:
             told["policy"] = jax.nn.softmax(spaces.masked(parameters, timestep.legal), axis=-1)
         return told
 
-    return Agent(
-        init,
-        network.initial_state,
-        act,
-        observe=lambda state, segment: state,
-        learn=learn,
-        params=params,
-        with_params=with_params,
-        inspect=inspect,
-    )
+    def observe(state: PPOState, segment: Segment) -> PPOState:
+        return state
+
+    return Agent(init, network.initial_state, act, observe, learn, params, with_params, 0, inspect)
 
 
 def judge(
@@ -204,12 +188,6 @@ def judge(
     advantage = jnp.where(before.last, 0.0, advantage)
     drawn = segment.extras
     return Batch(segment.memory, before, drawn["action"], drawn["log_prob"], value[:-1], advantage)
-
-
-def of_environments(batch: Batch, index: Array) -> Batch:
-    """Return the part of a batch that belongs to some environments, by their numbers."""
-    rest = jax.tree.map(lambda x: jnp.take(x, index, axis=1), batch._replace(memory=()))
-    return rest._replace(memory=jax.tree.map(lambda x: tree.take(x, index), batch.memory))
 
 
 def ppo_loss(
