@@ -1,6 +1,6 @@
 """Configs by name: what `memrl train PRESET` begins from."""
 
-from memrl_jax.agents import DQNConfig
+from memrl_jax.agents import DQNConfig, PPOConfig
 from memrl_jax.config import Config
 
 _recurrent = Config(agent=DQNConfig()).replace(
@@ -78,4 +78,14 @@ presets: dict[str, Config] = {
     "mqn": _memory_q_network("mqn"),
     "rmqn": _memory_q_network("rmqn"),
     "frmqn": _memory_q_network("frmqn"),
+    "ppo": Config(agent=PPOConfig()).replace(environments=20, rollout_length=25),
+    "recurrent-ppo": Config(agent=PPOConfig()).replace(
+        environments=20,
+        rollout_length=50,
+        memory="gru",
+        encoder=(64,),
+        previous_action=True,
+        previous_reward=True,
+        learning_rate=1e-3,
+    ),
 }
