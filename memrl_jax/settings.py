@@ -30,7 +30,7 @@ class Settings(struct.PyTreeNode):
     def __init_subclass__(cls, **options: Any) -> None:
         """Give every config this `replace`, in place of the one that flax gives it."""
         super().__init_subclass__(**options)
-        cls.replace = _replace  # type: ignore[attr-defined]
+        cls.replace = _replace  # type: ignore[assignment, method-assign]
 
 
 def _replace(settings: Any, **changes: Any) -> Any:
@@ -137,6 +137,8 @@ class ReplayConfig(Settings):
     """Timesteps to collect before the first update."""
     priority_exponent: float = 0.6
     """Prioritized replay: draw in proportion to priority to this power; 0 is uniform."""
+    priority_mix: float = 0.9
+    """Prioritized replay: share of the largest error in a window's priority, beside the mean."""
     importance_start: float = 0.4
     """Prioritized replay: power of the weights that correct the bias it makes, at first."""
     importance_end: float = 1.0
