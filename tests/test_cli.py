@@ -504,7 +504,7 @@ def test_train(trained: tuple[Path, str]) -> None:
     _, settings, run = experiment.read(str(out))
     assert settings == configure(TINY)
     assert run == Run(out=str(out), log_every=7, **RUN)
-    assert re.search(r"kB of replay and .* for 3 seeds\n", said)
+    assert re.search(r"kB of agent and .* for 3 seeds\n", said)
     assert re.search(r"\ncompiled in \d+ s\n", said)
     for part in ("640 / 640 timesteps, 608 steps", "steps/s", "last evaluation: IQM over seeds"):
         assert part in said

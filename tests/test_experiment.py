@@ -256,12 +256,12 @@ def test_progress_is_reported(whole: tuple[Result, Told]) -> None:
 def test_the_estimate_is_what_is_held(whole: tuple[Result, Told]) -> None:
     result, told = whole
     carry = load(result.folder, CONFIG.total_steps)
-    replay, everything = (tree.nbytes(x) / 3 for x in (carry.train.agent.replay, carry.train))
-    pattern = r"(.+) kB of replay and (.+) kB of other state per seed, (.+) kB for 3 seeds"
+    agent, everything = (tree.nbytes(x) / 3 for x in (carry.train.agent, carry.train))
+    pattern = r"(.+) kB of agent and (.+) kB of environments per seed, (.+) kB for 3 seeds"
     match = re.fullmatch(pattern, told.lines[0])
     assert match is not None
     said = [1000 * float(number) for number in match.groups()]
-    assert said == pytest.approx([replay, everything - replay, 3 * everything], rel=5e-3)
+    assert said == pytest.approx([agent, everything - agent, 3 * everything], rel=5e-3)
 
 
 @pytest.mark.usefixtures("one_step_chunks")
