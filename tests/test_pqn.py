@@ -96,7 +96,7 @@ def made_up(legal: bool) -> tuple[Segment, Any]:
     rng = np.random.default_rng(0)
     q = rng.normal(size=(T + 1, B, A)).astype(np.float32)
     last = rng.random((T + 1, B)) < 0.3
-    timestep = TimeStep(
+    fields: dict[str, Any] = dict(
         observation=q,
         action=np.zeros((T + 1, B), np.int32),
         reward=rng.normal(size=(T + 1, B)).astype(np.float32),
@@ -106,7 +106,7 @@ def made_up(legal: bool) -> tuple[Segment, Any]:
         legal=(rng.random((T + 1, B, A)) < 0.5) | np.eye(A, dtype=bool)[1] if legal else (),
     )
     action = rng.integers(A, size=(T, B), dtype=np.int32)
-    return jax.tree.map(jnp.asarray, Segment((), timestep, action, ())), q
+    return jax.tree.map(jnp.asarray, Segment((), TimeStep(**fields), action, ())), q
 
 
 def expected(segment: Segment, q: Any, discount: float, td_lambda: float) -> Any:

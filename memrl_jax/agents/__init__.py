@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from memrl_jax.agents.dqn import DQNConfig, dqn
 from memrl_jax.agents.exploration import ExplorationConfig
 from memrl_jax.agents.optimizer import OptimizerConfig
+from memrl_jax.agents.pqn import PQNConfig, pqn
 from memrl_jax.agents.restarting import restarting
 from memrl_jax.settings import BodyConfig, ReplayConfig
 from memrl_jax.types import Agent, Body, ReplayMemory, Spec
@@ -24,8 +25,15 @@ def _dqn(config: DQNConfig, parts: Parts) -> Agent:
     return dqn(config, parts.spec, parts.body(config.body), parts.replay(config.experience))
 
 
+def _pqn(config: PQNConfig, parts: Parts) -> Agent:
+    return pqn(config, parts.spec, parts.body(config.body))
+
+
 # name -> its config, and what makes it of its config and the parts that there are
-AGENTS: dict[str, tuple[type, Callable[[Any, Parts], Agent]]] = {"dqn": (DQNConfig, _dqn)}
+AGENTS: dict[str, tuple[type, Callable[[Any, Parts], Agent]]] = {
+    "dqn": (DQNConfig, _dqn),
+    "pqn": (PQNConfig, _pqn),
+}
 
 __all__ = ["AGENTS", "DQNConfig", "ExplorationConfig", "OptimizerConfig", "Parts", "dqn"]
-__all__ += ["restarting"]
+__all__ += ["PQNConfig", "pqn", "restarting"]

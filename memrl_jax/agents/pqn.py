@@ -103,16 +103,8 @@ def pqn(config: PQNConfig, spec: Spec, body: Body) -> Agent:
         _, q = network.step(state.params, memory, timestep)
         return {"q": q, **network.inspect(state.params, memory, timestep)}
 
-    return Agent(
-        init,
-        network.initial_state,
-        act,
-        observe,
-        learn,
-        params,
-        with_params,
-        inspect=inspect,
-    )
+    memory = network.initial_state
+    return Agent(init, memory, act, observe, learn, params, with_params, inspect=inspect)
 
 
 def groups(key: Key, config: PQNConfig, batch: int) -> Array:
