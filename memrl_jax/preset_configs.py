@@ -1,6 +1,6 @@
 """Configs by name: what `memrl train PRESET` begins from."""
 
-from memrl_jax.agents import DQNConfig, PPOConfig
+from memrl_jax.agents import DQNConfig, PPOConfig, PQNConfig
 from memrl_jax.config import Config
 
 _recurrent = Config(agent=DQNConfig()).replace(
@@ -87,5 +87,17 @@ presets: dict[str, Config] = {
         previous_action=True,
         previous_reward=True,
         learning_rate=1e-3,
+    ),
+    # Gallici et al.'s settings of CartPole-v1, but for smaller layers, a learning rate that suits
+    # rewards as they are (theirs are divided by 10), and that it stays as it is.
+    "pqn": Config(agent=PQNConfig()).replace(
+        encoder=(128, 128),
+        environments=32,
+        rollout_length=64,
+        total_steps=499_712,
+        minibatches=16,
+        learning_rate=5e-4,
+        epsilon_end=0.2,
+        epsilon_steps=100_000.0,
     ),
 }
