@@ -36,7 +36,9 @@ def test_a_replay_memory_beyond_the_machine_is_refused() -> None:
     with pytest.raises(MemoryError) as refused:
         make_program(with_agent(capacity=1_000_000_000), RUN)
     said = str(refused.value)
-    assert re.search(r"^not enough memory: 2 seeds need .+ GB \(.+\) with capacity 1000000000", said)
+    assert re.search(
+        r"^not enough memory: 2 seeds need .+ GB \(.+\) with capacity 1000000000", said
+    )
     assert re.search(r"but .+ GB are (available|left) ", said) and "\n" not in said
 
 

@@ -263,9 +263,8 @@ def test_evaluation_uses_no_key_twice():
         now = jax.random.key_data(key)
         return now, jnp.full(2, jnp.all(now == memory), jnp.int32), ()
 
-    env = Environment(
-        lambda key: remember(key, *begin(key)), step, Spec(None, Discrete(2)), horizon=10
-    )
+    spec = Spec(None, Discrete(2))
+    env = Environment(lambda key: remember(key, *begin(key)), step, spec, horizon=10)
     got = judge(env, act, 2)(jnp.zeros(2, jnp.uint32), jax.random.key(0))
     np.testing.assert_array_equal(got.total, [0, 0])
 
