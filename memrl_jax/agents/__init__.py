@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 
 from memrl_jax.agents.dqn import DQNConfig, dqn
 from memrl_jax.agents.exploration import ExplorationConfig
+from memrl_jax.agents.mfec import MFECConfig, mfec
+from memrl_jax.agents.nec import NECConfig, nec
 from memrl_jax.agents.optimizer import OptimizerConfig
 from memrl_jax.agents.restarting import restarting
 from memrl_jax.settings import BodyConfig, ReplayConfig
@@ -24,8 +26,20 @@ def _dqn(config: DQNConfig, parts: Parts) -> Agent:
     return dqn(config, parts.spec, parts.body(config.body), parts.replay(config.experience))
 
 
-# name -> its config, and what makes it of its config and the parts that there are
-AGENTS: dict[str, tuple[type, Callable[[Any, Parts], Agent]]] = {"dqn": (DQNConfig, _dqn)}
+def _mfec(config: MFECConfig, parts: Parts) -> Agent:
+    return mfec(config, parts.spec, parts.horizon)
 
-__all__ = ["AGENTS", "DQNConfig", "ExplorationConfig", "OptimizerConfig", "Parts", "dqn"]
-__all__ += ["restarting"]
+
+def _nec(config: NECConfig, parts: Parts) -> Agent:
+    return nec(config, parts.spec, parts.body(config.body), parts.replay(config.experience))
+
+
+# name -> its config, and what makes it of its config and the parts that there are
+AGENTS: dict[str, tuple[type, Callable[[Any, Parts], Agent]]] = {
+    "dqn": (DQNConfig, _dqn),
+    "mfec": (MFECConfig, _mfec),
+    "nec": (NECConfig, _nec),
+}
+
+__all__ = ["AGENTS", "DQNConfig", "ExplorationConfig", "MFECConfig", "NECConfig", "OptimizerConfig"]
+__all__ += ["Parts", "dqn", "mfec", "nec", "restarting"]

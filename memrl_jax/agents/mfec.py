@@ -10,21 +10,20 @@ from memrl_jax.agents import exploration
 from memrl_jax.agents.exploration import ExplorationConfig, best, discrete_actions, epsilon_greedy
 from memrl_jax.episodic import (
     Acted,
+    Lookup,
     Tables,
     begin,
-    completed,
     empty,
     find,
     join,
     nearest,
     plain_mean,
-    touch,
-    write,
+    remember,
 )
 from memrl_jax.networks import features
 from memrl_jax.returns import lambda_returns
 from memrl_jax.settings import Settings, static
-from memrl_jax.spaces import masked
+from memrl_jax.spaces import Continuous, masked
 from memrl_jax.types import Agent, Array, Key, Segment, Spec, State, TimeStep
 
 
@@ -37,7 +36,7 @@ class MFECConfig(Settings):
     """Entries of each action's table; then a new one takes the place of the least recently used."""
     key_size: int = static(64)
     """Numbers in a key: observations with more are projected at random, others are keys as they
-    are."""
+    are. Those with declared bounds are divided by them, so that distances mean something."""
     neighbours: int = static(11)
     """Nearest entries whose values are averaged where the observation itself has none (k)."""
     discount: float = 0.99
@@ -49,16 +48,8 @@ class MFECState(NamedTuple):
 
     projection: Any  # [F, D] float32, 1 or -1; () where observations are keys
     tables: Tables
-    history: Acted  # [horizon, B]; of timesteps without observations; extras are the keys
+    history: Acted  # [horizon, B]; of timesteps without observations
     observed: Array  # [] int32 environment steps; stays at its largest value
-
-
-class Lookup(NamedTuple):
-    """What acting looked up, which learning takes from it."""
-
-    key: Array  # [B, D]
-    value: Array  # [B] of the best legal action
-    slot: Array  # [B, A, K] the neighbours
 
 
 def mfec(config: MFECConfig, spec: Spec, horizon: int) -> Agent:
@@ -82,8 +73,8 @@ def mfec(config: MFECConfig, spec: Spec, horizon: int) -> Agent:
         if seen > config.key_size:
             projection = jax.random.rademacher(key, (seen, config.key_size), jnp.float32)
         tables = empty(actions, config.entries, min(seen, config.key_size))
-        value = jnp.zeros_like(timestep.reward)
-        example = Acted(outline(timestep), timestep.action, value, keys(projection, timestep))
+        key, value = keys(projection, timestep), jnp.zeros_like(timestep.reward)
+        example = Acted(outline(timestep), timestep.action, key, value)
         return MFECState(projection, tables, begin(example, horizon), jnp.int32(0))
 
     def keys(projection: Any, timestep: TimeStep) -> Array:
@@ -115,17 +106,15 @@ def mfec(config: MFECConfig, spec: Spec, horizon: int) -> Agent:
         return state._replace(observed=tree.count(state.observed, steps))
 
     def learn(key: Key, state: MFECState, segment: Segment) -> tuple[MFECState, dict[str, Array]]:
-        lookup, new = segment.extras, segment.action.shape[0]
+        lookup: Lookup = segment.extras
         timestep = outline(tree.at(segment.timestep, slice(-1)))
-        acted = Acted(timestep, segment.action, lookup.value, lookup.key)
+        acted = Acted(timestep, segment.action, lookup.key, lookup.value)
         acted, history = join(state.history, acted)
-        entries = acted.action[:-1], acted.extras[:-1], returns(config.discount, acted)
-        valid = completed(acted.timestep.last, new, horizon)
-        tables = touch(state.tables, lookup.slot.reshape(-1, actions, config.neighbours))
-        tables = write(tables, *flat((*entries, valid)), jnp.maximum)
+        target = returns(config.discount, acted)
+        tables, new = remember(state.tables, lookup, acted, target, horizon, jnp.maximum)
         metrics = {
-            "updates": jnp.sum(valid, dtype=jnp.int32),
-            "q_sum": jnp.sum(entries[2], where=valid, dtype=jnp.float32),
+            "updates": jnp.sum(new, dtype=jnp.int32),
+            "q_sum": jnp.sum(target, where=new, dtype=jnp.float32),
         }
         return state._replace(tables=tables, history=history), metrics
 
@@ -141,18 +130,32 @@ def mfec(config: MFECConfig, spec: Spec, horizon: int) -> Agent:
     def initial_memory(batch: int) -> State:
         return ()
 
-    return Agent(
-        init, initial_memory, act, observe, learn, params, with_params, inspect=inspect
-    )
+    return Agent(init, initial_memory, act, observe, learn, params, with_params, inspect=inspect)
 
 
 def vector(observations: Any, timestep: TimeStep) -> Array:
-    """Return all that is observed as one vector [..., F]."""
+    """Return all that is observed as one vector [..., F], of numbers that can be compared.
+
+    As networks see it (`networks.features`), but that floats too are divided by the largest size
+    that their declared bounds allow, where these are less than 2^31 - 1 apart.
+    """
     batch = timestep.reward.ndim
-    parts = jax.tree.leaves(
-        spaces.over(lambda space, x: features(space, x, batch), observations, timestep.observation)
-    )
-    return jnp.concatenate(parts, axis=-1)
+
+    def part(space: Any, x: Array) -> Array:
+        seen = features(space, x, batch)
+        floats = jnp.issubdtype(x.dtype, jnp.floating)
+        return seen / sizes(space).reshape(-1) if floats else seen
+
+    parts = spaces.over(part, observations, timestep.observation)
+    return jnp.concatenate(jax.tree.leaves(parts), axis=-1)
+
+
+def sizes(space: Continuous) -> Array:
+    """Return the largest size of each number, like one element of the space; 1 where untold."""
+    low, high = jnp.float32(space.low), jnp.float32(space.high)
+    size = jnp.maximum(jnp.abs(low), jnp.abs(high))
+    told = (high - low < 2**31 - 1) & (size > 0)
+    return jnp.broadcast_to(jnp.where(told, size, 1.0), space.shape)
 
 
 def project(x: Array, projection: Any) -> Array:
@@ -191,11 +194,6 @@ def returns(discount: Any, acted: Acted) -> Array:
 def outline(timestep: TimeStep) -> TimeStep:
     """Leave out what is seen at a timestep."""
     return timestep._replace(observation=(), legal=())
-
-
-def flat(xs: Any) -> Any:
-    """Make one axis of the first two of every leaf."""
-    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), xs)
 
 
 def _check(config: MFECConfig) -> None:

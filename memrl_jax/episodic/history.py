@@ -5,22 +5,32 @@ that its return has are there: at the end of the episode, or after n steps. All 
 the segments' lengths.
 """
 
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from memrl_jax import tree
+from memrl_jax.episodic.tables import Tables, touch, write
 from memrl_jax.types import Array, TimeStep
 
 
+class Lookup(NamedTuple):
+    """What acting looked up."""
+
+    key: Array  # [B, D] float32
+    value: Array  # [B] float32, of the best legal action
+    slot: Array  # [B, A, K] int32, the neighbours
+
+
 class Acted(NamedTuple):
-    """A timestep, what was done there, and how good it seemed."""
+    """A timestep, what was done there, its key and how good it seemed."""
 
     timestep: TimeStep  # [T, B, ...]
     action: Array  # [T, B] int32
-    value: Array  # [T, B] float32, of the best action
-    extras: Any  # [T, B, ...] what else is to be kept
+    key: Array  # [T, B, D] float32
+    value: Array  # [T, B] float32, of the best legal action
 
 
 def begin(example: Acted, steps: int) -> Acted:
@@ -52,3 +62,26 @@ def completed(last: Array, new: int, n: int) -> Array:
     end = jax.lax.cummin(jnp.where(last, time, rows), axis=0, reverse=True)[1:]
     known = jnp.minimum(time[:-1] + n, end)
     return ~last[:-1] & (rows - new <= known) & (known < rows)
+
+
+def remember(
+    tables: Tables,
+    lookup: Lookup,
+    acted: Acted,
+    returns: Array,
+    n: int,
+    merge: Callable[[Array, Array], Array],
+) -> tuple[Tables, Array]:
+    """Write what was done and is completed by T new timesteps of R, the oldest first.
+
+    `lookup` [T, B, ...] is what acting looked up at the new ones, which counts as used; `returns`
+    [R - 1, B] are of up to `n` steps. Also returns which are written, [R - 1, B].
+    """
+    valid = completed(acted.timestep.last, lookup.value.shape[0], n)
+    tables = touch(tables, _flat(lookup.slot))
+    action, key = acted.action[:-1], acted.key[:-1]
+    return write(tables, *map(_flat, (action, key, returns, valid)), merge), valid
+
+
+def _flat(x: Array) -> Array:
+    return x.reshape(-1, *x.shape[2:])
