@@ -1,6 +1,7 @@
 """Episodic control: what enters the tables and when, what is chosen, and that it learns."""
 
 import re
+from functools import cache
 from typing import Any
 
 import jax
@@ -24,7 +25,8 @@ DISCOUNT, RATE = 0.9, 0.25
 SPEC = Spec(Discrete(STATES), Discrete(ACTIONS))
 
 
-def stream() -> tuple[TimeStep, Any, Lookup]:
+@cache
+def stream() -> Any:
     """Make up all timesteps, actions and lookups of two environments, episodes of 1 to 6 steps."""
     rng = np.random.default_rng(0)
     rows = SEGMENTS * T + 1
@@ -32,7 +34,7 @@ def stream() -> tuple[TimeStep, Any, Lookup]:
     for b in range(B):
         t = 0
         while t < rows:
-            length = rng.integers(1, HORIZON + 1)
+            length = int(rng.integers(1, HORIZON + 1))
             start[t, b] = True
             if t + length < rows:
                 last[t + length, b] = True
@@ -42,10 +44,13 @@ def stream() -> tuple[TimeStep, Any, Lookup]:
     reward = np.where(start, 0, rng.normal(size=(rows, B))).astype(np.float32)
     action = rng.integers(ACTIONS, size=(rows, B)).astype(np.int32)
     discount = 1 - terminated.astype(np.float32)
-    timestep = TimeStep(observation, np.roll(action, 1, 0), reward, discount, start, last)
+    fields: Any = (observation, np.roll(action, 1, 0), reward, discount, start, last)
+    timestep = TimeStep(*fields)
     key = np.eye(STATES, dtype=np.float32)[observation]
     value = rng.normal(size=(rows, B)).astype(np.float32)
-    return timestep, action, Lookup(key, value, np.zeros((rows, B, ACTIONS, 1), np.int32))
+    slot = np.zeros((rows, B, ACTIONS, 1), np.int32)
+    looked_up: Any = (key, value, slot)
+    return timestep, action, Lookup(*looked_up)
 
 
 def segment(i: int) -> Segment:
@@ -128,8 +133,9 @@ def test_nec_moves_towards_n_step_targets_and_replays_them() -> None:
         value_rate=RATE,
     )
     parts = build.parts(config, chain()._replace(spec=SPEC))
-    agent: Any = config.agent
-    agent = nec(agent, SPEC, parts.body(agent.body), parts.replay(agent.experience))
+    settings: Any = config.agent
+    replay = parts.replay(settings.experience)
+    agent = nec(settings, SPEC, parts.body(settings.body), replay)
     timestep, action, _ = stream()
     state = jax.jit(agent.init)(jax.random.key(0), tree.at(timestep, 0))
     observe = jax.jit(agent.observe)
@@ -140,7 +146,6 @@ def test_nec_moves_towards_n_step_targets_and_replays_them() -> None:
     assert int(state.observed) == (~timestep.last[:-1]).sum()
     # The replay memory holds all but the latest n timesteps, behind n empty ones, with targets.
     targets = {(t, b): value for _, t, b, value in known(N_STEP)}
-    replay = parts.replay(config.agent.experience)
     sample = jax.jit(replay.sample)
     checked = 0
     for i in range(8):
@@ -190,24 +195,31 @@ def timesteps(observation: Any, legal: Any = ()) -> TimeStep:
 
 
 def test_mfec_values_what_was_done_there_and_else_the_mean_of_the_nearest() -> None:
-    spec = Spec(Continuous((1,), np.float32, -np.inf, np.inf), Discrete(2))
+    spec = Spec(Continuous((1,), np.float32, -np.inf, np.inf), Discrete(2), legal=True)
     agent = mfec(MFECConfig().replace(entries=8, neighbours=2), spec, 3)
-    state = agent.init(jax.random.key(0), timesteps(np.zeros((1, 1), np.float32)))
+    observation = np.array([[1.0], [1.25], [3.5], [5.0]], np.float32)
+    every = jnp.ones((4, 2), bool)
     keys = jnp.array([[0.0], [1.0], [4.0], [5.0]])
-    action, valid = jnp.array([0, 0, 0, 1]), jnp.ones(4, bool)
-    values = jnp.array([1.0, 2.0, 7.0, 3.0])
-    tables = episodic.write(state.tables, action, keys, values, valid, jnp.maximum)
-    state = state._replace(tables=tables)
-    seen = timesteps(np.array([[1.0], [1.25], [3.5], [5.0]], np.float32))
-    q = agent.inspect(state, (), seen)["q"]
-    np.testing.assert_allclose(q, [[2, 3], [1.5, 3], [4.5, 3], [4.5, 3]])
-    _, chosen, lookup = agent.act(jax.random.key(0), state, (), seen, explore=False)
+    action, values = jnp.array([0, 0, 0, 1]), jnp.array([1.0, 2.0, 7.0, 3.0])
+
+    @jax.jit
+    def look(legal: Any) -> Any:
+        seen = timesteps(observation, legal)
+        state = agent.init(jax.random.key(0), seen)
+        tables = episodic.write(state.tables, action, keys, values, every[:, 0], jnp.maximum)
+        state = state._replace(tables=tables)
+        q = agent.inspect(state, (), seen)["q"]
+        _, chosen, lookup = agent.act(jax.random.key(0), state, (), seen, explore=False)
+        return q, chosen, lookup.value
+
+    q, chosen, value = look(every)
+    np.testing.assert_allclose(q, [[2.0, 3.0], [1.5, 3.0], [4.5, 3.0], [4.5, 3.0]])
     np.testing.assert_array_equal(chosen, [1, 1, 0, 0])
-    np.testing.assert_allclose(lookup.value, [3, 3, 4.5, 4.5])
-    legal = jnp.array([[True, False]] * 2 + [[False, True]] * 2)
-    _, chosen, lookup = agent.act(jax.random.key(0), state, (), seen._replace(legal=legal), False)
+    np.testing.assert_allclose(value, [3, 3, 4.5, 4.5])
+    again, chosen, value = look(np.array([[True, False]] * 2 + [[False, True]] * 2))
+    np.testing.assert_array_equal(again, q)
     np.testing.assert_array_equal(chosen, [0, 0, 1, 1])
-    np.testing.assert_allclose(lookup.value, [2, 1.5, 3, 3])
+    np.testing.assert_allclose(value, [2, 1.5, 3, 3])
 
 
 def test_equal_values_are_chosen_from_at_random_and_no_illegal_one() -> None:

@@ -143,8 +143,9 @@ def vector(observations: Any, timestep: TimeStep) -> Array:
 
     def part(space: Any, x: Array) -> Array:
         seen = features(space, x, batch)
-        floats = jnp.issubdtype(x.dtype, jnp.floating)
-        return seen / sizes(space).reshape(-1) if floats else seen
+        if not jnp.issubdtype(x.dtype, jnp.floating):
+            return seen
+        return seen / sizes(space).reshape((1,) * batch + seen.shape[batch:])
 
     parts = spaces.over(part, observations, timestep.observation)
     return jnp.concatenate(jax.tree.leaves(parts), axis=-1)

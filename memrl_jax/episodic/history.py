@@ -79,8 +79,8 @@ def remember(
     """
     valid = completed(acted.timestep.last, lookup.value.shape[0], n)
     tables = touch(tables, _flat(lookup.slot))
-    action, key = acted.action[:-1], acted.key[:-1]
-    return write(tables, *map(_flat, (action, key, returns, valid)), merge), valid
+    action, key = _flat(acted.action[:-1]), _flat(acted.key[:-1])
+    return write(tables, action, key, _flat(returns), _flat(valid), merge), valid
 
 
 def _flat(x: Array) -> Array:
