@@ -48,8 +48,7 @@ def stream() -> Any:
     timestep = TimeStep(*fields)
     key = np.eye(STATES, dtype=np.float32)[observation]
     value = rng.normal(size=(rows, B)).astype(np.float32)
-    slot = np.zeros((rows, B, ACTIONS, 1), np.int32)
-    looked_up: Any = (key, value, slot)
+    looked_up: Any = (key, value)
     return timestep, action, Lookup(*looked_up)
 
 
@@ -139,8 +138,10 @@ def test_nec_moves_towards_n_step_targets_and_replays_them() -> None:
     timestep, action, _ = stream()
     state = jax.jit(agent.init)(jax.random.key(0), tree.at(timestep, 0))
     observe = jax.jit(agent.observe)
+    slot = jnp.zeros((T, B, ACTIONS, 1), jnp.int32)
     for i in range(SEGMENTS):
-        state = observe(state, segment(i))
+        acted = segment(i)
+        state = observe(state, acted._replace(extras=(acted.extras, slot)))
     towards = lambda old, new: old + RATE * (new - old)  # noqa: E731
     assert_holds(state.learner.tables, tables_by_hand(N_STEP, towards))
     assert int(state.observed) == (~timestep.last[:-1]).sum()

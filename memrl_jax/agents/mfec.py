@@ -33,7 +33,8 @@ class MFECConfig(Settings):
     exploration: ExplorationConfig = ExplorationConfig()
     """How random actions are mixed in."""
     entries: int = static(100_000)
-    """Entries of each action's table; then a new one takes the place of the least recently used."""
+    """Entries of each action's table; then a new one takes the place of the one written least
+    recently."""
     key_size: int = static(64)
     """Numbers in a key: observations with more are projected at random, others are keys as they
     are. Those with declared bounds are divided by them, so that distances mean something."""
@@ -80,20 +81,20 @@ def mfec(config: MFECConfig, spec: Spec, horizon: int) -> Agent:
     def keys(projection: Any, timestep: TimeStep) -> Array:
         return project(vector(spec.observations, timestep), projection)
 
-    def values(state: MFECState, key: Array) -> tuple[Array, Array]:
-        """Return Q [B, A] and the neighbours [B, A, K]."""
+    def values(state: MFECState, key: Array) -> Array:
+        """Return Q [B, A] for keys [B, D]."""
         near = nearest(state.tables, key, config.neighbours)
         slot, held = find(state.tables, key)
         own = tree.take(state.tables.values, (jnp.arange(actions)[None], slot))
-        return jnp.where(held, own, plain_mean(near.values, near.found)), near.slot
+        return jnp.where(held, own, plain_mean(near.values, near.found))
 
     def act(
         key: Key, state: MFECState, memory: State, timestep: TimeStep, explore: bool = True
     ) -> tuple[State, Array, Lookup]:
         tie_key, explore_key = jax.random.split(key)
         own = keys(state.projection, timestep)
-        q, slot = values(state, own)
-        lookup = Lookup(own, jnp.max(masked(q, timestep.legal), axis=-1), slot)
+        q = values(state, own)
+        lookup = Lookup(own, jnp.max(masked(q, timestep.legal), axis=-1))
         q = untied(tie_key, q, timestep.legal)
         if not explore:
             return memory, best(q, timestep.legal), lookup
@@ -106,12 +107,12 @@ def mfec(config: MFECConfig, spec: Spec, horizon: int) -> Agent:
         return state._replace(observed=tree.count(state.observed, steps))
 
     def learn(key: Key, state: MFECState, segment: Segment) -> tuple[MFECState, dict[str, Array]]:
-        lookup: Lookup = segment.extras
+        lookup, steps = segment.extras, segment.action.shape[0]
         timestep = outline(tree.at(segment.timestep, slice(-1)))
         acted = Acted(timestep, segment.action, lookup.key, lookup.value)
         acted, history = join(state.history, acted)
         target = returns(config.discount, acted)
-        tables, new = remember(state.tables, lookup, acted, target, horizon, jnp.maximum)
+        tables, new = remember(state.tables, acted, target, steps, horizon, jnp.maximum)
         metrics = {
             "updates": jnp.sum(new, dtype=jnp.int32),
             "q_sum": jnp.sum(target, where=new, dtype=jnp.float32),
@@ -125,7 +126,7 @@ def mfec(config: MFECConfig, spec: Spec, horizon: int) -> Agent:
         return state._replace(**params)
 
     def inspect(state: MFECState, memory: State, timestep: TimeStep) -> dict[str, Array]:
-        return {"q": values(state, keys(state.projection, timestep))[0]}
+        return {"q": values(state, keys(state.projection, timestep))}
 
     def initial_memory(batch: int) -> State:
         return ()

@@ -25,6 +25,7 @@ from memrl_jax.episodic import (
     nearest,
     remember,
     squared_distance,
+    touch,
 )
 from memrl_jax.networks import EmbeddingHead
 from memrl_jax.returns import n_step_returns
@@ -59,7 +60,8 @@ class NECConfig(Settings):
     head: tuple[int, ...] = static(())
     """Widths of the dense layers between the memory and the keys."""
     entries: int = static(100_000)
-    """Entries of each action's table; then a new one takes the place of the least recently used."""
+    """Entries of each action's table; then a new one takes the place of the one written, or found
+    as a neighbour when acting, least recently."""
     key_size: int = static(64)
     """Numbers in a key."""
     neighbours: int = static(50)
@@ -122,17 +124,17 @@ def nec(config: NECConfig, spec: Spec, body: Body, replay: ReplayMemory) -> Agen
         learner = Learner(params, tables, optimizer.init(params))
         return NECState(learner, replay.init(example), history, jnp.int32(0))
 
-    def look(learner: Learner, memory: State, timestep: TimeStep) -> tuple[State, Array, Lookup]:
-        """Return the memory, Q [B, A] and what was looked up."""
+    def look(learner: Learner, memory: State, timestep: TimeStep) -> tuple[State, Array, Any]:
+        """Return the memory, Q [B, A], and what was looked up, with the neighbours [B, A, K]."""
         memory, key = network.step(learner.params, memory, timestep)
         near = nearest(learner.tables, key, config.neighbours)
         q = kernel_mean(near.distance, near.values, near.found)
         value = jnp.max(masked(q, timestep.legal), axis=-1)
-        return memory, q, Lookup(key, value, near.slot)
+        return memory, q, (Lookup(key, value), near.slot)
 
     def act(
         key: Key, state: NECState, memory: State, timestep: TimeStep, explore: bool = True
-    ) -> tuple[State, Array, Lookup]:
+    ) -> tuple[State, Array, Any]:
         memory, q, lookup = look(state.learner, memory, timestep)
         if not explore:
             return memory, best(q, timestep.legal), lookup
@@ -141,14 +143,14 @@ def nec(config: NECConfig, spec: Spec, body: Body, replay: ReplayMemory) -> Agen
 
     def observe(state: NECState, segment: Segment) -> NECState:
         steps = segment.action.shape[0]
-        lookup: Lookup = segment.extras
+        lookup, slot = segment.extras
         timestep = tree.at(segment.timestep, slice(-1))
         acted = Acted(timestep, segment.action, lookup.key, lookup.value)
         acted, history = join(state.history, acted)
         target = targets(config, acted)
-        tables, _ = remember(
-            state.learner.tables, lookup, acted, target, config.n_step, towards(config.value_rate)
-        )
+        tables = touch(state.learner.tables, slot.reshape(-1, *slot.shape[2:]))
+        merge = towards(config.value_rate)
+        tables, _ = remember(tables, acted, target, steps, config.n_step, merge)
         # The oldest timesteps: by now the targets of all of them are known.
         oldest = tree.at(acted.timestep, slice(steps + 1))
         known = Segment(segment.memory, oldest, acted.action[:steps], target[:steps])

@@ -12,16 +12,15 @@ import jax
 import jax.numpy as jnp
 
 from memrl_jax import tree
-from memrl_jax.episodic.tables import Tables, touch, write
+from memrl_jax.episodic.tables import Tables, write
 from memrl_jax.types import Array, TimeStep
 
 
 class Lookup(NamedTuple):
-    """What acting looked up."""
+    """What acting looked up, and learning takes from there."""
 
     key: Array  # [B, D] float32
     value: Array  # [B] float32, of the best legal action
-    slot: Array  # [B, A, K] int32, the neighbours
 
 
 class Acted(NamedTuple):
@@ -66,22 +65,17 @@ def completed(last: Array, new: int, n: int) -> Array:
 
 def remember(
     tables: Tables,
-    lookup: Lookup,
     acted: Acted,
     returns: Array,
+    new: int,
     n: int,
     merge: Callable[[Array, Array], Array],
 ) -> tuple[Tables, Array]:
-    """Write what was done and is completed by T new timesteps of R, the oldest first.
+    """Write what was done and is completed by the latest `new` of R timesteps, the oldest first.
 
-    `lookup` [T, B, ...] is what acting looked up at the new ones, which counts as used; `returns`
-    [R - 1, B] are of up to `n` steps. Also returns which are written, [R - 1, B].
+    `returns` [R - 1, B] are of up to `n` steps. Also returns which are written, [R - 1, B].
     """
-    valid = completed(acted.timestep.last, lookup.value.shape[0], n)
-    tables = touch(tables, _flat(lookup.slot))
-    action, key = _flat(acted.action[:-1]), _flat(acted.key[:-1])
-    return write(tables, action, key, _flat(returns), _flat(valid), merge), valid
-
-
-def _flat(x: Array) -> Array:
-    return x.reshape(-1, *x.shape[2:])
+    valid = completed(acted.timestep.last, new, n)
+    entries = acted.action[:-1], acted.key[:-1], returns, valid
+    action, key, value, valid = (x.reshape(-1, *x.shape[2:]) for x in entries)
+    return write(tables, action, key, value, valid, merge), entries[3]
