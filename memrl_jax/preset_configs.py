@@ -1,6 +1,6 @@
 """Configs by name: what `memrl train PRESET` begins from."""
 
-from memrl_jax.agents import DQNConfig, PPOConfig, PQNConfig
+from memrl_jax.agents import DQNConfig, MFECConfig, NECConfig, PPOConfig, PQNConfig
 from memrl_jax.config import Config
 
 _recurrent = Config(agent=DQNConfig()).replace(
@@ -99,5 +99,26 @@ presets: dict[str, Config] = {
         learning_rate=5e-4,
         epsilon_end=0.2,
         epsilon_steps=100_000.0,
+    ),
+    "mfec": Config(agent=MFECConfig()).replace(
+        environments=8,
+        rollout_length=8,
+        total_steps=50_048,
+        entries=20_000,
+        epsilon_end=0.01,
+        epsilon_steps=5_000.0,
+    ),
+    "nec": Config(agent=NECConfig()).replace(
+        environments=8,
+        rollout_length=8,
+        total_steps=50_048,
+        capacity=50_048,
+        learning_starts=1_024,
+        entries=20_000,
+        key_size=16,
+        updates=4,
+        learning_rate=5e-4,
+        epsilon_end=0.01,
+        epsilon_steps=5_000.0,
     ),
 }
