@@ -22,8 +22,9 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import report
-from memrl_jax import folder, tree
+from memrl_jax import tree
 from memrl_jax.replay import REPLAYS
+from memrl_jax.run import folder
 from memrl_jax.types import Array, Key, ReplayMemory, Segment, State, TimeStep
 
 RESULTS = Path(__file__).parent / "results"

@@ -27,7 +27,7 @@ from benchmarks import command, damage, report
 from benchmarks.kills import kills, undisturbed, writers
 from benchmarks.states import states
 from benchmarks.trials import SMALL, Figures, compiled_once, nothing, same, train
-from memrl_jax import experiment, folder, history
+from memrl_jax.run import experiment, folder, history
 
 
 def mutations(

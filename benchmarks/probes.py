@@ -17,8 +17,9 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.findings import Claim, Findings
-from memrl_jax import checkpoint, parallel, plot
+from memrl_jax import parallel, plot
 from memrl_jax.memory import MEMORIES
+from memrl_jax.run import checkpoint
 from memrl_jax.tasks import Probe, Task, make_probe
 from memrl_jax.types import Array, Key, NeuralMemory
 

@@ -14,7 +14,7 @@ from rich.table import Table
 from benchmarks import peers
 from benchmarks.targets import Outcome, Target, outcomes
 from benchmarks.timing import Timing, ratio
-from memrl_jax import folder
+from memrl_jax.run import folder
 
 PIECES = ("act", "add", "sample", "update", "prioritize")  # together an iteration
 LABELS = {

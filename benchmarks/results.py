@@ -19,7 +19,7 @@ from benchmarks import agents, babi, mazes, probes, runs, tasks
 from benchmarks.findings import Findings, Study
 from memrl_jax.checks import known
 from memrl_jax.cli import use_every_core
-from memrl_jax.folder import versions, write
+from memrl_jax.run.folder import versions, write
 
 RESULTS: dict[str, Study] = {
     **{name: partial(runs.study, make) for name, make in agents.RESULTS.items()},

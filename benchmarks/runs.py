@@ -15,9 +15,10 @@ from rich.console import Console
 
 import memrl_jax
 from benchmarks.findings import Claim, Findings
-from memrl_jax import commands, experiment, folder, plot
+from memrl_jax import commands, plot
 from memrl_jax.config import to_json
-from memrl_jax.program import Run, spacings
+from memrl_jax.run import experiment, folder
+from memrl_jax.run.program import Run, spacings
 
 EPISODES = 100  # per seed, in the evaluation that the figures come from
 Curve = tuple[np.ndarray, np.ndarray]  # steps [points], values [seeds, points]

@@ -12,6 +12,7 @@ Kapturowski et al. (2019), section 3.
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,10 +21,14 @@ from rich.table import Table
 
 from benchmarks import report
 from benchmarks.agents import tmaze_50
-from memrl_jax import cli, folder, parallel, tree
-from memrl_jax.config import Config, make, make_environment, make_network
+from memrl_jax import cli, parallel, tree
+from memrl_jax.build import make, make_body, make_environment
+from memrl_jax.config import Config
 from memrl_jax.diagnose import delta_q
+from memrl_jax.networks import QHead
 from memrl_jax.replay import ring
+from memrl_jax.run import folder
+from memrl_jax.settings import named
 from memrl_jax.types import Array, Key
 
 RESULTS = Path(__file__).parent / "results"
@@ -33,17 +38,19 @@ WINDOWS = 256  # drawn from each seed's replay memory
 def staleness(config: Config, key: Key) -> dict[str, Array]:
     """Train; return the mean delta-Q of every timestep that would be learned from, [window]."""
     env = make_environment(config)
-    network, options = make_network(config, env), config.agent
+    options: Any = config.agent
+    head = QHead(env.spec.actions.n, options.head, options.dueling, options.body.layers)
+    network = make_body(options.body, env.spec)(head)
     train_key, draw_key = jax.random.split(key)
     trainer, steps = make(config)
     state, _ = trainer.init(train_key)
     state, _ = jax.lax.scan(lambda state, _: trainer.step(state), state, length=steps)
     params, held = state.agent.learner.params, state.agent.replay.ring
 
-    period, learned = config.rollout_length, options.window
+    period, learned = config.rollout_length, options.experience.window
     # Somewhere in so many timesteps an episode begins; from there on the memory is true.
     history = -(-(env.horizon + 1) // period) * period
-    first = history + options.burn_in  # timestep of the first action to learn from
+    first = history + options.experience.burn_in  # timestep of the first action to learn from
     rows, environments = held.record.shape[:2]
     shape = ring.windows(rows // period, period, first + learned, period, 1)
     oldest, count = ring.starts(shape, held)
@@ -87,7 +94,7 @@ def main() -> None:
     console = Console()
     console.print(table)
     console.print(
-        f"delta-Q, mean of {seeds} seeds x {WINDOWS} windows of {config.agent.window} actions"
+        f"delta-Q, mean of {seeds} seeds x {WINDOWS} windows of {named(config)['window']} actions"
     )
     path = RESULTS / f"staleness{'-quick' * quick}.json"
     figures = {label: x.mean(axis=1).tolist() for label, x in played.items()}

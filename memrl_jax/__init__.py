@@ -4,17 +4,21 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from memrl_jax.config import Config, make_train, presets
+    from memrl_jax.build import make_train
+    from memrl_jax.config import Config
+    from memrl_jax.preset_configs import presets
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = ["Config", "make_train", "presets"]
+
+_HOME = {"Config": "config", "make_train": "build", "presets": "preset_configs"}
 
 
 def __getattr__(name: str) -> Any:
     """Import on first use, so that `memrl --help` need not wait for jax."""
-    if name in __all__:
-        return getattr(importlib.import_module("memrl_jax.config"), name)
+    if name in _HOME:
+        return getattr(importlib.import_module(f"memrl_jax.{_HOME[name]}"), name)
     try:
         return importlib.import_module(f"memrl_jax.{name}")
     except ModuleNotFoundError as error:

@@ -24,15 +24,17 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from memrl_jax import checks, experiment, folder, history, imports, statistics
+from memrl_jax import checks, imports, statistics
 from memrl_jax.agents import AGENTS
-from memrl_jax.config import Config, presets
+from memrl_jax.config import Config
 from memrl_jax.environments import ENVIRONMENTS
 from memrl_jax.memory import MEMORIES
-from memrl_jax.pool import Pool, pools, short, told
-from memrl_jax.program import Run
+from memrl_jax.preset_configs import presets
 from memrl_jax.replay import REPLAYS
 from memrl_jax.rollout import Evaluation
+from memrl_jax.run import experiment, folder, history
+from memrl_jax.run.pool import Pool, pools, short, told
+from memrl_jax.run.program import Run
 from memrl_jax.statistics import bootstrap, iqm
 
 MISSING = tyro.MISSING_NONPROP
@@ -57,7 +59,7 @@ Training goes on when nothing reads its output any more, as after `| head -1`.
 """
 
 
-class Settings(Config):
+class Trained(Config):
     """What is trained, and on what."""
 
     imports: Annotated[
@@ -69,7 +71,7 @@ class Settings(Config):
 class Train:
     """Train a preset, with any of its settings changed."""
 
-    config: Settings
+    config: Trained
     run: Run
 
 
@@ -164,7 +166,7 @@ def train(arguments: list[str]) -> int:
     for module in _modules(arguments):  # for they may bring the preset
         imports.load("imports", module)
     name = checks.known("preset", arguments[0], presets)
-    default = Train(Settings(**_fields(presets[name])), Run())
+    default = Train(Trained(**_fields(presets[name])), Run())
     given = parse(Train, arguments[1:], f"memrl train {name}", default)
     config = Config(**_fields(given.config))
     environment = config.environment.replace(":", "-").replace("/", "-")

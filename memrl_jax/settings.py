@@ -30,7 +30,7 @@ class Settings(struct.PyTreeNode):
     def __init_subclass__(cls, **options: Any) -> None:
         """Give every config this `replace`, in place of the one that flax gives it."""
         super().__init_subclass__(**options)
-        cls.replace = _replace  # type: ignore[attr-defined]
+        cls.replace = _replace  # type: ignore[assignment, method-assign]
 
 
 def _replace(settings: Any, **changes: Any) -> Any:
@@ -84,6 +84,16 @@ def frozen(value: Any) -> Any:
     return tuple(map(frozen, value)) if isinstance(value, list) else value
 
 
+class LayersConfig(Settings):
+    """How hidden layers are made, in the encoder and in the heads alike; not the memory."""
+
+    layer_norm: bool = static(False)
+    """Normalise every hidden layer over its features before the ReLU (Ba et al. 2016)."""
+    orthogonal: bool = static(False)
+    """Begin with orthogonal kernels, of scale sqrt(2), for values 1, for policies 0.01 (Huang et
+    al. 2022), instead of LeCun's normal ones."""
+
+
 class BodyConfig(Settings):
     """What comes before a network's head: an encoder of timesteps and a memory."""
 
@@ -93,10 +103,18 @@ class BodyConfig(Settings):
     """Options of the memory, as name=value."""
     encoder: tuple[int, ...] = static((120,))
     """Widths of the dense layers before the memory."""
+    convolutions: str | tuple[tuple[int, int, int, int], ...] = static("small")
+    """Convolutions of images: small (16 features, 3 x 3), nature (Mnih et al. 2015), or the layers,
+    each [features, kernel, stride, padding]."""
+    channels: int | None = static(-1)
+    """Which axis of an observation with three axes has an image's channels: -1 the last, 0 the
+    first; None sees such observations as vectors."""
     previous_action: bool = static(False)
     """Show the previous action to the network."""
     previous_reward: bool = static(False)
     """Show the previous reward to the network."""
+    layers: LayersConfig = LayersConfig()
+    """How hidden layers are made."""
 
 
 class ReplayConfig(Settings):
@@ -119,6 +137,8 @@ class ReplayConfig(Settings):
     """Timesteps to collect before the first update."""
     priority_exponent: float = 0.6
     """Prioritized replay: draw in proportion to priority to this power; 0 is uniform."""
+    priority_mix: float = 0.9
+    """Prioritized replay: share of the largest error in a window's priority, beside the mean."""
     importance_start: float = 0.4
     """Prioritized replay: power of the weights that correct the bias it makes, at first."""
     importance_end: float = 1.0

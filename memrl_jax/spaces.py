@@ -40,7 +40,7 @@ def over(f: Callable[..., Any], space: Any, *rest: Any) -> Any:
 
 
 def discrete(space: Any) -> bool:
-    """Tell whether all parts are `Discrete`."""
+    """Tell whether a space has discrete parts only."""
     return all(isinstance(part, Discrete) for part in parts(space))
 
 
@@ -52,3 +52,8 @@ def zeros(space: Any) -> Any:
         return jnp.zeros(shape, dtype)
 
     return over(zero, space)
+
+
+def masked(x: Array, legal: Any) -> Array:
+    """Return `x` [..., n], and -infinity where `legal` [..., n] is false; () takes all of it."""
+    return x if isinstance(legal, tuple) else jnp.where(legal, x, -jnp.inf)

@@ -23,10 +23,12 @@ class TrainState(NamedTuple):
 
 
 class Trainer(NamedTuple):
-    """Pure functions of training."""
+    """Pure functions of training; `step` is `collect`, then `learn`."""
 
     init: Callable[[Key], tuple[TrainState, Metrics]]  # warmed up: ready to learn
-    step: Callable[[TrainState], tuple[TrainState, Metrics]]  # one rollout and what it teaches
+    collect: Callable[[TrainState], tuple[TrainState, Segment, Metrics]]  # one rollout
+    learn: Callable[[TrainState, Segment], tuple[TrainState, Metrics]]  # what it teaches
+    step: Callable[[TrainState], tuple[TrainState, Metrics]]
     evaluate: Callable[[Key, State, int], Evaluation]  # key, agent state, episodes; greedy
 
 
@@ -38,20 +40,31 @@ def make_trainer(env: Environment, agent: Agent, environments: int, length: int)
     """
     env = batch(env)
 
-    def act(train: TrainState, key: Key) -> tuple[TrainState, Segment, Metrics]:
+    def collect(train: TrainState) -> tuple[TrainState, Segment, Metrics]:
+        key, act_key = jax.random.split(train.key)
+
         def policy(key: Key, memory: State, timestep: TimeStep) -> Any:
             return agent.act(key, train.agent, memory, timestep)
 
-        actor, segment = rollout(env, policy, train.actor, key, length)
+        actor, segment = rollout(env, policy, train.actor, act_key, length)
         arrived = jax.tree.map(lambda x: x[1:], segment.timestep)
         running, metrics = episodes(train.running, arrived)
         state = agent.observe(train.agent, segment)
-        return train._replace(actor=actor, running=running, agent=state), segment, metrics
+        return TrainState(key, actor, running, state), segment, metrics
+
+    def learn(train: TrainState, segment: Segment) -> tuple[TrainState, Metrics]:
+        key, learn_key = jax.random.split(train.key)
+        state, metrics = agent.learn(learn_key, train.agent, segment)
+        return train._replace(key=key, agent=state), metrics
+
+    def step(train: TrainState) -> tuple[TrainState, Metrics]:
+        train, segment, metrics = collect(train)
+        train, learning = learn(train, segment)
+        return train, metrics | learning
 
     def warm(train: TrainState, _: None) -> tuple[TrainState, Metrics]:
-        key, act_key = jax.random.split(train.key)
-        train, _segment, metrics = act(train, act_key)
-        return train._replace(key=key), metrics
+        train, _segment, metrics = collect(train)
+        return train, metrics
 
     def init(key: Key) -> tuple[TrainState, Metrics]:
         key, env_key, agent_key = jax.random.split(key, 3)
@@ -62,16 +75,10 @@ def make_trainer(env: Environment, agent: Agent, environments: int, length: int)
         train, metrics = jax.lax.scan(warm, train, length=agent.warmup)
         return train, unlearned | {name: jnp.sum(x, 0, x.dtype) for name, x in metrics.items()}
 
-    def step(train: TrainState) -> tuple[TrainState, Metrics]:
-        key, act_key, learn_key = jax.random.split(train.key, 3)
-        train, segment, metrics = act(train, act_key)
-        state, learning = agent.learn(learn_key, train.agent, segment)
-        return train._replace(key=key, agent=state), metrics | learning
-
     def greedy(key: Key, state: State, count: int) -> Evaluation:
         def policy(key: Key, memory: State, timestep: TimeStep) -> Any:
             return agent.act(key, state, memory, timestep, explore=False)
 
         return evaluate(env, policy, agent.initial_memory(count), key, count)
 
-    return Trainer(init, step, greedy)
+    return Trainer(init, collect, learn, step, greedy)

@@ -8,7 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 
 import memrl_jax
-from memrl_jax.types import Segment, TimeStep
+from memrl_jax.build import make_body
+from memrl_jax.networks import QHead
+from memrl_jax.types import Environment, Network, Segment, TimeStep
 
 SMALL = memrl_jax.presets["drqn"].replace(
     environment="TMaze",
@@ -16,10 +18,19 @@ SMALL = memrl_jax.presets["drqn"].replace(
     encoder=(8,),
     memory_args={"features": 8},
     total_steps=640,
-    agent=memrl_jax.presets["drqn"].agent.replace(
-        window=4, batch_size=4, capacity=160, learning_starts=80, target_period=5
-    ),
+    window=4,
+    batch_size=4,
+    capacity=160,
+    learning_starts=80,
+    target_period=5,
 )
+
+
+def q_network(config: memrl_jax.Config, env: Environment) -> Network:
+    """Make the network that a DQN agent of this config has."""
+    agent: Any = config.agent
+    head = QHead(env.spec.actions.n, agent.head, agent.dueling, agent.body.layers)
+    return make_body(agent.body, env.spec)(head)
 
 
 def random_segment(config: Any, memory: Any) -> Segment:

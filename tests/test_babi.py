@@ -301,7 +301,7 @@ def episodes(task: int) -> Any:
         def step(carry: Any, key: Any) -> Any:
             state, timestep = carry
             act_key, step_key = jax.random.split(key)
-            action = jax.random.randint(act_key, (), 0, env.actions.n)
+            action = jax.random.randint(act_key, (), 0, env.spec.actions.n)
             return env.step(step_key, state, action), timestep
 
         return jax.lax.scan(step, env.reset(key), jax.random.split(key, STEPS))[1]
@@ -327,7 +327,7 @@ def test_the_answer_is_an_action(task):
     env, data, steps = episodes(task)
     both = np.concatenate([data.train.answers, data.test.answers])
     possible = np.unique(both).tolist()
-    assert env.actions.n == len(possible)
+    assert env.spec.actions.n == len(possible)
     stories = [shown(data, data.train, i).round(3) for i in range(30)]
     rewards, seen = [], set()
     begin = 0
@@ -350,7 +350,7 @@ def test_both_halves_and_all_keys_are_asked_for():
     train, test = (ENVIRONMENTS["bAbI"](task=4, split=half, count=30) for half in ("train", "test"))
     keys = jax.random.split(jax.random.key(0), 5)
     first, second = (jax.vmap(env.reset)(keys)[1].observation for env in (train, test))
-    assert first.shape == second.shape and train.actions == test.actions
+    assert first.shape == second.shape and train.spec.actions == test.spec.actions
     assert not np.array_equal(first, second) and len(np.unique(first, axis=0)) > 1
     with pytest.raises(ValueError, match=r"split='tset' is unknown; did you mean 'test'\?"):
         ENVIRONMENTS["bAbI"](split="tset")
@@ -358,6 +358,6 @@ def test_both_halves_and_all_keys_are_asked_for():
 
 def test_an_environment_reads_files(tmp_path):
     env: Any = ENVIRONMENTS["bAbI"](task=7, path=str(write(tmp_path, 7)))
-    assert env.actions.n == 4 and env.horizon == 4
+    assert env.spec.actions.n == 4 and env.horizon == 4
     _, timestep = env.reset(jax.random.key(0))
-    assert timestep.observation.shape == env.observations.shape
+    assert timestep.observation.shape == env.spec.observations.shape

@@ -18,12 +18,13 @@ import numpy as np
 import pytest
 
 import memrl_jax
-from memrl_jax import cli, config, diagnose, environments, kinds, plot, statistics, tasks
-from memrl_jax.agents import R2D2Config
+from memrl_jax import build, cli, config, diagnose, environments, kinds, plot, statistics, tasks
 from memrl_jax.memory import MEMORIES, from_cell, from_monoid, from_step
-from memrl_jax.program import Run, check
 from memrl_jax.replay import REPLAYS
 from memrl_jax.rollout import Episode
+from memrl_jax.run.program import Run, check
+from memrl_jax.settings import Settings
+from memrl_jax.settings import parts as settings_parts
 from memrl_jax.tasks import answering, babi
 
 LEAST = 400  # cases in the table
@@ -90,34 +91,38 @@ def make(**changes: Any) -> Any:
     return memrl_jax.make_train(BASE.replace(**changes))
 
 
-def make_agent(**changes: Any) -> Any:
-    return memrl_jax.make_train(BASE.replace(agent=BASE.agent.replace(**changes)))
-
-
-def make_r2d2(**changes: Any) -> Any:
-    return memrl_jax.make_train(BASE.replace(agent=R2D2Config(**changes)))
-
-
 def make_environment(name: str, /, **options: Any) -> Any:
-    return config.make_environment(BASE.replace(environment=name, environment_args=options))
+    return build.make_environment(BASE.replace(environment=name, environment_args=options))
 
 
 def read(**changes: Any) -> Any:
     """Read a config from a file in which these settings were changed."""
     given = json.loads(config.to_json(BASE))
     for name, value in changes.items():
-        (given if name in given else given["agent"])[name] = value
+        _put(given, name, value)
     return config.from_json(json.dumps(given))
 
 
+def _put(given: Any, name: str, value: Any) -> bool:
+    """Put a value where a setting of that name is, in whichever part."""
+    if name in given:
+        given[name] = value
+        return True
+    return any(_put(part, name, value) for part in given.values() if isinstance(part, dict))
+
+
+def parts_of(settings: Settings) -> Iterator[type]:
+    """Give the classes of a config and of the parts within it."""
+    yield type(settings)
+    for _, part in settings_parts(settings):
+        yield from parts_of(part)
+
+
 def configs() -> Iterator[Case]:
-    yield from kinds_of("make_train", make, type(BASE))
-    yield from sizes_of("make_train", make, type(BASE))
-    yield from kinds_of("make_train", make_agent, type(BASE.agent))
     zero = ["burn_in", "learning_starts", "restart_hold"]
-    yield from sizes_of("make_train", make_agent, type(BASE.agent), zero)
-    for field in ("double", "stored_state", "window", "adam_epsilon"):
-        yield Case(f"r2d2 {field}", field, functools.partial(make_r2d2, **{field: "x"}))
+    for cls in parts_of(BASE):
+        yield from kinds_of("make_train", make, cls)
+        yield from sizes_of("make_train", make, cls, zero)
 
     def run(**options: Any) -> None:
         check(Run(**options))
@@ -128,7 +133,7 @@ def configs() -> Iterator[Case]:
 
 def files() -> Iterator[Case]:
     """Settings of config.json: what JSON can hold of what they are not."""
-    for cls in (type(BASE), type(BASE.agent)):
+    for cls in parts_of(BASE):
         for field, hint in kinds.hints(cls).items():
             for value in wrong(hint):
                 if field != "agent" and isinstance(value, str | int | float | None | list | tuple):
@@ -289,12 +294,14 @@ def settings() -> Iterator[Case]:
         "target_rate": 2.0,
         "restart_hold": 3,
         "rescaling": 2,
+        "priority_exponent": 0.9,
+        "importance_updates": 9.0,
         "epsilon_steps": 0.0,
         "learning_starts": 500_000,
     }
     for field, value in clashes.items():
         named = "total_steps" if field == "learning_starts" else field
-        yield bad(named, make_agent, **{field: value})
+        yield bad(named, make, **{field: value})
     for name, constructor in {
         "TMaze": environments.tmaze,
         "IMaze": environments.imaze,

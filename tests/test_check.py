@@ -12,7 +12,7 @@ import memrl_jax
 from memrl_jax.environments import ENVIRONMENTS, check, make
 from memrl_jax.environments.check import QUICKLY, declared, observed, play, traced
 from memrl_jax.spaces import Continuous, Discrete
-from memrl_jax.types import Environment, TimeStep
+from memrl_jax.types import Environment, Spec, TimeStep
 
 SPACES = {"at": Discrete(5), "speed": Continuous((2,), jnp.float32, -1, 1)}
 
@@ -34,11 +34,14 @@ def clock(observe: Any = lambda time: time, **fields: Any) -> Environment:
         time = jnp.where(start, 0, time + 1)
         return time, timestep(time, action, start)
 
-    return Environment(reset, step, Discrete(3), SPACES, 4)
+    return Environment(reset, step, Spec(SPACES, Discrete(3)), 4)
 
 
 def clock_with(**fields: Any) -> Environment:
-    return clock()._replace(**fields)
+    """Make a clock with other fields, of its spec too."""
+    env = clock()
+    ours = {name: fields.pop(name) for name in Spec._fields if name in fields}
+    return env._replace(spec=env.spec._replace(**ours))._replace(**fields)
 
 
 def refuse(env: Any, message: str, judge: Any = traced) -> None:

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks import damage
-from memrl_jax import checkpoint
+from memrl_jax.run import checkpoint
 
 DTYPES = [
     *("bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64"),
@@ -335,7 +335,7 @@ def test_unstorable_about(path, monkeypatch):
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
-@pytest.mark.parametrize("where", ["os.fsync", "os.replace", "memrl_jax.checkpoint._blocks"])
+@pytest.mark.parametrize("where", ["os.fsync", "os.replace", "memrl_jax.run.checkpoint._blocks"])
 def test_failed_write_leaves_the_earlier_checkpoint(path, monkeypatch, where, error):
     def fail(*_):
         raise error

@@ -24,12 +24,17 @@ from rich.console import Console
 
 import memrl_jax
 from benchmarks import damage
-from memrl_jax import checkpoint, cli, commands, config, experiment, history, plot
-from memrl_jax.agents import AGENTS, DQNConfig
+from memrl_jax import cli, commands, config, plot
+from memrl_jax.agents import AGENTS, DQNConfig, ExplorationConfig, OptimizerConfig
+from memrl_jax.config import is_part
 from memrl_jax.environments import ENVIRONMENTS
-from memrl_jax.experiment import Progress, Result, Run
+from memrl_jax.kinds import hints
 from memrl_jax.memory import MEMORIES
+from memrl_jax.preset_configs import presets
 from memrl_jax.replay import REPLAYS
+from memrl_jax.run import checkpoint, experiment, history
+from memrl_jax.run.experiment import Progress, Result, Run
+from memrl_jax.settings import BodyConfig, LayersConfig, ReplayConfig
 
 ROOT = Path(__file__).parents[1]
 TINY: dict[str, Any] = {
@@ -100,11 +105,7 @@ def options(settings: Mapping[str, Any]) -> list[str]:
 
 def configure(settings: Mapping[str, Any]) -> config.Config:
     """Write the same settings in Python."""
-    fields = {f.name for f in dataclasses.fields(config.Config)}
-    ours = {k: v for k, v in settings.items() if k in fields}
-    agents = {k: v for k, v in settings.items() if k not in fields}
-    base = config.presets["drqn"]
-    return base.replace(**ours, agent=base.agent.replace(**agents))
+    return presets["drqn"].replace(**settings)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -172,7 +173,7 @@ SETTINGS: list[tuple[dict[str, Any], list[str]]] = [
     ({"priority_mix": -0.5}, ["priority_mix: -0.5 is not between 0 and 1"]),
     ({"importance_start": 2.0}, ["importance_start: 2.0 is not between 0 and 1"]),
     ({"importance_end": -1.0}, ["importance_end: -1.0 is not between 0 and 1"]),
-    ({"importance_steps": 0.0}, ["importance_steps: 0.0 is not between 1 and 2.14748e+09"]),
+    ({"importance_updates": 0.0}, ["importance_updates: 0.0 is not between 1 and 2.14748e+09"]),
     ({"burn_in": -1}, ["burn_in: -1 is below 0"]),
     ({"burn_in": 76}, ["window: 4 actions", "burn_in = 76", "capacity / environments = 80"]),
     ({"rescaling": 2.0}, ["rescaling: 2.0 is not between 0 and 1"]),
@@ -503,7 +504,7 @@ def test_train(trained: tuple[Path, str]) -> None:
     _, settings, run = experiment.read(str(out))
     assert settings == configure(TINY)
     assert run == Run(out=str(out), log_every=7, **RUN)
-    assert re.search(r"kB of replay and .* for 3 seeds\n", said)
+    assert re.search(r"kB of agent and .* for 3 seeds\n", said)
     assert re.search(r"\ncompiled in \d+ s\n", said)
     for part in ("640 / 640 timesteps, 608 steps", "steps/s", "last evaluation: IQM over seeds"):
         assert part in said
@@ -741,7 +742,7 @@ def test_list(memrl: Memrl) -> None:
     answer = memrl("list")
     assert answer.code == 0 and answer.err == ""
     listed = re.split(r"[\s,]+", answer.out)
-    for registry in (ENVIRONMENTS, MEMORIES, REPLAYS, AGENTS, config.presets):
+    for registry in (ENVIRONMENTS, MEMORIES, REPLAYS, AGENTS, presets):
         assert set(registry) <= set(listed)
     assert all(len(line) <= 80 for line in answer.out.splitlines())
 
@@ -756,7 +757,7 @@ def test_help(memrl: Memrl, words: str) -> None:
 def test_help_names_the_presets(memrl: Memrl, words: str) -> None:
     answer = memrl(*words.split())
     assert answer.code == 0 and answer.err == ""
-    assert f"presets: {', '.join(config.presets)}" in answer.out
+    assert f"presets: {', '.join(presets)}" in answer.out
 
 
 @pytest.mark.parametrize(
@@ -771,14 +772,17 @@ def test_help_of_a_command(memrl: Memrl, command: str, cls: type) -> None:
         assert squeezed(text) in said, name
 
 
-@pytest.mark.parametrize("cls", [config.Config, DQNConfig, Run])
+PARTS = [BodyConfig, LayersConfig, ReplayConfig, OptimizerConfig, ExplorationConfig]
+
+
+@pytest.mark.parametrize("cls", [config.Config, DQNConfig, *PARTS, Run])
 def test_help_lists_every_setting(memrl: Memrl, cls: type) -> None:
     answer = memrl("train", "drqn", "--help")
     assert answer.code == 0 and answer.err == ""
     texts = documented(cls)
     assert list(texts) == [f.name for f in dataclasses.fields(cls)]
     for name, text in texts.items():
-        if name != "agent":  # its settings are listed one by one
+        if not is_part(hints(cls)[name]):  # settings of a part are listed one by one
             option = {"imports": "import"}.get(name, name.replace("_", "-"))
             assert re.search(rf"\n\W+--{option}[ ,]", answer.out), name
         assert squeezed(text) in squeezed(answer.out), name

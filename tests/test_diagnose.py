@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.agents import tmaze_50
 from benchmarks.staleness import staleness
-from memrl_jax.config import make, make_agent, make_environment, make_network
+from memrl_jax.build import make, make_agent, make_environment
 from memrl_jax.diagnose import delta_q, erasure, extrapolation, horizon, recall, trace
 from memrl_jax.environments import ENVIRONMENTS, batch
 from memrl_jax.environments.tmaze import DOWN, RIGHT, UP
@@ -17,7 +17,7 @@ from memrl_jax.memory import from_step, gru, none
 from memrl_jax.parallel import seed_keys
 from memrl_jax.rollout import evaluate
 from memrl_jax.types import Network, NeuralMemory, TimeStep
-from tests.small import SMALL
+from tests.small import SMALL, q_network
 
 T, D = 30, 3
 XS = jax.random.normal(jax.random.key(0), (T, D))
@@ -57,11 +57,16 @@ def test_delta_q_by_hand():
 def test_stored_states_and_burn_in_bring_q_closer_to_the_truth():
     """A short form of benchmarks/staleness.py, with small networks."""
     config = tmaze_50().runs["R2D2"]
-    agent = config.agent.replace(
-        window=20, burn_in=20, batch_size=8, capacity=20_000, learning_starts=2_000, updates=2
-    )
     config = config.replace(
-        agent=agent, encoder=(16,), memory_args={"features": 16}, total_steps=8_000
+        window=20,
+        burn_in=20,
+        batch_size=8,
+        capacity=20_000,
+        learning_starts=2_000,
+        updates=2,
+        encoder=(16,),
+        memory_args={"features": 16},
+        total_steps=8_000,
     )
     off = jax.jit(lambda key: staleness(config, key))(jax.random.key(0))
     mean = {label: float(x.mean()) for label, x in off.items()}
@@ -169,7 +174,7 @@ def test_nothing_reaches_across_a_start(table):
 
 def test_recall_of_a_network_through_its_batch():
     """Norms over a batch are those of its sequences, squared and summed."""
-    network = make_network(SMALL, make_environment(SMALL))
+    network = q_network(SMALL, make_environment(SMALL))
     timestep = timesteps(2)
     params = jax.jit(network.init)(jax.random.key(1), jax.tree.map(lambda x: x[0], timestep))
 
@@ -225,7 +230,7 @@ def test_without_a_memory_there_is_nothing_to_erase():
 
 
 def test_erasure_of_a_network_step_by_step():
-    network = make_network(SMALL, make_environment(SMALL))
+    network = q_network(SMALL, make_environment(SMALL))
     timestep = timesteps(2)
     params = jax.jit(network.init)(jax.random.key(1), jax.tree.map(lambda x: x[0], timestep))
     step = jax.jit(partial(network.step, params))
@@ -318,7 +323,7 @@ def test_a_trace_is_what_there_is_to_see_at_every_step():
 
 def test_a_trace_of_a_network_is_that_of_its_memory():
     config = SMALL.replace(memory="rmqn", memory_args={"features": 4, "frames": 3})
-    network = make_network(config, make_environment(config))
+    network = q_network(config, make_environment(config))
     timestep = timesteps(2)
     params = jax.jit(network.init)(jax.random.key(0), jax.tree.map(lambda x: x[0], timestep))
     state = network.initial_state(2)

@@ -19,19 +19,21 @@ import numpy as np
 import pytest
 
 import memrl_jax
-from memrl_jax import checkpoint, experiment, folder, history, lock, parallel, tree
-from memrl_jax.config import make, to_json
+from memrl_jax import parallel, settings, tree
+from memrl_jax.build import make
+from memrl_jax.config import to_json
 from memrl_jax.environments import ENVIRONMENTS, batch
-from memrl_jax.experiment import Progress, Result
-from memrl_jax.history import History
-from memrl_jax.program import Carry, Program, Run, check
 from memrl_jax.rollout import Evaluation, evaluate
+from memrl_jax.run import checkpoint, experiment, folder, history, lock
+from memrl_jax.run.experiment import Progress, Result
+from memrl_jax.run.history import History
+from memrl_jax.run.program import Carry, Program, Run, check
 from memrl_jax.spaces import Continuous, Discrete
-from memrl_jax.types import Environment, TimeStep
+from memrl_jax.types import Environment, Spec, TimeStep
 from tests.small import SMALL as CONFIG
 
 PER_STEP = CONFIG.environments * CONFIG.rollout_length
-WARMUP = CONFIG.agent.learning_starts
+WARMUP = settings.named(CONFIG)["learning_starts"]
 RUN = Run(seeds=3, log_every=80, evaluate_every=160, evaluate_episodes=4, checkpoint_every=240)
 
 
@@ -254,12 +256,12 @@ def test_progress_is_reported(whole: tuple[Result, Told]) -> None:
 def test_the_estimate_is_what_is_held(whole: tuple[Result, Told]) -> None:
     result, told = whole
     carry = load(result.folder, CONFIG.total_steps)
-    replay, everything = (tree.nbytes(x) / 3 for x in (carry.train.agent.replay, carry.train))
-    pattern = r"(.+) kB of replay and (.+) kB of other state per seed, (.+) kB for 3 seeds"
+    agent, everything = (tree.nbytes(x) / 3 for x in (carry.train.agent, carry.train))
+    pattern = r"(.+) kB of agent and (.+) kB of environments per seed, (.+) kB for 3 seeds"
     match = re.fullmatch(pattern, told.lines[0])
     assert match is not None
     said = [1000 * float(number) for number in match.groups()]
-    assert said == pytest.approx([replay, everything - replay, 3 * everything], rel=5e-3)
+    assert said == pytest.approx([agent, everything - agent, 3 * everything], rel=5e-3)
 
 
 @pytest.mark.usefixtures("one_step_chunks")
@@ -580,10 +582,11 @@ def test_what_dead_writers_left_is_removed(copy: Path, tmp_path: Path) -> None:
 def test_numbers_of_numpy_and_jax_are_trained_with_as_they_are_written(
     whole: tuple[Result, Told], tmp_path: Path
 ) -> None:
-    agent = CONFIG.agent
-    rate, start_at = np.float64(agent.learning_rate), jnp.float32(agent.epsilon_start)
+    given = settings.named(CONFIG)
     config = CONFIG.replace(
-        agent=agent.replace(learning_rate=rate, epsilon_start=start_at, window=np.int64(4)),
+        learning_rate=np.float64(given["learning_rate"]),
+        epsilon_start=jnp.float32(given["epsilon_start"]),
+        window=np.int64(4),
         memory_args={"features": np.int32(8)},
         previous_action=np.bool_(True),
     )
@@ -594,7 +597,7 @@ def test_numbers_of_numpy_and_jax_are_trained_with_as_they_are_written(
 
 @pytest.mark.parametrize("value", [np.ones(2, np.float32), jnp.ones((1,)), 1j, np.complex64(1)])
 def test_numbers_that_cannot_be_written_leave_nothing(tmp_path: Path, value: Any) -> None:
-    config = CONFIG.replace(agent=CONFIG.agent.replace(learning_rate=value))
+    config = CONFIG.replace(learning_rate=value)
     with pytest.raises(ValueError, match=r"^learning_rate: .+ is not a number$"):
         start(tmp_path / "run", config)
     config = CONFIG.replace(environment_args={"bonus": value})
@@ -603,7 +606,7 @@ def test_numbers_that_cannot_be_written_leave_nothing(tmp_path: Path, value: Any
     assert names(tmp_path) == []
 
 
-@pytest.mark.parametrize("where", ["os.rename", "os.fsync", "memrl_jax.folder.versions"])
+@pytest.mark.parametrize("where", ["os.rename", "os.fsync", "memrl_jax.run.folder.versions"])
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
 def test_a_folder_is_made_whole_or_not_at_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, error: BaseException
@@ -733,7 +736,7 @@ def test_what_fails_before_the_first_checkpoint_leaves_no_folder(
         raise OSError("No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("memrl_jax.snapshot.save", full)
+        patch.setattr("memrl_jax.run.snapshot.save", full)
         with pytest.raises(OSError, match="No space left"):
             start(tmp_path / "run")
     assert list(tmp_path.iterdir()) == []
@@ -749,7 +752,7 @@ def rewind(folder: Path, step: int) -> None:
 
 def test_a_diverging_loss_ends_the_run(tmp_path: Path) -> None:
     """The first update with such a learning rate is still finite; the next loss is not."""
-    config = CONFIG.replace(agent=CONFIG.agent.replace(learning_rate=1e30))
+    config = CONFIG.replace(learning_rate=1e30)
     with pytest.raises(
         FloatingPointError,
         match=r"^loss: (inf|nan) at step [0-9]+ of seed 0, timestep 96; the last checkpoint",
@@ -798,7 +801,8 @@ def broken(at: int) -> Environment:
         time = jnp.where(time == 5, 0, time + 1)
         return see(time, taken + (time > 0), jnp.where(time == 0, 0, action))
 
-    return Environment(reset, step, Discrete(2), Continuous((1,), jnp.float32, 0, 1), 5)
+    spec = Spec(Continuous((1,), jnp.float32, 0, 1), Discrete(2))
+    return Environment(reset, step, spec, 5)
 
 
 def test_a_nan_reward_is_called_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks import damage, faults, kills, states, trials
 from benchmarks.trials import SMALL, Figures
-from memrl_jax import experiment
+from memrl_jax.run import experiment
 
 
 @pytest.fixture(scope="module")

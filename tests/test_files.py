@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from memrl_jax import files
+from memrl_jax.run import files
 
 
 def test_a_file_is_replaced_whole(tmp_path):

@@ -14,7 +14,7 @@ from memrl_jax.environments import ENVIRONMENTS, batch, frame_stack
 from memrl_jax.replay import REPLAYS
 from memrl_jax.rollout import initial, rollout
 from memrl_jax.spaces import Continuous, Discrete
-from memrl_jax.types import Environment, Segment, TimeStep
+from memrl_jax.types import Environment, Segment, Spec, TimeStep
 
 B = 3
 FRAMES = 3
@@ -43,7 +43,7 @@ def noisy():
         "mask": Continuous((2,), jnp.dtype(bool), np.zeros(2, bool), np.ones(2, bool)),
         "delta": Continuous((1,), jnp.dtype(jnp.int8), np.array([-128]), np.array([127])),
     }
-    return Environment(reset, step, Discrete(4), observations, horizon=5)
+    return Environment(reset, step, Spec(observations, Discrete(4)), horizon=5)
 
 
 MAKE = {"noisy": noisy, "TMaze": lambda: ENVIRONMENTS["TMaze"](corridor=3)}
@@ -159,7 +159,7 @@ def test_observations_are_what_the_environment_declares(name):
         for bound in (space.low, space.high):
             assert np.broadcast_shapes(np.shape(bound), space.shape) == space.shape
 
-    jax.tree.map(check, env.observations, timestep.observation, is_leaf=is_space)
+    jax.tree.map(check, env.spec.observations, timestep.observation, is_leaf=is_space)
 
 
 def is_space(x):
@@ -167,7 +167,7 @@ def is_space(x):
 
 
 def test_bounds_are_repeated_like_frames():
-    space = frame_stack(MAKE["TMaze"](), 3).observations
+    space = frame_stack(MAKE["TMaze"](), 3).spec.observations
     np.testing.assert_array_equal(space.low, [-1, 0] * 3)
     np.testing.assert_array_equal(space.high, [1, 1] * 3)
 
@@ -183,7 +183,8 @@ def test_bounds_are_repeated_like_frames():
     ids=str,
 )
 def test_what_cannot_be_stacked_is_refused(space, count, message):
-    env = noisy()._replace(observations={"a": Continuous((1,), "int8", 0, 1), "b": space})
+    spaces = {"a": Continuous((1,), "int8", 0, 1), "b": space}
+    env = noisy()._replace(spec=Spec(spaces, Discrete(4)))
     with pytest.raises(ValueError, match=message):
         frame_stack(env, count)
 

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from memrl_jax.history import binned, digest, read, until
+from memrl_jax.run.history import binned, digest, read, until
 
 # One seed, a warm-up and seven training steps: episodes end in the warm-up, in the second step, in
 # the third (two of them) and in the last.

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from memrl_jax import lock
+from memrl_jax.run import lock
 
 HOLD = """
 import os, subprocess, sys, time
 from pathlib import Path
-from memrl_jax import lock
+from memrl_jax.run import lock
 
 def fork():
     told, tell = os.pipe()

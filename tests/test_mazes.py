@@ -59,16 +59,22 @@ class Walk:
 
     def __init__(self, env, seed=0, **state):
         self.move = jax.jit(env.step)
-        self.state, self.timestep = jax.jit(env.reset)(jax.random.key(seed))
-        self.state = self.state._replace(**{k: jnp.int32(v) for k, v in state.items()})
+        self.episode, self.timestep = jax.jit(env.reset)(jax.random.key(seed))
+        placed = self.state._replace(**{k: jnp.int32(v) for k, v in state.items()})
+        self.episode = self.episode._replace(state=placed)
         self.total, self.length = 0.0, 0
 
     def __call__(self, *actions):
         for action in actions:
-            self.state, self.timestep = self.move(jax.random.key(self.length), self.state, action)
+            key = jax.random.key(self.length)
+            self.episode, self.timestep = self.move(key, self.episode, action)
             self.total += float(self.timestep.reward)
             self.length += 1
         return self
+
+    @property
+    def state(self):
+        return self.episode.state
 
     @property
     def seen(self):
@@ -305,16 +311,16 @@ def test_remembering_the_indicator_solves_the_imaze(length):
 def test_indicator_and_goals_are_never_in_sight_at_once(length, rows, columns):
     """Nor is the indicator ever seen from the corridor or from the far end."""
     env = imaze((length,), rows=rows, columns=columns)
-    state, _ = env.reset(jax.random.key(0))
+    episode, _ = env.reset(jax.random.key(0))
     width = 7 + 2 * max(rows - 1, columns // 2)
     cells = [(0, c) for c in (-1, 0, 1)] + [(r, 0) for r in range(1, length)]
     cells += [(length - 1, c) for c in (-1, 1)]
     near = len([r for r, _ in cells if r == 0])
     offsets = np.array(cells)
-    at = jnp.asarray(int(state.at) + offsets @ [width, 1], jnp.int32)
+    at = jnp.asarray(int(episode.state.at) + offsets @ [width, 1], jnp.int32)
 
     def seen(at, facing, action):
-        placed = state._replace(at=at, facing=facing)
+        placed = episode._replace(state=episode.state._replace(at=at, facing=facing))
         return env.step(jax.random.key(0), placed, action)[1].observation.max(axis=(0, 1)) > 0
 
     over = jax.vmap(seen, (None, 0, None)), jnp.arange(4)
@@ -327,9 +333,9 @@ def test_indicator_and_goals_are_never_in_sight_at_once(length, rows, columns):
 
 
 def test_lengths_share_one_shape():
-    shapes = {imaze(lengths).observations.shape for lengths in [(5, 7, 9), (40,), [4]]}
+    shapes = {imaze(lengths).spec.observations.shape for lengths in [(5, 7, 9), (40,), [4]]}
     assert shapes == {(6, 7, 7)}
-    assert imaze((4,), rows=5, columns=5).observations.shape == (5, 5, 7)
+    assert imaze((4,), rows=5, columns=5).spec.observations.shape == (5, 5, 7)
 
 
 @pytest.mark.parametrize("unseen", [False, True])
@@ -609,8 +615,8 @@ def test_many_at_once_are_as_one_alone_and_keep_their_types():
 
 def test_starts_are_uniform_over_maps_and_directions():
     env = imaze((5,))
-    state, timestep = jax.jit(batch(env).reset)(jax.random.split(jax.random.key(2), 2000))
+    episode, timestep = jax.jit(batch(env).reset)(jax.random.split(jax.random.key(2), 2000))
     assert timestep.start.all() and not timestep.last.any()
-    pairs = np.stack([state.at, state.facing])
+    pairs = np.stack([episode.state.at, episode.state.facing])
     _, counts = np.unique(pairs, axis=1, return_counts=True)
     assert len(counts) == 8 and np.ptp(counts) < 100

@@ -10,7 +10,7 @@ import pytest
 
 import memrl_jax
 from benchmarks import agents
-from memrl_jax.config import make_agent, make_environment
+from memrl_jax.build import make_agent, make_environment
 from memrl_jax.memory import MEMORIES
 from memrl_jax.tasks import accuracy, make_probe, remember_first
 from memrl_jax.tasks import train as train_probe
@@ -81,14 +81,18 @@ SMALLEST: dict[str, Any] = {
     **{name: {"features": 4, "slots": 3} for name in ("memn2n", "kv_memory")},
     **{name: {"features": 4, "frames": 3} for name in ("mqn", "rmqn", "frmqn")},
 }
-R2D2 = memrl_jax.presets["r2d2"].agent.replace(
-    window=8, burn_in=4, batch_size=4, capacity=80, target_period=2
+R2D2 = memrl_jax.presets["r2d2"].replace(
+    environment="TMaze",
+    environments=2,
+    rollout_length=4,
+    encoder=(8,),
+    window=8,
+    burn_in=4,
+    batch_size=4,
+    capacity=80,
+    target_period=2,
 )
-AGENTS = {
-    "dqn": SMALL.replace(agent=SMALL.agent.replace(window=1)),
-    "drqn": SMALL,
-    "r2d2": SMALL.replace(rollout_length=4, agent=R2D2),
-}
+AGENTS = {"dqn": SMALL.replace(window=1), "drqn": SMALL, "r2d2": R2D2}
 
 
 def agent_of(name: str, agent: str) -> tuple[Any, Segment]:
@@ -140,7 +144,7 @@ def test_an_agent_solves_memory_chain_with_one_of_them() -> None:
     config = runs["lru"].replace(total_steps=10_000)
     keys = jax.random.split(jax.random.key(0), 2)
     state, _ = jax.jit(jax.vmap(memrl_jax.make_train(config)))(keys)
-    trainer, _ = memrl_jax.config.make(config)
+    trainer, _ = memrl_jax.build.make(config)
     evaluate = jax.jit(jax.vmap(lambda key, state: trainer.evaluate(key, state.agent, 50)))
     assert np.all(evaluate(keys, state).total.mean(axis=1) >= 0.95)
     assert set(runs) == set(MEMORIES)

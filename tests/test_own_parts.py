@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 
 import memrl_jax
-from memrl_jax import cli, config, imports
+from memrl_jax import build, cli, config, imports
 from memrl_jax.agents import AGENTS
 from memrl_jax.environments import ENVIRONMENTS
 from memrl_jax.memory import MEMORIES
 from memrl_jax.replay import REPLAYS
+from memrl_jax.settings import BodyConfig
 
 MODULE = '''
 """A bit to remember, a memory that forgets it slowly, and an agent with a setting of its own."""
@@ -32,7 +33,7 @@ from memrl_jax.environments import ENVIRONMENTS, TMaze, from_gymnax
 from memrl_jax.memory import DIAGONAL, MEMORIES, from_monoid, gru
 from memrl_jax.replay import REPLAYS, uniform
 from memrl_jax.spaces import Continuous, Discrete
-from memrl_jax.types import Environment, TimeStep
+from memrl_jax.types import Environment, Spec, TimeStep
 
 
 def bit(delay: int = 2) -> Environment:
@@ -56,7 +57,7 @@ def bit(delay: int = 2) -> Environment:
         return jax.tree.map(lambda x, y: jnp.where(state["over"], x, y), fresh, stepped)
 
     box = Continuous((1,), jnp.dtype(jnp.float32), -1.0, 1.0)
-    return Environment(reset, step, Discrete(2), box, delay)
+    return Environment(reset, step, Spec(box, Discrete(2)), delay)
 
 
 class Maze(TMaze):
@@ -93,8 +94,10 @@ class MyConfig(DQNConfig):
     """Share of the rate of exploration that is left."""
 
 
-def my(config: MyConfig, network, replay):
-    return dqn(config.replace(epsilon_end=config.epsilon_end * config.greed), network, replay)
+def my(config, parts):
+    config = config.replace(epsilon_end=config.exploration.epsilon_end * config.greed)
+    body, replay = parts.body(config.body), parts.replay(config.experience)
+    return dqn(config, parts.spec, body, replay)
 
 
 def recent(segments: int, period: int, length: int, batch_size: int, stride: int):
@@ -104,19 +107,20 @@ def recent(segments: int, period: int, length: int, batch_size: int, stride: int
 memory_of_one = gru(features=4)
 MEMORIES["leaky"] = leaky
 ENVIRONMENTS["bit"] = bit
-AGENTS["my"] = my
+AGENTS["my"] = (MyConfig, my)
 REPLAYS["recent"] = recent
 memrl_jax.presets["mine"] = memrl_jax.Config(
-    environment="bit",
+    environment="bit", environments=2, rollout_length=4, total_steps=160, agent=MyConfig()
+).replace(
     memory="leaky",
-    environments=2,
-    rollout_length=4,
-    total_steps=160,
     encoder=(8,),
     head=(),
-    agent=MyConfig(
-        replay="recent", window=4, batch_size=4, capacity=80, learning_starts=40, greed=0.25
-    ),
+    replay="recent",
+    window=4,
+    batch_size=4,
+    capacity=80,
+    learning_starts=40,
+    greed=0.25,
 )
 '''
 SEEDS = ["--seeds", "2", "--evaluate-episodes", "2", "--evaluate-every", "80"]
@@ -168,7 +172,8 @@ def test_own_parts_from_training_to_pictures(memrl: Callable[..., str]) -> None:
     assert said.endswith("finished: run\n")
     stored = json.loads(Path("run/config.json").read_text())["config"]
     assert stored["imports"] == ["mine"] and stored["agent"]["name"] == "my"
-    assert (stored["agent"]["greed"], stored["agent"]["replay"]) == (0.25, "recent")
+    assert stored["agent"]["greed"] == 0.25
+    assert stored["agent"]["experience"]["replay"] == "recent"
     *_, last = sorted(Path("run/checkpoints").iterdir())
     last.unlink()
     assert memrl("train", "--resume", "run").endswith("finished: run\n")
@@ -213,7 +218,7 @@ def test_environments_named_in_a_module(
     write()
     write(name="below/other.py")
     own = SMALL.replace(environment=environment, environment_args=options)
-    assert config.make_environment(own).horizon == horizon
+    assert build.make_environment(own).horizon == horizon
     memrl_jax.make_train(own)
     assert config.from_json(config.to_json(own)) == own
 
@@ -225,16 +230,16 @@ def test_memories_named_in_a_module(
     memory: str, options: dict[str, Any], shape: tuple[int, ...]
 ) -> None:
     write()
-    made = config.make_memory(SMALL.replace(memory=f"mine:{memory}", memory_args=options))
+    made = build.make_memory(BodyConfig(memory=f"mine:{memory}", memory_args=options))
     assert made.initial_state().shape == shape
 
 
 def test_a_replay_named_in_a_module() -> None:
     write()
-    agent = SMALL.agent.replace(replay="mine:recent")
-    memrl_jax.make_train(SMALL.replace(agent=agent))
+    own = SMALL.replace(replay="mine:recent")
+    memrl_jax.make_train(own)
     with pytest.raises(ValueError, match=r"^frames: 2 .* mine:recent"):
-        memrl_jax.make_train(SMALL.replace(agent=agent, frames=2))
+        memrl_jax.make_train(own.replace(frames=2))
 
 
 def test_what_is_entered_later_counts() -> None:
@@ -246,9 +251,6 @@ def test_what_is_entered_later_counts() -> None:
     assert type(config.from_json('{"agent": {"name": "my"}}').agent).__name__ == "MyConfig"
     AGENTS["another"] = AGENTS["my"]
     with pytest.raises(ValueError, match=r"^agent: MyConfig is the config of my and another$"):
-        config.to_json(memrl_jax.presets["mine"])
-    AGENTS["another"] = lambda config, network, replay: AGENTS["my"](config, network, replay)
-    with pytest.raises(ValueError, match=r"^agent: another has no type hint .* config it takes$"):
         config.to_json(memrl_jax.presets["mine"])
 
 

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from memrl_jax.config import Config, presets, to_json
-from memrl_jax.pool import pools, short, told
-from memrl_jax.program import Run
+from memrl_jax.config import Config, to_json
+from memrl_jax.preset_configs import presets
+from memrl_jax.run.pool import pools, short, told
+from memrl_jax.run.program import Run
 
 GRU = presets["drqn"]
 LSTM = GRU.replace(memory="lstm")

@@ -15,12 +15,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from memrl_jax import environments, limits, tree
-from memrl_jax.ahead import Ahead, awaited
-from memrl_jax.limits import Room
-from memrl_jax.program import Run, make_program
+from memrl_jax import environments, tree
+from memrl_jax.run import limits
+from memrl_jax.run.ahead import Ahead, awaited
+from memrl_jax.run.limits import Room
+from memrl_jax.run.program import Run, make_program
 from memrl_jax.spaces import Continuous, Discrete
-from memrl_jax.types import Environment, TimeStep
+from memrl_jax.types import Environment, Spec, TimeStep
 from tests.small import SMALL
 
 RUN = Run(seeds=2, evaluate_episodes=2)
@@ -28,14 +29,16 @@ LARGE = 1_000_000_000
 
 
 def with_agent(**settings: Any) -> Any:
-    return SMALL.replace(agent=SMALL.agent.replace(**settings))
+    return SMALL.replace(**settings)
 
 
 def test_a_replay_memory_beyond_the_machine_is_refused() -> None:
     with pytest.raises(MemoryError) as refused:
         make_program(with_agent(capacity=1_000_000_000), RUN)
     said = str(refused.value)
-    assert re.search(r"^not enough memory: 2 seeds need .+ GB \(.+\) for capacity 1000000000", said)
+    assert re.search(
+        r"^not enough memory: 2 seeds need .+ GB \(.+\) with capacity 1000000000", said
+    )
     assert re.search(r"but .+ GB are (available|left) ", said) and "\n" not in said
 
 
@@ -69,7 +72,7 @@ def pictures(size: int = 84) -> Environment:
         return time, see(time, jnp.where(time == 0, 0, action))
 
     space = Continuous((size, size, 4), jnp.uint8, 0, 255)
-    return Environment(reset, step, Discrete(2), space, 5)
+    return Environment(reset, step, Spec(space, Discrete(2)), 5)
 
 
 def test_the_compiler_says_what_a_step_on_images_needs(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,7 +163,7 @@ def test_a_limit_on_the_process_is_told_in_one_line(tmp_path: Path) -> None:
 def test_ctrl_c_while_compiling_ends_at_once(tmp_path: Path) -> None:
     process = command(tmp_path / "run")
     assert process.stdout is not None
-    assert "of replay" in process.stdout.readline()  # said before compiling
+    assert "of agent" in process.stdout.readline()  # said before compiling
     time.sleep(1)
     process.send_signal(signal.SIGINT)
     began = time.monotonic()

@@ -7,6 +7,7 @@ import jax
 import pytest
 
 import memrl_jax
+from memrl_jax import settings
 from memrl_jax.environments import ENVIRONMENTS
 from memrl_jax.memory import MEMORIES
 
@@ -17,8 +18,9 @@ README = (Path(__file__).parent.parent / "README.md").read_text()
 def short(monkeypatch):
     """Make the presets small enough to be run."""
     for name, config in memrl_jax.presets.items():
-        agent = config.agent.replace(capacity=400, learning_starts=200, batch_size=4)
-        small = config.replace(total_steps=400, memory_args={}, agent=agent)
+        changes = {"capacity": 400, "learning_starts": 200, "batch_size": 4, "memory_args": {}}
+        changes = {k: x for k, x in changes.items() if k in settings.named(config)}
+        small = config.replace(total_steps=400, **changes)
         monkeypatch.setitem(memrl_jax.presets, name, small)
 
 

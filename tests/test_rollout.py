@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 
 from memrl_jax.agents.dqn import DQNConfig, DQNState, Learner, dqn
+from memrl_jax.agents.restarting import Restarting, restarting
 from memrl_jax.environments import TMaze, batch, from_gymnax
 from memrl_jax.environments.base import Running, episodes
 from memrl_jax.replay import uniform
 from memrl_jax.rollout import evaluate, initial, player, rollout
 from memrl_jax.spaces import Discrete
-from memrl_jax.types import Agent, Environment, Network, TimeStep
+from memrl_jax.types import Agent, Environment, Network, Spec, TimeStep, nothing_to_see
 
 B, T = 3, 8
 
@@ -45,7 +46,7 @@ def begin(key):
     return seen(key, dice(key), jnp.int32(0), jnp.bool_(True))
 
 
-DICE = Environment(begin, toss, Discrete(5), None, horizon=6)
+DICE = Environment(begin, toss, Spec(None, Discrete(5)), horizon=6)
 
 
 def policy(key, memory, timestep):
@@ -262,7 +263,8 @@ def test_evaluation_uses_no_key_twice():
         now = jax.random.key_data(key)
         return now, jnp.full(2, jnp.all(now == memory), jnp.int32), ()
 
-    env = Environment(lambda key: remember(key, *begin(key)), step, Discrete(2), None, horizon=10)
+    spec = Spec(None, Discrete(2))
+    env = Environment(lambda key: remember(key, *begin(key)), step, spec, horizon=10)
     got = judge(env, act, 2)(jnp.zeros(2, jnp.uint32), jax.random.key(0))
     np.testing.assert_array_equal(got.total, [0, 0])
 
@@ -295,7 +297,7 @@ def counting_agent():
     def learn(*args):
         raise AssertionError("who plays does not learn")
 
-    return Agent(learn, network.initial_state, act, learn, learn, 0, inspect)
+    return Agent(learn, network.initial_state, act, learn, learn, learn, learn, inspect=inspect)
 
 
 def test_a_player_records_one_greedy_episode():
@@ -323,7 +325,7 @@ def test_a_player_stops_at_the_horizon():
 
 def test_an_agent_that_tells_nothing_can_be_played():
     agent = counting_agent()
-    silent = Agent(*agent[:6])
+    silent = agent._replace(inspect=nothing_to_see)
     loud, quiet = (player(DICE, x)(jnp.int32(2), jax.random.key(0)) for x in (agent, silent))
     np.testing.assert_array_equal(quiet.action, loud.action)
     assert quiet.record == {}
@@ -337,9 +339,8 @@ def test_what_is_played_is_what_is_evaluated_while_a_restart_is_held():
         return state, timestep._replace(reward=timestep.action * 5.0 ** (state["time"] - 1))
 
     env = DICE._replace(step=spell)
-    agent = dqn(
-        DQNConfig(restart=10, restart_hold=5), counting_network(), uniform(4, 1, 1, batch_size=1)
-    )
+    network, replay = counting_network(), uniform(4, 1, 1, batch_size=1)
+    agent = restarting(dqn(DQNConfig(), DICE.spec, lambda head: network, replay), 10, hold=5)
     play = player(env, agent)
 
     @jax.jit
@@ -351,7 +352,8 @@ def test_what_is_played_is_what_is_evaluated_while_a_restart_is_held():
     new, old, key = jnp.int32(1), jnp.int32(3), jax.random.key(4)
     actions = {}
     for updates, adds in ((9, 1), (10, 3), (14, 3), (15, 1)):
-        state = DQNState(Learner(new, new, (), jnp.int32(updates), old), (), jnp.int32(0))
+        learner = Learner(new, new, (), jnp.int32(updates))
+        state = Restarting(DQNState(learner, (), jnp.int32(0)), jnp.int32(updates), old)
         episode, score = play(state, key), evaluated(state, key)
         np.testing.assert_array_equal(episode.action, adds * np.arange(len(episode.action)) % 5)
         assert (score.total[0], score.length[0]) == (episode.reward.sum(), len(episode.action))

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 import memrl_jax
-from memrl_jax import experiment
-from memrl_jax.config import make, make_agent, make_environment
-from memrl_jax.program import Run
+from memrl_jax.build import make, make_agent, make_environment
 from memrl_jax.replay import REPLAYS
 from memrl_jax.rollout import player
+from memrl_jax.run import experiment
+from memrl_jax.run.program import Run
 from tests.small import SMALL
 
 
@@ -28,8 +28,7 @@ def test_both_checks_can_fail():
 
 
 def config(memory, replay, **options):
-    agent = SMALL.agent.replace(replay=replay, **options)
-    return SMALL.replace(memory=memory, memory_args={}, agent=agent)
+    return SMALL.replace(memory=memory, memory_args={}, replay=replay, **options)
 
 
 R2D2 = {"stored_state": True, "burn_in": 4, "td_lambda": 0.9, "dueling": True, "rescaling": 1e-3}

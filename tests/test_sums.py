@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from memrl_jax import sums
-from memrl_jax.sums import Sum
+from memrl_jax.run import sums
+from memrl_jax.run.sums import Sum
 
 LAST = 2**31 - 1
 

@@ -13,18 +13,21 @@ from flax import linen as nn
 
 import memrl_jax
 from memrl_jax import config as configs
-from memrl_jax import parallel
+from memrl_jax import parallel, settings
 from memrl_jax.agents import DQNConfig, dqn
-from memrl_jax.networks import QHead, recurrent
+from memrl_jax.build import make
+from memrl_jax.networks import recurrent
 from memrl_jax.replay import uniform
 from memrl_jax.spaces import Continuous, Discrete
 from memrl_jax.train import make_trainer
-from memrl_jax.types import Environment, TimeStep
+from memrl_jax.types import Environment, Spec, TimeStep
 from tests.small import SMALL
+
+STARTS = settings.named(SMALL)["learning_starts"]
 
 
 def with_learning_rate(config, rate):
-    return config.replace(agent=config.agent.replace(learning_rate=rate))
+    return config.replace(learning_rate=rate)
 
 
 @pytest.fixture(scope="module")
@@ -53,10 +56,10 @@ def numbers(tree):
 
 def test_three_lines():
     config = memrl_jax.presets["drqn"].replace(environment="CartPole-v1")
-    config = config.replace(total_steps=2_400, agent=config.agent.replace(capacity=2_000))
+    config = config.replace(total_steps=2_400, capacity=2_000)
     train = memrl_jax.make_train(config)
     state, metrics = jax.jit(jax.vmap(train))(jax.random.split(jax.random.key(0), 2))
-    steps = (config.total_steps - config.agent.learning_starts) // 40
+    steps = (config.total_steps - settings.named(config)["learning_starts"]) // 40
     assert metrics["loss_sum"].shape == (2, 1 + steps)
     assert np.all(np.isfinite(metrics["loss_sum"]))
     # The action after the end of an episode is no step of the environment.
@@ -96,7 +99,7 @@ def test_learning_rate_times_seed_in_one_compile(train, keys):
     rates = jnp.array([1e-3, 1e-2])
     metrics = grid(with_learning_rate(SMALL, rates), keys[:2])
     assert metrics["loss_sum"].shape[:2] == (2, 2)
-    assert SMALL.agent.learning_rate == 1e-3
+    assert settings.named(SMALL)["learning_rate"] == 1e-3
     np.testing.assert_allclose(
         metrics["loss_sum"][0, 1], train(keys[1])[1]["loss_sum"], rtol=1e-3, atol=1e-6
     )
@@ -111,8 +114,8 @@ def test_other_floats_compile_nothing(keys):
         return memrl_jax.make_train(config)(key)[1]
 
     train_with(SMALL, keys[0])
-    agent = SMALL.agent.replace(learning_rate=2e-3, discount=0.9, epsilon_end=0.2, target_rate=0.5)
-    train_with(SMALL.replace(agent=agent), keys[0])
+    other = SMALL.replace(learning_rate=2e-3, discount=0.9, epsilon_end=0.2, target_rate=0.5)
+    train_with(other, keys[0])
     assert compilations(train_with) == 1
 
 
@@ -121,11 +124,11 @@ def test_steps_and_warmup_are_counted(train, keys):
     starts = SMALL.total_steps - int(metrics["steps"].sum())
     episodes = int(metrics["episodes"].sum())
     assert episodes > 0 and abs(starts - episodes) <= SMALL.environments  # one slot per episode
-    updates = (SMALL.total_steps - SMALL.agent.learning_starts) / 8
+    updates = (SMALL.total_steps - STARTS) / 8
     assert metrics["updates"].sum() == updates == state.agent.learner.updates
     warmup = {name: x[0] for name, x in metrics.items()}
     assert warmup["updates"] == warmup["loss_sum"] == warmup["q_sum"] == 0
-    assert 0 < warmup["steps"] <= SMALL.agent.learning_starts and warmup["episodes"] > 0
+    assert 0 < warmup["steps"] <= STARTS and warmup["episodes"] > 0
 
 
 def constant_reward(limit: int, terminates: bool) -> Environment:
@@ -149,7 +152,8 @@ def constant_reward(limit: int, terminates: bool) -> Environment:
             over,
         )
 
-    return Environment(reset, step, Discrete(1), Continuous((1,), jnp.float32, 0, 1), limit)
+    spec = Spec(Continuous((1,), jnp.float32, 0, 1), Discrete(1))
+    return Environment(reset, step, spec, limit)
 
 
 @pytest.mark.parametrize("n_step, window", [(1, 1), (3, 6)])
@@ -162,8 +166,7 @@ def test_termination_is_not_truncation(terminates, n_step, window):
     episode, bootstrapped after n steps, for more.
     """
     env = constant_reward(5, terminates)
-    settings = DQNConfig(
-        window=window,
+    config = DQNConfig().replace(
         n_step=n_step,
         discount=0.9,
         learning_rate=0.05,
@@ -171,8 +174,8 @@ def test_termination_is_not_truncation(terminates, n_step, window):
         target_period=1,
         target_rate=0.1,
     )
-    passthrough = recurrent(_Flat(), memrl_jax.memory.none(), QHead(1))
-    agent = dqn(settings, passthrough, uniform(200, 6, window, 64))
+    body = partial(recurrent, _Flat(), memrl_jax.memory.none())
+    agent = dqn(config.replace(head=()), env.spec, body, uniform(200, 6, window, 64))
     trainer = make_trainer(env, agent._replace(warmup=50), 1, 6)
     state, _ = trainer.init(jax.random.key(0))
     state, metrics = jax.lax.scan(lambda s, _: trainer.step(s), state, length=1500)
@@ -216,8 +219,7 @@ def test_no_copy_of_the_replay_inside_the_loop(replay, length):
     config = memrl_jax.presets["dqn"].replace(
         environment="TMaze", environments=1, rollout_length=length, total_steps=4_000
     )
-    agent = config.agent.replace(replay=replay, capacity=capacity, learning_starts=400, updates=2)
-    config = config.replace(agent=agent)
+    config = config.replace(replay=replay, capacity=capacity, learning_starts=400, updates=2)
     compiled = jax.jit(memrl_jax.make_train(config)).lower(jax.random.key(0)).compile()
     text = str(compiled.as_text())
     assert f"[{capacity}," in text
@@ -250,8 +252,7 @@ def test_configs_survive_json():
 
 def test_frames_are_seen_together_and_stored_apart():
     """The network sees stacks; the ring holds single frames, and learning goes on from it."""
-    agent = SMALL.agent.replace(window=1, replay="prioritized")
-    config = SMALL.replace(memory="none", memory_args={}, frames=3, agent=agent)
+    config = SMALL.replace(memory="none", memory_args={}, frames=3, window=1, replay="prioritized")
     state, metrics = jax.jit(memrl_jax.make_train(config))(jax.random.key(0))
     assert state.actor.timestep.observation.shape == (2, 6)
     assert state.agent.replay.ring.fields.timestep.observation.shape == (0, 2)
@@ -260,11 +261,11 @@ def test_frames_are_seen_together_and_stored_apart():
     assert np.all(np.isfinite(metrics["loss_sum"]))
 
 
-def test_the_step_size_falls_to_zero():
-    agent = SMALL.agent.replace(decay_updates=20.0)
-    train = memrl_jax.make_train(SMALL.replace(agent=agent, total_steps=80 + 8 * 30))
+def test_the_learning_rate_falls_to_zero():
+    config = SMALL.replace(decay_updates=20.0, total_steps=80 + 8 * 30)
+    train = memrl_jax.make_train(config)
     state, _ = jax.jit(train)(jax.random.key(0))
-    trainer, _ = configs.make(SMALL.replace(agent=agent))
+    trainer, _ = make(config)
     later, _ = jax.jit(trainer.step)(state)
     assert state.agent.learner.updates == 30
     chex.assert_trees_all_equal(later.agent.learner.params, state.agent.learner.params)

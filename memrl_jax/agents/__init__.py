@@ -1,11 +1,31 @@
 """Agents: a policy and how it learns."""
 
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from memrl_jax.agents.dqn import DQNConfig, dqn
-from memrl_jax.agents.r2d2 import R2D2Config, r2d2
-from memrl_jax.types import Agent
+from memrl_jax.agents.exploration import ExplorationConfig
+from memrl_jax.agents.optimizer import OptimizerConfig
+from memrl_jax.agents.restarting import restarting
+from memrl_jax.settings import BodyConfig, ReplayConfig
+from memrl_jax.types import Agent, Body, ReplayMemory, Spec
 
-AGENTS: dict[str, Callable[..., Agent]] = {"dqn": dqn, "r2d2": r2d2}
 
-__all__ = ["AGENTS", "DQNConfig", "R2D2Config", "dqn", "r2d2"]
+class Parts(NamedTuple):
+    """What there is to make an agent of; `build.parts` gives it."""
+
+    spec: Spec
+    horizon: int  # no episode is longer than this many steps
+    body: Callable[[BodyConfig], Body]
+    replay: Callable[[ReplayConfig], ReplayMemory]
+
+
+def _dqn(config: DQNConfig, parts: Parts) -> Agent:
+    return dqn(config, parts.spec, parts.body(config.body), parts.replay(config.experience))
+
+
+# name -> its config, and what makes it of its config and the parts that there are
+AGENTS: dict[str, tuple[type, Callable[[Any, Parts], Agent]]] = {"dqn": (DQNConfig, _dqn)}
+
+__all__ = ["AGENTS", "DQNConfig", "ExplorationConfig", "OptimizerConfig", "Parts", "dqn"]
+__all__ += ["restarting"]

@@ -1,5 +1,7 @@
 """The optimizer that all agents with gradients share."""
 
+from typing import Any
+
 import optax
 
 from memrl_jax import checks
@@ -27,7 +29,7 @@ def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
     """Return Adam as configured; raises ValueError for settings out of range."""
     checks.within("learning_rate", config.learning_rate, 0, LARGE)
     checks.within("adam_epsilon", config.adam_epsilon, SMALL, LARGE)
-    rate = config.learning_rate
+    rate: Any = config.learning_rate
     if config.decay_updates is not None:
         checks.within("decay_updates", config.decay_updates, 1, checks.INT32)
         rate = linear(config.learning_rate, 0.0, config.decay_updates)

@@ -12,7 +12,7 @@ from typing import Any
 
 from memrl_jax import checks, imports
 from memrl_jax.environments.babi import babi
-from memrl_jax.environments.base import batch, episodes, frame_stack, view
+from memrl_jax.environments.base import Arrival, batch, episodes, episodic
 from memrl_jax.environments.check import check, one_line, traced
 from memrl_jax.environments.gymnax import from_gymnax
 from memrl_jax.environments.mazes import (
@@ -23,6 +23,7 @@ from memrl_jax.environments.mazes import (
     single_goal,
 )
 from memrl_jax.environments.tmaze import TMaze
+from memrl_jax.environments.wrappers import frame_stack, numbered, numbered_observations, view
 from memrl_jax.spaces import Continuous
 from memrl_jax.types import Environment
 
@@ -40,7 +41,7 @@ _GYMNAX = (
 def cartpole_positions(**params: Any) -> Environment:
     """Make CartPole-v1 with velocities hidden: the observation is [x, theta]."""
     env = from_gymnax("CartPole-v1", **params)
-    _, dtype, low, high = env.observations
+    _, dtype, low, high = env.spec.observations
     return view(env, lambda x: x[::2], Continuous((2,), dtype, low[::2], high[::2]))
 
 
@@ -124,6 +125,6 @@ def make(name: str, options: Mapping[str, Any]) -> Environment:
 
 
 __all__ = [
-    "ENVIRONMENTS", "TMaze", "batch", "check", "episodes", "frame_stack", "from_gymnax", "make",
-    "view",
+    "ENVIRONMENTS", "Arrival", "TMaze", "batch", "check", "episodes", "episodic", "frame_stack",
+    "from_gymnax", "make", "numbered", "numbered_observations", "view",
 ]  # fmt: skip

@@ -7,18 +7,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from memrl_jax import checks, tree
+from memrl_jax import checks
+from memrl_jax.environments.base import Arrival, episodic
 from memrl_jax.spaces import Continuous, Discrete
 from memrl_jax.tasks.babi import Questions, generate, load
-from memrl_jax.types import Array, Environment, Key, TimeStep
+from memrl_jax.types import Array, Environment, Key
 
 
 class Reading(NamedTuple):
     """Which question is being led up to, and how far."""
 
     question: Array  # [] int32
-    time: Array  # [] int32, sentences read
-    last: Array  # [] bool: the next step begins another story
+    time: Array  # [] int32, sentences read, the question among them
 
 
 @checks.typed
@@ -54,33 +54,22 @@ def babi(
         words = lines[state.question, jnp.minimum(state.time, horizon - 1)]
         bag = jnp.zeros((len(data.vocabulary), 2), jnp.float32)
         bag = bag.at[words].add(jnp.stack([jnp.ones(width), places], axis=1))[1:]
-        asked = state.time + 1 == lengths[state.question]
-        shown = jnp.append(bag.T.ravel(), asked.astype(jnp.float32))
-        return jnp.where(state.last, 0, shown)
+        left = lengths[state.question] - state.time
+        shown = jnp.append(bag.T.ravel(), (left == 1).astype(jnp.float32))
+        return jnp.where(left == 0, 0, shown)
 
-    def reset(key: Key) -> tuple[Reading, TimeStep]:
-        zero, true = jnp.int32(0), jnp.bool_(True)
-        state = Reading(jax.random.randint(key, (), 0, n), zero, ~true)
-        timestep = TimeStep(observe(state), zero, jnp.float32(0), jnp.float32(1), true, ~true)
-        return state, timestep
+    def first(key: Key) -> tuple[Reading, tuple[()]]:
+        return Reading(jax.random.randint(key, (), 0, n), jnp.int32(0)), ()
 
-    def step(key: Key, state: Reading, action: Array) -> tuple[Reading, TimeStep]:
+    def step(key: Key, state: Reading, action: Array) -> Arrival:
         time = state.time + 1
-        last = time == lengths[state.question]
-        right = last & (action == answers[state.question])
-        after = Reading(state.question, time, last)
-        timestep = TimeStep(
-            observe(after),
-            jnp.asarray(action, jnp.int32),
-            right.astype(jnp.float32),
-            1 - last.astype(jnp.float32),
-            jnp.bool_(False),
-            last,
-        )
-        return tree.where(state.last, reset(key), (after, timestep))
+        ends = time == lengths[state.question]
+        right = ends & (action == answers[state.question])
+        return Arrival(Reading(state.question, time), (), right, ends, False)
 
     observations = Continuous((size,), jnp.dtype(jnp.float32), 0.0, float(width))
-    return Environment(reset, step, Discrete(len(possible)), observations, horizon)
+    actions = Discrete(len(possible))
+    return episodic(first, step, observations, actions, horizon, observe=observe)
 
 
 def _script(questions: Questions, possible: np.ndarray) -> tuple[Array, Array, Array]:

@@ -1,106 +1,92 @@
-"""Batches and views of environments, and what their episodes returned."""
+"""Episodes, batches of environments, and what their episodes returned."""
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from memrl_jax import checks, frames, tree
-from memrl_jax.environments.check import SPACES, declared
-from memrl_jax.spaces import Continuous, Discrete
-from memrl_jax.types import Array, Environment, Key, TimeStep
+from memrl_jax import spaces, tree
+from memrl_jax.types import Array, Environment, Key, Spec, TimeStep
+
+
+class Arrival(NamedTuple):
+    """What a step leads to."""
+
+    state: Any
+    observation: Any
+    reward: Any  # [] one number
+    terminated: Any  # [] bool: it ends here, and nothing can be earned afterwards
+    truncated: Any  # [] bool: it is cut off here, e.g. by a time limit
+
+
+class Episode(NamedTuple):
+    """The state of an environment that `episodic` makes."""
+
+    state: Any
+    last: Array  # [] bool: the next step begins another episode
+
+
+def episodic(
+    first: Callable[..., Any],
+    step: Callable[..., Arrival],
+    observations: Any,
+    actions: Any,
+    horizon: int,
+    legal: Callable[[Any], Any] | None = None,
+    observe: Callable[[Any], Any] | None = None,
+    restart: Callable[..., Any] | None = None,
+) -> Environment:
+    """Make an environment of how its episodes begin and go on.
+
+    `first`: key -> (state, observation); `step`: key, state, action -> `Arrival`, for one
+    environment. `legal`: state -> which actions are allowed, bool [n] for every `Discrete` part of
+    `actions`, arranged like them, and () for every other part. `observe`: state -> observation,
+    for what is costly to see and follows from the state alone: it is computed once a step, and
+    `first` and `step` give () in its place. `restart`: key, state -> (state, observation), where
+    the next episode depends on the last one's end; without it, every episode begins with `first`.
+
+    Here, and nowhere else, `start`, `last` and `discount` are written: a terminated episode has
+    discount 0 at its `last` timestep, one that is only truncated 1. The step after it begins the
+    next episode, ignores its action and shows none.
+    """
+    none = spaces.zeros(actions)
+
+    def begin(state: Any, observation: Any) -> tuple[Episode, TimeStep]:
+        zero, one, true = jnp.float32(0), jnp.float32(1), jnp.bool_(True)
+        return Episode(state, ~true), TimeStep(observation, none, zero, one, true, ~true)
+
+    def go_on(key: Key, state: Any, action: Any) -> tuple[Episode, TimeStep]:
+        action = tree.cast(action, none)
+        state, observation, reward, terminated, truncated = step(key, state, action)
+        reward = jnp.asarray(reward, jnp.float32)
+        terminated, truncated = jnp.asarray(terminated, bool), jnp.asarray(truncated, bool)
+        last, discount = terminated | truncated, 1 - terminated.astype(jnp.float32)
+        timestep = TimeStep(observation, action, reward, discount, jnp.bool_(False), last)
+        return Episode(state, last), timestep
+
+    def shown(episode: Episode, timestep: TimeStep) -> tuple[Episode, TimeStep]:
+        if observe:
+            timestep = timestep._replace(observation=observe(episode.state))
+        if legal:
+            timestep = timestep._replace(legal=legal(episode.state))
+        return episode, timestep
+
+    def reset(key: Key) -> tuple[Episode, TimeStep]:
+        return shown(*begin(*first(key)))
+
+    def either(key: Key, episode: Episode, action: Any) -> tuple[Episode, TimeStep]:
+        # Only one of the two is kept, so both may use the same key.
+        again = jax.random.clone(key)
+        fresh = begin(*(restart(again, episode.state) if restart else first(again)))
+        return shown(*tree.where(episode.last, fresh, go_on(key, episode.state, action)))
+
+    return Environment(reset, either, Spec(observations, actions, legal is not None), horizon)
 
 
 def batch(env: Environment) -> Environment:
     """Step B environments at once: `reset` and `step` take B keys, states and actions."""
     return env._replace(reset=jax.vmap(env.reset), step=jax.vmap(env.step))
-
-
-def view(env: Environment, observe: Callable[[Any], Any], observations: Any = None) -> Environment:
-    """See an environment through a function of its observation, e.g. one that hides a part.
-
-    What `observe` passes on untouched keeps its space; anything else is unbounded, unless
-    `observations` declares it: spaces arranged like what `observe` gives. Raises ValueError where
-    they do not fit it.
-    """
-
-    def seen(pair: tuple[Any, TimeStep]) -> tuple[Any, TimeStep]:
-        state, timestep = pair
-        return state, timestep._replace(observation=observe(timestep.observation))
-
-    def reset(key: Key) -> tuple[Any, TimeStep]:
-        return seen(env.reset(key))
-
-    def step(key: Key, state: Any, action: Array) -> tuple[Any, TimeStep]:
-        return seen(env.step(key, state, action))
-
-    before = jax.eval_shape(env.reset, jax.random.key(0))[1].observation
-    jaxpr, after = jax.make_jaxpr(observe, return_shape=True)(before)
-    if observations is None:
-        spaces = jax.tree.leaves(env.observations, is_leaf=lambda x: isinstance(x, SPACES))
-        kept = [None if i is None else spaces[i] for i in _passed_on(jaxpr.jaxpr)]
-        unbounded = [Continuous(x.shape, x.dtype, -np.inf, np.inf) for x in jax.tree.leaves(after)]
-        pairs = zip(kept, unbounded, strict=True)
-        observations = jax.tree.unflatten(jax.tree.structure(after), [x or y for x, y in pairs])
-    declared("observations", observations, after)
-    return env._replace(reset=reset, step=step, observations=observations)
-
-
-def _passed_on(jaxpr: Any) -> list[int | None]:
-    """Tell for every output of a program which input it is, if any."""
-    inputs = {id(var): i for i, var in enumerate(jaxpr.invars)}
-    for eqn in jaxpr.eqns:
-        if eqn.primitive.name == "jit":
-            for var, i in zip(eqn.outvars, _passed_on(eqn.params["jaxpr"].jaxpr), strict=True):
-                if i is not None and id(eqn.invars[i]) in inputs:
-                    inputs[id(var)] = inputs[id(eqn.invars[i])]
-    return [inputs.get(id(var)) for var in jaxpr.outvars]
-
-
-def frame_stack(env: Environment, count: int) -> Environment:
-    """See the last `count` observations side by side along the last axis, the newest last.
-
-    At an episode's start all are the first one. Raises ValueError for observations without axes.
-    """
-    observations = jax.tree.map(
-        partial(_stacked, count), env.observations, is_leaf=lambda x: isinstance(x, SPACES)
-    )
-
-    def seen(timestep: TimeStep, before: Any) -> Any:
-        first = frames.repeat(timestep.observation, count)
-        stack = tree.where(timestep.start, first, frames.push(before, timestep.observation))
-        return stack, timestep._replace(observation=stack)
-
-    def reset(key: Key) -> tuple[Any, TimeStep]:
-        state, timestep = env.reset(key)
-        stack, timestep = seen(timestep, frames.repeat(timestep.observation, count))
-        return (state, stack), timestep
-
-    def step(key: Key, state: Any, action: Array) -> tuple[Any, TimeStep]:
-        inner, before = state
-        inner, timestep = env.step(key, inner, action)
-        stack, timestep = seen(timestep, before)
-        return (inner, stack), timestep
-
-    return env._replace(reset=reset, step=step, observations=observations)
-
-
-def _stacked(count: int, space: Discrete | Continuous) -> Continuous:
-    checks.positive("frames", count)
-    if isinstance(space, Discrete) or not space.shape:
-        raise ValueError(f"frames: {count} observations without axes ({space}) cannot be stacked")
-
-    def bound(x: Any) -> Any:
-        if np.ndim(x) == 0:
-            return x
-        array: Any = jnp if isinstance(x, jax.core.Tracer) else np
-        return array.concatenate([array.broadcast_to(x, space.shape)] * count, axis=-1)
-
-    shape = (*space.shape[:-1], space.shape[-1] * count)
-    return Continuous(shape, space.dtype, bound(space.low), bound(space.high))
 
 
 class Running(NamedTuple):

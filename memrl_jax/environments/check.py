@@ -12,10 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from memrl_jax import checks
-from memrl_jax.spaces import Continuous, Discrete
-from memrl_jax.types import Array, Environment, Key, TimeStep
+from memrl_jax.spaces import Continuous, Discrete, is_part, over, parts
+from memrl_jax.types import Array, Environment, Key, Spec, TimeStep
 
-SPACES = (Discrete, Continuous)
 QUICKLY = {"xla_backend_optimization_level": 0}  # what is run once mostly waits for the compiler
 
 
@@ -24,8 +23,9 @@ def check(env: Environment, key: Key, steps: int = 100, name: str = "") -> None:
 
     Beside what `traced` refuses, raises ValueError, with the step, for an integer outside its
     declared bounds, for an observation or reward that is not finite, for a discount other than 0
-    and 1, and for a `start` anywhere but after a `last`. Floats may leave their bounds. The steps
-    are compiled as one program; `name` stands in the messages.
+    and 1, for a `start` anywhere but after a `last`, and for a timestep at which no action is
+    legal. Floats may leave their bounds. The steps are compiled as one program; `name` stands in
+    the messages.
     """
     name = f"environment: {name}" if name else "environment"
     traced(env, name)
@@ -39,7 +39,7 @@ def observed(env: Environment, timestep: TimeStep, name: str = "environment") ->
 
     Raises ValueError as `check` does, with the index into T as the step.
     """
-    spaces = named(env.observations)
+    spaces = named(env.spec.observations)
     for path, x in named(timestep.observation).items():
         _inside(f"{name}: observation{path}", spaces[path], x)
     reward, discount, start = map(np.asarray, (timestep.reward, timestep.discount, timestep.start))
@@ -47,25 +47,42 @@ def observed(env: Environment, timestep: TimeStep, name: str = "environment") ->
     _report(f"{name}: discount", discount, (discount != 0) & (discount != 1), "is neither 0 nor 1")
     begins = np.append(True, timestep.last[:-1])
     _report(f"{name}: start", start, start != begins, "is not what `last` was before it")
+    for path, mask in named(timestep.legal).items():
+        _report(f"{name}: legal{path}", mask, ~np.any(mask, axis=-1), "allows nothing")
 
 
 def play(env: Environment, key: Key, steps: int) -> TimeStep:
-    """Take random actions in one environment: timesteps [steps + 1, ...]."""
+    """Take random actions that are legal in one environment: timesteps [steps + 1, ...]."""
 
-    def step(state: Any, key: Key) -> tuple[Any, TimeStep]:
+    def step(carry: tuple[Any, Any], key: Key) -> tuple[Any, TimeStep]:
+        state, legal = carry
         action_key, env_key = jax.random.split(key)
-        return env.step(env_key, state, draw(env.actions, action_key))
+        state, timestep = env.step(env_key, state, draw(env.spec.actions, action_key, legal))
+        return (state, timestep.legal), timestep
 
     reset_key, key = jax.random.split(key)
     state, first = env.reset(reset_key)
-    _, rest = jax.lax.scan(step, state, jax.random.split(key, steps))
+    _, rest = jax.lax.scan(step, (state, first.legal), jax.random.split(key, steps))
     return jax.tree.map(lambda x, xs: jnp.concatenate([x[None], xs]), first, rest)
 
 
-def draw(space: Discrete | Continuous, key: Key) -> Array:
-    """Draw an action, uniformly; where bounds are infinite, within 1 of the other one or of 0."""
+def draw(space: Any, key: Key, legal: Any = ()) -> Any:
+    """Draw an element, uniformly; where bounds are infinite, within 1 of the other one or of 0.
+
+    `legal` [n] for every `Discrete` part of the space, arranged like it, says which may be drawn.
+    """
+    count = len(parts(space))
+    keys = [key] if count == 1 else [*jax.random.split(key, count)]
+    keys = jax.tree.unflatten(jax.tree.structure(space, is_leaf=is_part), keys)
+    masks = legal if jax.tree.leaves(legal) else over(lambda part: (), space)
+    return over(_draw, space, keys, masks)
+
+
+def _draw(space: Discrete | Continuous, key: Key, legal: Any) -> Array:
     if isinstance(space, Discrete):
-        return jax.random.randint(key, (), 0, space.n)
+        if isinstance(legal, tuple):
+            return jax.random.randint(key, (), 0, space.n)
+        return jax.random.categorical(key, jnp.where(legal, 0.0, -jnp.inf)).astype(jnp.int32)
     bounds = (jnp.asarray(bound, jnp.float32) for bound in (space.low, space.high))
     low, high = (jnp.broadcast_to(bound, space.shape) for bound in bounds)
     low = jnp.where(jnp.isfinite(low), low, jnp.where(jnp.isfinite(high), high - 1, -1))
@@ -84,21 +101,39 @@ def traced(env: Environment, name: str = "environment") -> None:
     """
     if not isinstance(env, Environment):
         raise ValueError(f"{name}: {type(env).__name__} is no Environment of memrl_jax")
-    space(f"{name}: actions", env.actions)
+    if not isinstance(env.spec, Spec):
+        raise ValueError(f"{name}: spec: {type(env.spec).__name__} is no Spec of memrl_jax")
+    space(f"{name}: actions", env.spec.actions)
     checks.positive(f"{name}: horizon", env.horizon)
     key = jax.eval_shape(lambda: jax.random.key(0))
-    action = jax.eval_shape(lambda key: draw(env.actions, key), key)
+    action = jax.eval_shape(lambda key: draw(env.spec.actions, key), key)
     first = _traced(f"{name}: reset", env.reset, key)
     after = _traced(f"{name}: step", env.step, key, first[0], action)
     agree(name, "state", first[0], after[0])
     agree(name, "", first[1], after[1])
-    declared(f"{name}: observation", env.observations, after[1].observation)
+    declared(f"{name}: observation", env.spec.observations, after[1].observation)
     flag, number = jax.ShapeDtypeStruct((), bool), jax.ShapeDtypeStruct((), jnp.float32)
     fields = dict(action=action, reward=number, discount=number, start=flag, last=flag)
+    fields["legal"] = over(_mask, env.spec.actions) if env.spec.legal else ()
     for field, like in fields.items():
-        if kind(getattr(after[1], field)) != kind(like):
-            given = kind(getattr(after[1], field))
-            raise ValueError(f"{name}: {field} is {given}, not {kind(like)}")
+        _alike(f"{name}: {field}", getattr(after[1], field), like)
+
+
+def _mask(space: Discrete | Continuous) -> Any:
+    """Return the shape of what tells which of a space are legal: () where it is not discrete."""
+    return jax.ShapeDtypeStruct((space.n,), bool) if isinstance(space, Discrete) else ()
+
+
+def _alike(field: str, x: Any, like: Any) -> None:
+    given, wanted = named(x), named(like)
+    for path in given | wanted:
+        pair = (given.get(path), wanted.get(path))
+        told, due = ("nothing" if leaf is None else kind(leaf) for leaf in pair)
+        if told != due:
+            raise ValueError(f"{field}{path} is {told}, not {due}")
+    arranged, due = (str(jax.tree.structure(tree)) for tree in (x, like))
+    if arranged != due:
+        raise ValueError(f"{field} is arranged as {arranged}, not as {due}")
 
 
 def _traced(what: str, function: Any, *args: Any) -> tuple[Any, TimeStep]:
@@ -149,6 +184,13 @@ def declared(field: str, spaces: Any, x: Any) -> None:
 
 def space(field: str, given: Any) -> None:
     """Raise ValueError for what is no space, for an empty one and for bounds that are none."""
+    if not named(given):
+        raise ValueError(f"{field}: {given!r} has no part")
+    for path, part in named(given).items():
+        _space(f"{field}{path}", part)
+
+
+def _space(field: str, given: Any) -> None:
     if isinstance(given, Discrete):
         checks.positive(f"{field}: n", given.n)
         return
@@ -215,7 +257,7 @@ def one_line(error: Exception) -> str:
 
 def named(x: Any) -> dict[str, Any]:
     """Return the leaves of a pytree, or its spaces, by their path."""
-    leaves = jax.tree_util.tree_leaves_with_path(x, is_leaf=lambda x: isinstance(x, SPACES))
+    leaves = jax.tree_util.tree_leaves_with_path(x, is_leaf=is_part)
     return {jax.tree_util.keystr(path): leaf for path, leaf in leaves}
 
 

@@ -14,22 +14,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from memrl_jax import checks, tree
-from memrl_jax.environments import spaces
+from memrl_jax import checks, spaces, tree
+from memrl_jax.environments import foreign
+from memrl_jax.environments.base import Arrival, episodic
 from memrl_jax.environments.check import agree, blamed, declared, kind
 from memrl_jax.environments.options import like
-from memrl_jax.spaces import Discrete
-from memrl_jax.types import Array, Environment, Key, TimeStep
+from memrl_jax.types import Array, Environment, Key
 
 # Where a `step` is defined that is exactly `step_env` with gymnax's automatic reset around it.
 _PLAIN = ("gymnax.environments.environment", "memrl_jax.environments.tmaze")
 
 
-class Episode(NamedTuple):
-    """The state of one adapted environment."""
+class Pieces(NamedTuple):
+    """An environment with its parameters, in its own actions and observations."""
 
-    state: Any
-    last: Array  # [] bool: the next step resets
+    reset: Callable[..., Any]  # key -> (observation, state)
+    step: Callable[..., Any]  # key, state, action -> (observation, state, reward, ends ...)
+    restart: Callable[..., Any]  # key, state -> (observation, state) of the next episode
+    legal: Callable[[Any], Any] | None  # state -> masks
 
 
 def from_gymnax(name: Any, /, **params: Any) -> Environment:
@@ -38,10 +40,12 @@ def from_gymnax(name: Any, /, **params: Any) -> Environment:
     `params` replace fields of the environment's parameters (a dataclass, NamedTuple or dictionary)
     or, where it has no such field, arguments of its constructor; they must be like what they
     replace, and may be traced. `horizon` is `max_steps_in_episode`, or 10 000 where there is no
-    such parameter. Discrete spaces that start at another number are shifted to 0. Rewards and
-    flags may be any numbers of one element. Raises ValueError, in one line, for an unknown id or
-    option, for values that are not like its default, for an error inside the environment, and
-    where its `reset`, `step` and spaces disagree.
+    such parameter. Discrete spaces that start at another number are shifted to 0; several discrete
+    actions or observations, a `MultiDiscrete` too, become a tuple of them. A method
+    `legal(state, params)` tells which actions are allowed: bool [n] for every discrete one,
+    arranged like the actions here. Rewards and flags may be any numbers of one element. Raises
+    ValueError, in one line, for an unknown id or option, for values that are not like its default,
+    for an error inside the environment, and where its `reset`, `step` and spaces disagree.
     """
     env, env_params = (_make if isinstance(name, str) else _own)(name, params)
     what = f"environment: {name if isinstance(name, str) else type(name).__name__}"
@@ -53,42 +57,33 @@ def from_gymnax(name: Any, /, **params: Any) -> Environment:
 def _adapted(what: str, env: Any, params: Any) -> Environment:
     """Adapt an environment with its parameters; `what` is how errors begin."""
     plain = getattr(getattr(type(env), "step", None), "__module__", "") in _PLAIN
-    reset, step, restart = (_pieces if plain else _public)(what, env, params)
-    actions, first_id = spaces.actions(what, env, params)
-    kind_of_action = ((), jnp.int32) if isinstance(actions, Discrete) else actions[:2]
-    no_action = jnp.zeros(*kind_of_action)
-    shapes = _shapes(what, reset, step, no_action + first_id)
-    observations, ids = spaces.observations(what, env, params, shapes[0])
-    declared(f"{what}: observation", observations, shapes[0])
+    pieces = (_pieces if plain else _public)(what, env, params)
+    actions, theirs = foreign.actions(what, env, params)
+    shapes = _shapes(what, pieces.reset, pieces.step, theirs(spaces.zeros(actions)))
+    observations, ours = foreign.observations(what, env, params, shapes[0])
+    declared(f"{what}: observation", observations, jax.eval_shape(ours, shapes[0]))
 
-    def shown(observation: Any) -> Any:
-        return jax.tree.map(lambda x, first: x - first if first else x, observation, ids)
-
-    def begin(observation: Any, state: Any) -> tuple[Episode, TimeStep]:
+    def cast(observation: Any, state: Any) -> tuple[Any, Any]:
         observation, state = tree.cast((observation, state), shapes)
-        zero, one, true = jnp.float32(0), jnp.float32(1), jnp.bool_(True)
-        timestep = TimeStep(shown(observation), no_action, zero, one, true, ~true)
-        return Episode(state, ~true), timestep
+        return state, ours(observation)
 
-    def adapted_reset(key: Key) -> tuple[Episode, TimeStep]:
-        return begin(*reset(key))
+    def first(key: Key) -> tuple[Any, Any]:
+        return cast(*pieces.reset(key))
 
-    def adapted_step(key: Key, episode: Episode, action: Array) -> tuple[Episode, TimeStep]:
-        # Only one of the two is kept, so both may use the same key.
-        fresh = begin(*restart(jax.random.clone(key), episode.state))
-        action = tree.cast(action, no_action)
-        observation, state, *numbers = step(key, episode.state, action + first_id)
-        observation, state = tree.cast((observation, state), shapes)
-        reward, terminated, truncated = numbers
-        last = terminated | truncated
-        discount = 1 - terminated.astype(jnp.float32)
-        timestep = TimeStep(shown(observation), action, reward, discount, jnp.bool_(False), last)
-        return tree.where(episode.last, fresh, (Episode(state, last), timestep))
+    def step(key: Key, state: Any, action: Any) -> Arrival:
+        observation, state, *numbers = pieces.step(key, state, theirs(action))
+        return Arrival(*cast(observation, state), *numbers)
 
-    return Environment(adapted_reset, adapted_step, actions, observations, _horizon(what, params))
+    def restart(key: Key, state: Any) -> tuple[Any, Any]:
+        return cast(*pieces.restart(key, state))
+
+    horizon = _horizon(what, params)
+    return episodic(
+        first, step, observations, actions, horizon, legal=pieces.legal, restart=restart
+    )
 
 
-def _shapes(what: str, reset: Any, step: Any, action: Array) -> tuple[Any, Any]:
+def _shapes(what: str, reset: Any, step: Any, action: Any) -> tuple[Any, Any]:
     """Trace an environment: the observation and state that a step gives, like those of `reset`.
 
     A step decides the dtypes, so that a loop can carry it.
@@ -171,10 +166,27 @@ def _replaced(params: Any, options: dict[str, Any], size: bool) -> Any:
     return params._replace(**values) if hasattr(params, "_replace") else replace(params, **values)
 
 
-def _pieces(what: str, env: Any, params: Any) -> tuple[Callable[..., Any], ...]:
-    """Return `reset`, `step` and `restart` of an environment with gymnax's own `step`.
+def _legal(what: str, env: Any, params: Any) -> Callable[[Any], Any] | None:
+    """Return the function from a state to what is allowed there, of an environment that tells.
 
-    That one resets by itself and pays for it at every step; here are the pieces it is made of.
+    As with spaces, its class has to: a wrapper's instance passes on that of what it wraps.
+    """
+    if not hasattr(env, "legal"):
+        return None
+    if not hasattr(type(env), "legal"):
+        raise ValueError(f"{what}: legal is of what it wraps; its class has no method of that name")
+
+    def legal(state: Any) -> Any:
+        with blamed(f"{what}: legal"):
+            return env.legal(state, params)
+
+    return legal
+
+
+def _pieces(what: str, env: Any, params: Any) -> Pieces:
+    """Return the pieces of an environment with gymnax's own `step`.
+
+    That one resets by itself and pays for it at every step; here is what it is made of.
     """
 
     def reset(key: Key) -> Any:
@@ -190,11 +202,11 @@ def _pieces(what: str, env: Any, params: Any) -> tuple[Callable[..., Any], ...]:
     def restart(key: Key, state: Any) -> Any:
         return reset(key)
 
-    return reset, step, restart
+    return Pieces(reset, step, restart, _legal(what, env, params))
 
 
-def _public(what: str, env: Any, params: Any) -> tuple[Callable[..., Any], ...]:
-    """Return `reset`, `step` and `restart` of an environment with a `step` of its own.
+def _public(what: str, env: Any, params: Any) -> Pieces:
+    """Return the pieces of an environment with a `step` of its own.
 
     It begins the next episode itself, with what it carries over from the last one; the state here
     holds that episode's first observation until it is its turn.
@@ -220,7 +232,8 @@ def _public(what: str, env: Any, params: Any) -> tuple[Callable[..., Any], ...]:
     def restart(key: Key, state: Any) -> tuple[Any, Any]:
         return state[1], state
 
-    return reset, step, restart
+    legal = _legal(what, env, params)
+    return Pieces(reset, step, restart, legal and (lambda state: legal(state[0])))
 
 
 def _numbers(what: str, reward: Any, terminated: Any, truncated: Any) -> tuple[Array, Array, Array]:

@@ -112,7 +112,7 @@ def prioritized(
     def can_sample(state: Prioritized) -> Array:
         return ring.can_sample(shape, state.ring)
 
-    return ReplayMemory(init, add, sample, update, can_sample, shape.warmup)
+    return ReplayMemory(init, add, sample, update, can_sample, shape.warmup, length)
 
 
 def _at(schedule: Schedule, updates: Array) -> Array | float:

@@ -122,10 +122,10 @@ def add(shape: Windows, ring: Ring, segment: Segment) -> Ring:
 
     Raises ValueError unless it has `period` actions, and shapes and dtypes like the example's.
     """
-    if segment.action.shape[0] != shape.period:
+    actions = len(segment.timestep.reward) - 1
+    if actions != shape.period:
         raise ValueError(
-            f"period: the ring takes segments of {shape.period} actions, "
-            f"this one has {segment.action.shape[0]}"
+            f"period: the ring takes segments of {shape.period} actions, this one has {actions}"
         )
     slot = ring.added % shape.segments
     timestep = jax.tree.map(lambda x: x[:-1], segment.timestep)
@@ -227,7 +227,7 @@ def gather(shape: Windows, ring: Ring, start: Array, environment: Array) -> Segm
         memory = jax.tree.map(lambda x: jnp.zeros((*n, *x.shape[2:]), x.dtype), ring.memory)
         timestep = timestep._replace(start=timestep.start.at[0].set(True))
     extras = jax.tree.map(lambda x: x[:-1], extras)
-    return Segment(memory, timestep, timestep.action[1:], extras)
+    return Segment(memory, timestep, tree.at(timestep.action, slice(1, None)), extras)
 
 
 def pack(row: Any) -> Array:

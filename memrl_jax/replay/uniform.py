@@ -37,4 +37,5 @@ def uniform(
         update=update,
         can_sample=partial(ring.can_sample, shape),
         warmup=shape.warmup,
+        length=length,
     )

@@ -8,10 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from memrl_jax import checks, tree
+from memrl_jax.environments.base import Arrival, episodic
 from memrl_jax.environments.mazes.rules import Rules, machine
 from memrl_jax.environments.mazes.view import BLOCKS, FLOOR, WALL, cells, viewer
 from memrl_jax.spaces import Continuous, Discrete
-from memrl_jax.types import Array, Environment, Key, TimeStep
+from memrl_jax.types import Array, Environment, Key
 
 LOOK_LEFT, LOOK_RIGHT, LOOK_UP, LOOK_DOWN, FORWARD, BACKWARD = ACTIONS = range(6)
 DIRECTIONS = np.array([[0, 1], [-1, 0], [0, -1], [1, 0]])  # row, column; the next is to the right
@@ -26,14 +27,13 @@ class Maps(NamedTuple):
 
 
 class State(NamedTuple):
-    """One agent in one map; all are scalars, int32 but for `last`."""
+    """One agent in one map; all are int32 scalars."""
 
     at: Array  # its cell, in all cells of all maps
     facing: Array  # 0 .. 3, see DIRECTIONS
     pitch: Array  # 0 head up, 1 down
     visited: Array  # which goals, as a state of the rules
     time: Array  # steps taken in this episode
-    last: Array  # bool: the next step begins an episode
 
 
 def maze(maps: Maps, rules: Rules, rows: int = 6, columns: int = 7) -> Environment:
@@ -59,14 +59,14 @@ def maze(maps: Maps, rules: Rules, rows: int = 6, columns: int = 7) -> Environme
     width = maps.wall.shape[2] + 2 * margin
     strides = jnp.asarray(DIRECTIONS @ [width, 1], jnp.int32)
 
-    def first(key: Key) -> State:
+    def first(key: Key) -> tuple[State, tuple[()]]:
         u = jax.random.uniform(key, (3,))
         n = _floor(u[0], len(world.spawns))
         at = tree.take(world.cell, (n, _floor(u[1], tree.take(world.spawns, n))))
         zero = jnp.int32(0)
-        return State(at, _floor(u[2], 4), zero, zero, zero, jnp.bool_(False))
+        return State(at, _floor(u[2], 4), zero, zero, zero), ()
 
-    def act(state: State, action: Array) -> tuple[State, Array, Array]:
+    def step(key: Key, state: State, action: Array) -> Arrival:
         turn = jnp.int32(action == LOOK_RIGHT) - jnp.int32(action == LOOK_LEFT)
         facing = (state.facing + turn) % 4
         nod = jnp.int32(action == LOOK_DOWN) - jnp.int32(action == LOOK_UP)
@@ -77,8 +77,7 @@ def maze(maps: Maps, rules: Rules, rows: int = 6, columns: int = 7) -> Environme
         under = (state.visited, tree.take(world.goal, at).astype(jnp.int32))
         visited, reward, ends = (tree.take(table, under) for table in visit)
         time = state.time + 1
-        after = State(at, facing, pitch, visited, time, ends | (time >= limit))
-        return after, reward, 1 - ends.astype(jnp.float32)
+        return Arrival(State(at, facing, pitch, visited, time), (), reward, ends, time >= limit)
 
     def observe(state: State) -> Array:
         forward = tree.take(strides, state.facing)
@@ -87,22 +86,8 @@ def maze(maps: Maps, rules: Rules, rows: int = 6, columns: int = 7) -> Environme
             tree.take(world.block, state.at + where[0] * forward + where[1] * right), state.pitch
         )
 
-    def reset(key: Key) -> tuple[State, TimeStep]:
-        state, zero = first(key), jnp.float32(0)
-        start = jnp.bool_(True)
-        return state, TimeStep(observe(state), jnp.int32(0), zero, zero + 1, start, ~start)
-
-    def step(key: Key, state: State, action: Array) -> tuple[State, TimeStep]:
-        start = state.last
-        action = jnp.asarray(action, jnp.int32)
-        after, reward, discount = act(state, action)
-        state = tree.where(start, first(key), after)
-        none = (jnp.int32(0), jnp.float32(0), jnp.float32(1))
-        action, reward, discount = tree.where(start, none, (action, reward, discount))
-        return state, TimeStep(observe(state), action, reward, discount, start, state.last)
-
     seen = Continuous((rows, columns, len(BLOCKS)), jnp.dtype(jnp.uint8), 0, 255)
-    return Environment(reset, step, Discrete(len(ACTIONS)), seen, limit)
+    return episodic(first, step, seen, Discrete(len(ACTIONS)), limit, observe=observe)
 
 
 def success(total_return: Any, length: Any, horizon: int) -> Any:

@@ -16,9 +16,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from memrl_jax import files, lock
-from memrl_jax.config import Config, from_json, to_json
-from memrl_jax.history import History, timesteps
+from memrl_jax import __version__
+from memrl_jax.config import Config, flat, from_json, to_json
+from memrl_jax.run import files, lock
+from memrl_jax.run.history import History, timesteps
 
 CHANGEABLE = (  # settings that no number of the training depends on: a resume may change them
     "total_steps",
@@ -133,6 +134,12 @@ def read(path: str) -> tuple[Path, Config, dict[str, Any]]:
         raise ValueError(f"run: {path} is not a run folder (no config.json in it)") from None
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise _unreadable(folder / "config.json", error) from None
+    then = written_with(folder).get("memrl_jax")
+    if str(then).rpartition(".")[0] != __version__.rpartition(".")[0]:
+        raise ValueError(
+            f"run: {path} was written by memrl_jax {then}, and this is {__version__}, "
+            "which reads other files"
+        )
     with of_config(folder):
         return folder, from_json(json.dumps(config)), options
 
@@ -169,9 +176,7 @@ def changes(folder: Path) -> list[Any]:
 
 def settings(config: Config, options: Mapping[str, Any]) -> dict[str, Any]:
     """Return, as JSON types, what the numbers of a run depend on."""
-    given = json.loads(to_json(config))
-    agent = given.pop("agent")
-    given |= {"agent": agent.pop("name"), **agent, **options}
+    given = flat(config) | dict(options)
     return {name: x for name, x in given.items() if name not in (*CHANGEABLE, "out")}
 
 
@@ -216,9 +221,10 @@ def cut_log(folder: Path, past: History, timestep: int) -> None:
 
 def versions() -> dict[str, str]:
     """Return what a run's numbers depend on besides its config."""
-    names = ("memrl_jax", "jax", "jaxlib", "flax", "optax", "gymnax", "numpy")
+    names = ("jax", "jaxlib", "flax", "optax", "gymnax", "numpy")
     device = jax.devices()[0]
     return {
+        "memrl_jax": __version__,
         **{name: metadata.version(name) for name in names},
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}",
@@ -226,11 +232,16 @@ def versions() -> dict[str, str]:
     }
 
 
-def other_versions(folder: Path) -> list[str]:
-    """Name what has another version now than when a run began; raises ValueError."""
+def written_with(folder: Path) -> dict[str, Any]:
+    """Return the versions that a run began with; raises ValueError."""
     path = folder / "versions.json"
     try:
-        then = dict(files.parse(files.read(path)))
+        return dict(files.parse(files.read(path)))
     except (OSError, ValueError, TypeError) as error:
         raise _unreadable(path, error) from None
+
+
+def other_versions(folder: Path) -> list[str]:
+    """Name what has another version now than when a run began; raises ValueError."""
+    then = written_with(folder)
     return [f"{k} {then.get(k)!s} -> {x}" for k, x in versions().items() if then.get(k) != x]

@@ -15,21 +15,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from memrl_jax import checks, folder, history, parallel, snapshot, tree
-from memrl_jax.config import (
-    Config,
-    from_json,
-    make,
-    make_agent,
-    make_environment,
-    plain,
-    to_json,
-)
+from memrl_jax import checks, parallel, tree
+from memrl_jax.build import make, make_agent, make_environment
+from memrl_jax.config import Config, from_json, plain, to_json
 from memrl_jax.environments import check
-from memrl_jax.history import History
-from memrl_jax.program import Carry, Program, Run, make_program, spacings
-from memrl_jax.program import check as check_run
 from memrl_jax.rollout import Episode, Evaluation, player
+from memrl_jax.run import folder, history, snapshot
+from memrl_jax.run.history import History
+from memrl_jax.run.program import Carry, Program, Run, make_program, spacings
+from memrl_jax.run.program import check as check_run
 from memrl_jax.statistics import carry_forward, iqm
 
 PACE = 1.0  # seconds of work handed to the devices at a time: how long Ctrl-C may have to wait

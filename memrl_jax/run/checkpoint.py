@@ -25,7 +25,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from memrl_jax import files
+from memrl_jax.run import files
 
 MAGIC = b"memrl_jax checkpoint"
 VERSION = 1

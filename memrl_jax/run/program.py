@@ -9,11 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from memrl_jax import checks, limits, parallel, sums, tree
-from memrl_jax.ahead import Ahead
-from memrl_jax.config import Config, make
-from memrl_jax.limits import Room
-from memrl_jax.sums import Sums
+from memrl_jax import checks, parallel, tree
+from memrl_jax.build import make, per_rollout
+from memrl_jax.config import Config, flat
+from memrl_jax.run import limits, sums
+from memrl_jax.run.ahead import Ahead
+from memrl_jax.run.limits import Room
+from memrl_jax.run.sums import Sums
 from memrl_jax.train import Trainer, TrainState
 from memrl_jax.types import Array, Key
 
@@ -104,7 +106,7 @@ def make_program(config: Config, run: Run) -> Program:
     check(run)
     room = limits.room(parallel.mesh(run.seeds).size)
     trainer, steps = make(config)
-    per_step = config.environments * config.rollout_length
+    per_step = per_rollout(config)
     one = jax.eval_shape(lambda key: _begin(trainer, key), jax.random.key(0))
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct((run.seeds, *x.shape), x.dtype), one)
     return Program(
@@ -128,7 +130,7 @@ def _parts(
         (jax.eval_shape(lambda: parallel.seed_keys(0, seeds)), shapes), seeds
     )
     count = jax.ShapeDtypeStruct((), jnp.int32)
-    training = f"a step of training with batch_size {config.agent.batch_size} needs"
+    training = f"a step of training{_with('batch_size', config)} needs"
     evaluation = f"an evaluation with evaluate_episodes {run.evaluate_episodes} needs"
 
     def evaluate(x: tuple[Key, Any]) -> Any:
@@ -184,15 +186,19 @@ def _advance(trainer: Trainer, carry: Carry, steps: Array) -> Carry:
 
 def _estimate(config: Config, run: Run, state: TrainState, room: Room) -> str:
     """Say what a run will hold in memory; raises if that is more than it may or can."""
-    replay = tree.nbytes(getattr(state.agent, "replay", ()))
-    rest = tree.nbytes(state) - replay
-    whole = run.seeds * (replay + rest)
+    whole = run.seeds * tree.nbytes(state)
     seeds = f"{run.seeds} seed{'s' if run.seeds > 1 else ''}"
-    parts = f"{limits.text(replay)} of replay and {limits.text(rest)} of other state per seed"
+    agent, rest = tree.nbytes(state.agent), tree.nbytes(state._replace(agent=()))
+    parts = f"{limits.text(agent)} of agent and {limits.text(rest)} of environments per seed"
     needs = f"{seeds} need {limits.text(whole)} ({parts})"
     _allow(run, needs, whole)
-    room.hold(f"{needs} for capacity {config.agent.capacity}", whole)
+    room.hold(f"{needs}{_with('capacity', config)}", whole)
     return f"{parts}, {limits.text(whole)} for {seeds}"
+
+
+def _with(name: str, config: Config) -> str:
+    """Name a setting on which a size depends, where the agent has it."""
+    return f" with {name} {flat(config)[name]}" if name in flat(config) else ""
 
 
 def _allow(run: Run, needs: str, nbytes: int) -> None:

@@ -1,15 +1,14 @@
 """Runs of one config as one: which belong together, and short names that tell them apart."""
 
-import json
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from memrl_jax import experiment
-from memrl_jax.config import Config, to_json
-from memrl_jax.program import Run
+from memrl_jax.config import Config, agent_name, flat, to_json
+from memrl_jax.run import experiment
+from memrl_jax.run.program import Run
 from memrl_jax.statistics import count
 
 
@@ -92,23 +91,21 @@ def _common(names: Sequence[str]) -> str:
 
 def _distinct(names: Sequence[str], configs: Sequence[Config]) -> list[str]:
     """Add to names that are equal, or empty, in which settings their configs differ."""
-    flat = [dict(_settings(json.loads(to_json(config)))) for config in configs]
+    given = [dict(_settings(config)) for config in configs]
     out = []
     for i, name in enumerate(names):
-        alike = [flat[j] for j, other in enumerate(names) if other == name]
+        alike = [given[j] for j, other in enumerate(names) if other == name]
         differing = {k for one in alike for k in one if any(one[k] != x.get(k) for x in alike)}
-        settings = ", ".join(f"{k}={flat[i][k]}" for k in flat[i] if k in differing)
-        unnamed = settings or f"{configs[i].environment}, {configs[i].memory}"
+        settings = ", ".join(f"{k}={given[i][k]}" for k in given[i] if k in differing)
+        unnamed = settings or f"{configs[i].environment}, {agent_name(configs[i])}"
         out.append((f"{name} ({settings})" if settings else name) if name else unnamed)
     return out
 
 
-def _settings(config: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
-    """Give the settings of a config one by one, by the names of the command line."""
-    for name, value in config.items():
-        if name == "agent":
-            yield from ({"agent" if k == "name" else k: x for k, x in value.items()}).items()
-        elif isinstance(value, dict):
+def _settings(config: Config) -> Iterable[tuple[str, Any]]:
+    """Give the settings of a config one by one, and the options among them."""
+    for name, value in flat(config).items():
+        if isinstance(value, dict):
             yield from ((f"{name} {option}", x) for option, x in value.items())
         else:
             yield name, value

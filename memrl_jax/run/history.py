@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike
 
-from memrl_jax import checks, files
+from memrl_jax import checks
+from memrl_jax.run import files
 
 History = dict[str, np.ndarray]
 

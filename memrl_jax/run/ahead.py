@@ -8,8 +8,8 @@ from typing import Any
 
 import jax
 
-from memrl_jax import limits
-from memrl_jax.limits import Room
+from memrl_jax.run import limits
+from memrl_jax.run.limits import Room
 
 
 class Ahead:

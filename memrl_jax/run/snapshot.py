@@ -6,8 +6,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from memrl_jax import checkpoint, folder, history
-from memrl_jax.history import History
+from memrl_jax.run import checkpoint, folder, history
+from memrl_jax.run.history import History
 
 KEPT = 2  # checkpoints
 

@@ -1,0 +1,89 @@
+"""Epsilon-greedy exploration, with an epsilon for every environment and legal actions only."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from memrl_jax import checks
+from memrl_jax.agents.optimizer import LARGE
+from memrl_jax.schedules import linear
+from memrl_jax.settings import Settings
+from memrl_jax.spaces import Discrete, discrete, masked
+from memrl_jax.types import Array, Key, Spec, TimeStep
+
+
+class ExplorationConfig(Settings):
+    """How often something else is done than what seems best."""
+
+    epsilon_start: float = 1.0
+    """Probability of a random action at first."""
+    epsilon_end: float = 0.05
+    """Probability of a random action in the end."""
+    epsilon_steps: float = 250_000.0
+    """Environment steps over which it falls from the first to the last, linearly."""
+    epsilon_spread: float = 0.0
+    """Environment i of B explores with epsilon ** (1 + spread i / (B - 1)); 0 makes all alike
+    (Horgan et al. 2018 use 7, with an epsilon of 0.4)."""
+    persistence: float = 0.0
+    """Probability of doing the last action again instead, whatever it was: random actions alone
+    undo each other (Dabney et al. 2021)."""
+
+
+def check(config: ExplorationConfig) -> None:
+    """Raise ValueError for settings out of range."""
+    for field in ("epsilon_start", "epsilon_end", "persistence"):
+        checks.within(field, getattr(config, field), 0, 1)
+    checks.within("epsilon_steps", config.epsilon_steps, 1, checks.INT32)
+    checks.within("epsilon_spread", config.epsilon_spread, 0, LARGE)
+
+
+def discrete_actions(agent: str, spec: Spec) -> int:
+    """Return how many actions there are; raises ValueError unless they are one `Discrete`."""
+    if isinstance(spec.actions, Discrete):
+        return spec.actions.n
+    hint = "; environments.numbered (number_actions = True) makes one of them"
+    hint = hint if discrete(spec.actions) else ""
+    raise ValueError(f"agent: {agent} takes one Discrete action, not {spec.actions}{hint}")
+
+
+def epsilon(config: ExplorationConfig, observed: Array, batch: int) -> Array:
+    """Return the probability [B] of a random action after `observed` environment steps."""
+    base = linear(config.epsilon_start, config.epsilon_end, config.epsilon_steps)(observed)
+    return base ** (1 + config.epsilon_spread * jnp.linspace(0, 1, batch, dtype=jnp.float32))
+
+
+def epsilon_greedy(
+    config: ExplorationConfig, key: Key, q: Array, observed: Array, timestep: TimeStep
+) -> Array:
+    """Choose actions [B] by their values [B, A] after `observed` environment steps.
+
+    The best, with probability epsilon any legal one instead, and then, with probability
+    `persistence` and where an episode does not start, the last one if it is legal.
+    """
+    batch, actions = q.shape
+    explore, choice, again = jax.random.uniform(key, (3, batch), jnp.float32)
+    random = uniform(choice, actions, timestep.legal)
+    action = jnp.where(explore < epsilon(config, observed, batch), random, best(q, timestep.legal))
+    persists = (again < config.persistence) & ~timestep.start & allowed(timestep)
+    return jnp.where(persists, timestep.action, action)
+
+
+def best(q: Array, legal: Any) -> Array:
+    """Return the legal action of the highest value, int32 [...], for values [..., A]."""
+    return jnp.argmax(masked(q, legal), axis=-1).astype(jnp.int32)
+
+
+def uniform(u: Array, actions: int, legal: Any) -> Array:
+    """Turn u [B] in [0, 1) into one of the legal actions [B], each as likely as the others."""
+    if isinstance(legal, tuple):
+        return (u * actions).astype(jnp.int32)
+    rank = (u * legal.sum(axis=-1)).astype(jnp.int32)
+    return jnp.argmax(jnp.cumsum(legal, axis=-1) > rank[..., None], axis=-1).astype(jnp.int32)
+
+
+def allowed(timestep: TimeStep) -> Array:
+    """Tell where the last action [B] may be done again: [B] bool."""
+    if isinstance(timestep.legal, tuple):
+        return jnp.bool_(True)
+    return jnp.take_along_axis(timestep.legal, timestep.action[..., None], axis=-1)[..., 0]

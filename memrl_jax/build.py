@@ -1,0 +1,193 @@
+"""The composition root: the only place where an environment, an agent and its parts meet."""
+
+import inspect
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from memrl_jax import checks, environments, imports
+from memrl_jax.agents import AGENTS, Parts, restarting
+from memrl_jax.config import Config, agent_name, check
+from memrl_jax.environments import frame_stack, numbered
+from memrl_jax.memory import MEMORIES
+from memrl_jax.networks import encoder, recurrent
+from memrl_jax.replay import REPLAYS, ring
+from memrl_jax.schedules import linear
+from memrl_jax.settings import BodyConfig, ReplayConfig
+from memrl_jax.train import Metrics, Trainer, TrainState, make_trainer
+from memrl_jax.types import Agent, Body, Environment, Key, NeuralMemory, ReplayMemory, Spec
+
+
+def make_environment(config: Config) -> Environment:
+    """Make one environment; raises ValueError for unknown names, options and values."""
+    check(config)
+    checks.positive("frames", config.frames)
+    env = environments.make(config.environment, config.environment_args)
+    env = numbered(env) if config.number_actions else env
+    return env if config.frames == 1 else frame_stack(env, config.frames)
+
+
+def make_agent(config: Config, env: Environment) -> Agent:
+    """Make the agent with all its parts; raises ValueError for what does not fit together."""
+    check(config)
+    _, construct = AGENTS[agent_name(config)]
+    agent = construct(config.agent, parts(config, env))
+    checks.kind("agent", agent, Agent)
+    if config.restart is not None:
+        return restarting(agent, config.restart, config.restart_hold)
+    if config.restart_hold:
+        raise ValueError(f"restart_hold: {config.restart_hold} updates after restart = None")
+    return agent
+
+
+def parts(config: Config, env: Environment) -> Parts:
+    """Return what the agent of a config may be made of."""
+    body = partial(make_body, spec=env.spec)
+    return Parts(env.spec, env.horizon, body, partial(make_replay, config=config))
+
+
+def make_body(config: BodyConfig, spec: Spec) -> Body:
+    """Make an encoder and a memory that wait for a head; raises ValueError for unknown options."""
+    return partial(recurrent, encoder(config, spec), make_memory(config))
+
+
+def make_memory(config: BodyConfig) -> NeuralMemory:
+    """Make the memory; raises ValueError for unknown memories and options."""
+    part = imports.part("memory", config.memory, MEMORIES)
+    constructor = (lambda: part) if isinstance(part, NeuralMemory) else part
+    checks.kind("memory", constructor, Callable)
+    checks.options("memory_args", constructor, config.memory_args)
+    memory = constructor(**config.memory_args)
+    checks.kind("memory", memory, NeuralMemory)
+    return memory
+
+
+def make_replay(experience: ReplayConfig, config: Config) -> ReplayMemory:
+    """Make the replay memory; raises ValueError for sizes that do not fit together."""
+    constructor = imports.part("replay", experience.replay, REPLAYS)
+    checks.kind("replay", constructor, Callable)
+    segments, period, length, stride = _sizes(experience, config)
+    replay = constructor(
+        segments=segments,
+        period=period,
+        length=length,
+        batch_size=experience.batch_size,
+        stride=stride,
+        **_priorities(experience, constructor),
+        **_frames(experience, config, constructor),
+    )
+    checks.kind("replay", replay, ReplayMemory)
+    starts = checks.at_least("learning_starts", experience.learning_starts, 0)
+    warmup = max(replay.warmup, math.ceil(starts / per_rollout(config)))
+    return replay._replace(warmup=warmup, burn_in=experience.burn_in)
+
+
+def _sizes(experience: ReplayConfig, config: Config) -> tuple[int, int, int, int]:
+    """Return segments, their period, the length of windows and the stride between them."""
+    segments = checks.divides(
+        "capacity",
+        checks.positive("capacity", experience.capacity, ring.MOST),
+        "environments x rollout_length",
+        per_rollout(config),
+    )
+    period = config.rollout_length
+    window = checks.positive("window", experience.window)
+    length = window + checks.at_least("burn_in", experience.burn_in, 0)
+    if length + config.frames > segments * period:
+        raise ValueError(
+            f"window: {window} actions, burn_in = {experience.burn_in} more, frames = "
+            f"{config.frames} and the timestep after them do not fit in "
+            f"capacity / environments = {segments * period}"
+        )
+    if experience.stored_state and period == 1:
+        raise ValueError(
+            "stored_state: True needs rollout_length above 1, "
+            "for the memory is stored where rollouts begin"
+        )
+    return segments, period, length, period if experience.stored_state else 1
+
+
+def _priorities(experience: ReplayConfig, constructor: Any) -> dict[str, Any]:
+    """Return what a replay memory takes that draws by priority; another takes none of it."""
+    importance = ("importance_start", "importance_end", "importance_updates")
+    read = {"exponent": ("priority_exponent", "priority_mix"), "importance": importance}
+    given = {}
+    for name, fields in read.items():
+        for field in fields:
+            bounds = (1, checks.INT32) if field == "importance_updates" else (0, 1)
+            checks.within(field, getattr(experience, field), *bounds)
+        if name in inspect.signature(constructor).parameters:
+            values = [getattr(experience, field) for field in fields]
+            given[name] = linear(*values) if name == "importance" else values[0]
+        else:
+            _unread(experience, fields)
+    return given
+
+
+def _unread(experience: ReplayConfig, fields: tuple[str, ...]) -> None:
+    """Raise ValueError for values that the replay memory would ignore; traced ones pass."""
+    for field in fields:
+        value, default = getattr(experience, field), getattr(ReplayConfig, field)
+        if not isinstance(value, jax.core.Tracer) and value != default:
+            raise ValueError(
+                f"{field}: {checks.shown(value)} is not read by replay = {experience.replay}; "
+                f"leave it at {default}"
+            )
+
+
+def _frames(experience: ReplayConfig, config: Config, constructor: Any) -> dict[str, int]:
+    if config.frames == 1:
+        return {}
+    if "frames" not in inspect.signature(constructor).parameters:
+        replay = experience.replay
+        raise ValueError(f"frames: {config.frames} are more than replay {replay} can stack")
+    return {"frames": config.frames}
+
+
+def make(config: Config) -> tuple[Trainer, int]:
+    """Return the trainer of a config and how many steps of it a whole run takes."""
+    check(config)
+    rollouts = checks.divides(
+        "total_steps",
+        checks.positive("total_steps", config.total_steps, 2**53),
+        "environments x rollout_length",
+        per_rollout(config),
+    )
+    env = make_environment(config)
+    agent = make_agent(config, env)
+    if rollouts <= agent.warmup:
+        raise ValueError(
+            f"total_steps: {config.total_steps} leaves nothing to learn from after "
+            f"{agent.warmup * per_rollout(config)} timesteps of warm-up"
+        )
+    trainer = make_trainer(env, agent, config.environments, config.rollout_length)
+    return trainer, rollouts - agent.warmup
+
+
+def make_train(config: Config) -> Callable[[Key], tuple[TrainState, Metrics]]:
+    """Return `train(key) -> (TrainState, metrics)`, a pure function of the key.
+
+    Metrics are sums and counts, [1 + steps]: of the warm-up, then of every training step. Jit it,
+    vmap it over keys; to vmap over floats of the config as well, call `make_train` inside the
+    function that is vmapped.
+    Raises ValueError, in one line that names the field, for anything that cannot be trained.
+    """
+    trainer, steps = make(config)
+
+    def train(key: Key) -> tuple[TrainState, Metrics]:
+        state, warmup = trainer.init(key)
+        state, metrics = jax.lax.scan(lambda state, _: trainer.step(state), state, length=steps)
+        return state, jax.tree.map(lambda x, xs: jnp.concatenate([x[None], xs]), warmup, metrics)
+
+    return train
+
+
+def per_rollout(config: Config) -> int:
+    """Return how many timesteps a rollout has, over all copies of the environment."""
+    copies = checks.positive("environments", config.environments)
+    product = copies * checks.positive("rollout_length", config.rollout_length)
+    return checks.positive("environments x rollout_length", product)

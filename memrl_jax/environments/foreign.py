@@ -1,0 +1,134 @@
+"""Spaces of gymnax and gymnasium in our types, and their elements in ours and theirs."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from memrl_jax.environments.check import blamed, kind, space
+from memrl_jax.spaces import Continuous, Discrete
+from memrl_jax.types import Array
+
+# An environment may declare its spaces in our types, and so spare the import of gymnax. Its class
+# has to: a wrapper's instance passes on the attributes of what it wraps, whose spaces may differ.
+
+
+class Part(NamedTuple):
+    """A foreign space without parts of its own."""
+
+    space: Any  # in our types
+    ours: Callable[[Any], Any]  # their element -> ours
+    theirs: Callable[[Any], Any]  # our element -> theirs
+
+
+def actions(what: str, env: Any, params: Any) -> tuple[Any, Callable[[Any], Any]]:
+    """Return what can be done, and the function from our actions to the environment's own."""
+    if hasattr(type(env), "actions"):
+        space(f"{what}: actions", env.actions)
+        return env.actions, _same
+    with blamed(f"{what}: action_space"):
+        given = env.action_space(params)
+    found, theirs = _actions(f"{what}: actions", given)
+    space(f"{what}: actions", found)
+    return found, theirs
+
+
+def observations(
+    what: str, env: Any, params: Any, observation: Any
+) -> tuple[Any, Callable[[Any], Any]]:
+    """Return what is observed, arranged like `observation`, and the function from theirs to it."""
+    if hasattr(type(env), "observations"):
+        return env.observations, _same
+    with blamed(f"{what}: observation_space"):
+        given = env.observation_space(params)
+    parts = _arranged(f"{what}: observation", given, observation)
+    structure = jax.tree.structure(observation)
+
+    def ours(x: Any) -> Any:
+        leaves = zip(parts, jax.tree.leaves(x), strict=True)
+        return jax.tree.unflatten(structure, [part.ours(leaf) for part, leaf in leaves])
+
+    return jax.tree.unflatten(structure, [part.space for part in parts]), ours
+
+
+def _same(x: Any) -> Any:
+    return x
+
+
+def _actions(field: str, given: Any) -> tuple[Any, Callable[[Any], Any]]:
+    """Translate a space of actions: a dictionary stays one, several in a row become a tuple."""
+    if not hasattr(given, "spaces"):
+        part = _part(field, given, given)
+        return part.space, part.theirs
+    by_name = isinstance(given.spaces, Mapping)
+    children = given.spaces if by_name else dict(enumerate(given.spaces))
+    parts = {name: _actions(f"{field}[{name!r}]", child) for name, child in children.items()}
+
+    def packed(x: dict[Any, Any]) -> Any:
+        return x if by_name else tuple(x.values())
+
+    def theirs(action: Any) -> Any:
+        return packed({name: translate(action[name]) for name, (_, translate) in parts.items()})
+
+    return packed({name: found for name, (found, _) in parts.items()}), theirs
+
+
+def _arranged(field: str, given: Any, x: Any) -> list[Part]:
+    """Translate a space of observations, leaf by leaf in the order of its element `x`."""
+    if not hasattr(given, "spaces"):
+        return [_part(field, given, x)]
+    children, _ = jax.tree_util.tree_flatten_with_path(x, is_leaf=lambda child: child is not x)
+    by_name = isinstance(given.spaces, Mapping)
+    told = list(given.spaces) if by_name else [*range(len(given.spaces))]
+    seen = [_name(path) if by_name else i for i, (path, _) in enumerate(children)]
+    if set(seen) != set(told):
+        raise ValueError(f"{field} has parts {seen}, and its space {told}")
+    return [
+        part
+        for name, (path, child) in zip(seen, children, strict=True)
+        for part in _arranged(f"{field}{jax.tree_util.keystr(path)}", given.spaces[name], child)
+    ]
+
+
+def _name(path: tuple[Any, ...]) -> Any:
+    """Return the key of a dictionary's part, or the field of another container's."""
+    return getattr(path[0], "key", getattr(path[0], "name", None)) if path else None
+
+
+def _part(field: str, given: Any, x: Any) -> Part:
+    """Translate a space without parts; shapes and dtypes are those of `x`.
+
+    For some of gymnax's spaces declare others. Integers that begin elsewhere are shifted to 0.
+    """
+    name = type(given).__name__
+    if not hasattr(x, "dtype"):
+        raise ValueError(f"{field} is a {type(x).__name__}, and its space a {name}")
+    if hasattr(given, "nvec"):
+        return _several(field, given, x)
+    if hasattr(given, "n") and not given.shape:
+        first = int(getattr(given, "start", 0))
+        shift = (lambda x: x - first, lambda x: x + first) if first else (_same, _same)
+        return Part(Discrete(int(given.n)), *shift)
+    if not hasattr(given, "low"):
+        raise ValueError(
+            f"{field}: space {name} is none of Discrete, MultiDiscrete, Box, Dict and Tuple"
+        )
+    return Part(Continuous(tuple(x.shape), jnp.dtype(x.dtype), given.low, given.high), _same, _same)
+
+
+def _several(field: str, given: Any, x: Any) -> Part:
+    """Translate an array of integers with a bound each, row by row, to a tuple of them."""
+    counts = np.asarray(given.nvec)
+    first = np.broadcast_to(getattr(given, "start", 0), counts.shape).astype(np.int32)
+    if x.shape != counts.shape or not jnp.issubdtype(x.dtype, jnp.integer):
+        raise ValueError(f"{field} is {kind(x)}, and its space has {[*counts.shape]} integers")
+
+    def ours(x: Array) -> tuple[Array, ...]:
+        return tuple((x - first).ravel())
+
+    def theirs(x: tuple[Array, ...]) -> Array:
+        return jnp.stack(x).reshape(counts.shape) + first
+
+    return Part(tuple(Discrete(int(n)) for n in counts.ravel()), ours, theirs)

@@ -1,0 +1,178 @@
+"""The same environment, seen or acted in otherwise."""
+
+from collections.abc import Callable
+from functools import partial, reduce
+from math import prod
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from memrl_jax import checks, frames, tree
+from memrl_jax.environments.check import declared
+from memrl_jax.spaces import Continuous, Discrete, discrete, is_part, over, parts
+from memrl_jax.types import Array, Environment, Key, TimeStep
+
+MOST = 2**16  # combinations that are numbered
+
+
+def view(env: Environment, observe: Callable[[Any], Any], observations: Any = None) -> Environment:
+    """See an environment through a function of its observation, e.g. one that hides a part.
+
+    What `observe` passes on untouched keeps its space; anything else is unbounded, unless
+    `observations` declares it: spaces arranged like what `observe` gives. Raises ValueError where
+    they do not fit it.
+    """
+    before = jax.eval_shape(env.reset, jax.random.key(0))[1].observation
+    jaxpr, after = jax.make_jaxpr(observe, return_shape=True)(before)
+    if observations is None:
+        given = parts(env.spec.observations)
+        kept = [None if i is None else given[i] for i in _passed_on(jaxpr.jaxpr)]
+        unbounded = [Continuous(x.shape, x.dtype, -np.inf, np.inf) for x in jax.tree.leaves(after)]
+        pairs = zip(kept, unbounded, strict=True)
+        observations = jax.tree.unflatten(jax.tree.structure(after), [x or y for x, y in pairs])
+    declared("observations", observations, after)
+
+    def seen(timestep: TimeStep) -> TimeStep:
+        return timestep._replace(observation=observe(timestep.observation))
+
+    return _shown(env, seen)._replace(spec=env.spec._replace(observations=observations))
+
+
+def _shown(env: Environment, seen: Callable[[TimeStep], TimeStep]) -> Environment:
+    """Change every timestep, and nothing else."""
+
+    def reset(key: Key) -> tuple[Any, TimeStep]:
+        state, timestep = env.reset(key)
+        return state, seen(timestep)
+
+    def step(key: Key, state: Any, action: Any) -> tuple[Any, TimeStep]:
+        state, timestep = env.step(key, state, action)
+        return state, seen(timestep)
+
+    return env._replace(reset=reset, step=step)
+
+
+def _passed_on(jaxpr: Any) -> list[int | None]:
+    """Tell for every output of a program which input it is, if any."""
+    inputs = {id(var): i for i, var in enumerate(jaxpr.invars)}
+    for eqn in jaxpr.eqns:
+        if eqn.primitive.name == "jit":
+            for var, i in zip(eqn.outvars, _passed_on(eqn.params["jaxpr"].jaxpr), strict=True):
+                if i is not None and id(eqn.invars[i]) in inputs:
+                    inputs[id(var)] = inputs[id(eqn.invars[i])]
+    return [inputs.get(id(var)) for var in jaxpr.outvars]
+
+
+def frame_stack(env: Environment, count: int) -> Environment:
+    """See the last `count` observations side by side along the last axis, the newest last.
+
+    At an episode's start all are the first one. Raises ValueError for observations without axes.
+    """
+    observations = over(partial(_stacked, count), env.spec.observations)
+
+    def seen(timestep: TimeStep, before: Any) -> Any:
+        first = frames.repeat(timestep.observation, count)
+        stack = tree.where(timestep.start, first, frames.push(before, timestep.observation))
+        return stack, timestep._replace(observation=stack)
+
+    def reset(key: Key) -> tuple[Any, TimeStep]:
+        state, timestep = env.reset(key)
+        stack, timestep = seen(timestep, frames.repeat(timestep.observation, count))
+        return (state, stack), timestep
+
+    def step(key: Key, state: Any, action: Any) -> tuple[Any, TimeStep]:
+        inner, before = state
+        inner, timestep = env.step(key, inner, action)
+        stack, timestep = seen(timestep, before)
+        return (inner, stack), timestep
+
+    return env._replace(reset=reset, step=step, spec=env.spec._replace(observations=observations))
+
+
+def _stacked(count: int, space: Discrete | Continuous) -> Continuous:
+    checks.positive("frames", count)
+    if isinstance(space, Discrete) or not space.shape:
+        raise ValueError(f"frames: {count} observations without axes ({space}) cannot be stacked")
+
+    def bound(x: Any) -> Any:
+        if np.ndim(x) == 0:
+            return x
+        array: Any = jnp if isinstance(x, jax.core.Tracer) else np
+        return array.concatenate([array.broadcast_to(x, space.shape)] * count, axis=-1)
+
+    shape = (*space.shape[:-1], space.shape[-1] * count)
+    return Continuous(shape, space.dtype, bound(space.low), bound(space.high))
+
+
+def numbered(env: Environment) -> Environment:
+    """Act with one number: that of a combination of several discrete actions, row by row.
+
+    The last part of the actions counts fastest. Timesteps show the number, and `legal` [..., A]
+    the combinations of which every part is allowed. Raises ValueError for actions that are not all
+    discrete, and for more than `MOST` combinations.
+    """
+    space = env.spec.actions
+    counts = _counts("actions", space)
+
+    def seen(timestep: TimeStep) -> TimeStep:
+        masks = jax.tree.leaves(timestep.legal)
+        legal = reduce(_both, masks) if masks else ()
+        return timestep._replace(action=_number(timestep.action, counts), legal=legal)
+
+    def step(key: Key, state: Any, action: Array) -> tuple[Any, TimeStep]:
+        return env.step(key, state, _combination(action, space, counts))
+
+    spec = env.spec._replace(actions=Discrete(prod(counts)))
+    return _shown(env._replace(step=step), seen)._replace(spec=spec)
+
+
+def numbered_observations(env: Environment) -> Environment:
+    """See one number in place of several integers, as `numbered` numbers actions: for tables.
+
+    Raises ValueError for observations that are not all discrete, and for more than `MOST` of them.
+    """
+    counts = _counts("observations", env.spec.observations)
+
+    def seen(timestep: TimeStep) -> TimeStep:
+        return timestep._replace(observation=_number(timestep.observation, counts))
+
+    spec = env.spec._replace(observations=Discrete(prod(counts)))
+    return _shown(env, seen)._replace(spec=spec)
+
+
+def _counts(field: str, space: Any) -> list[int]:
+    """Return how many values every part of a discrete space has."""
+    if not discrete(space):
+        one = next(part for part in parts(space) if not isinstance(part, Discrete))
+        raise ValueError(f"{field}: {one} cannot be numbered: it is not Discrete")
+    counts = [part.n for part in parts(space)]
+    if prod(counts) > MOST:
+        product = " x ".join(map(str, counts))
+        raise ValueError(f"{field}: {product} = {prod(counts)} are more than {MOST} combinations")
+    return counts
+
+
+def _number(x: Any, counts: list[int]) -> Array:
+    """Number a combination, int32 arrays of one shape, row by row."""
+    number = jnp.int32(0)
+    for part, n in zip(jax.tree.leaves(x), counts, strict=True):
+        number = number * n + jnp.asarray(part, jnp.int32)
+    return number
+
+
+def _combination(number: Array, space: Any, counts: list[int]) -> Any:
+    """Return the combination with a number, arranged like `space`."""
+    digits = []
+    for n in reversed(counts):
+        number, digit = jnp.divmod(number, n)
+        digits.append(digit)
+    structure = jax.tree.structure(space, is_leaf=is_part)
+    return jax.tree.unflatten(structure, reversed(digits))
+
+
+def _both(one: Array, other: Array) -> Array:
+    """Combine masks [..., n] and [..., m], row by row: [..., n m]."""
+    pairs = one[..., :, None] & other[..., None, :]
+    return pairs.reshape(*one.shape[:-1], -1)

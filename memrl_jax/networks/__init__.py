@@ -1,0 +1,12 @@
+"""Networks of timesteps: an encoder, a memory and a head.
+
+Linen is used here and in `memory/` only, and only through `init` and `apply`.
+"""
+
+from memrl_jax.networks.encoder import STACKS, Encoder, encoder, features
+from memrl_jax.networks.heads import ActorCriticHead, CriticHead, PolicyHead, QHead, ValueHead
+from memrl_jax.networks.layers import MLP
+from memrl_jax.networks.recurrent import recurrent
+
+__all__ = ["MLP", "STACKS", "Encoder", "encoder", "features", "recurrent"]
+__all__ += ["ActorCriticHead", "CriticHead", "PolicyHead", "QHead", "ValueHead"]

@@ -1,0 +1,81 @@
+"""Configs by name: what `memrl train PRESET` begins from."""
+
+from memrl_jax.agents import DQNConfig
+from memrl_jax.config import Config
+
+_recurrent = Config(agent=DQNConfig()).replace(
+    memory="gru",
+    encoder=(64,),
+    head=(),
+    previous_action=True,
+    previous_reward=True,
+    batch_size=32,
+    learning_rate=1e-3,
+    target_period=1,
+    target_rate=0.02,
+    max_gradient_norm=10.0,
+)
+
+
+def _memory_q_network(memory: str) -> Config:
+    """Return the settings of Oh et al. (2016) for one of their three memories.
+
+    As published, but for sizes and rates that suit small tasks, ten copies of the environment, and
+    Adam. The target network moves as far per timestep: 1 - (1 - 1e-3)^40 in an update.
+    """
+    return Config(agent=DQNConfig()).replace(
+        memory=memory,
+        memory_args={"features": 64, "frames": 12},
+        encoder=(64,),
+        head=(),
+        rollout_length=4,
+        window=12,
+        batch_size=32,
+        capacity=50_000,
+        learning_starts=2_000,
+        learning_rate=1e-3,
+        epsilon_end=0.1,
+        epsilon_steps=30_000.0,
+        double=False,
+        loss="huber",
+        target_period=1,
+        target_rate=0.04,
+        max_gradient_norm=20.0,
+    )
+
+
+presets: dict[str, Config] = {
+    "dqn": Config(agent=DQNConfig(target_period=50)),
+    "drqn": _recurrent.replace(
+        rollout_length=4,
+        window=16,
+        capacity=50_000,
+        learning_starts=2_000,
+        epsilon_steps=30_000.0,
+    ),
+    # Kapturowski et al. (2019), table 2 and section 2.3, but for sizes and rates that suit small
+    # tasks, and Adam's epsilon: with theirs, gradients of small networks would hardly move them.
+    "r2d2": _recurrent.replace(
+        memory="lstm",
+        rollout_length=20,
+        replay="prioritized",
+        window=60,
+        burn_in=20,
+        stored_state=True,
+        capacity=100_000,
+        learning_starts=5_000,
+        priority_exponent=0.9,
+        importance_start=0.6,
+        importance_end=0.6,
+        discount=0.997,
+        n_step=5,
+        dueling=True,
+        rescaling=1e-3,
+        epsilon_start=0.4,
+        epsilon_end=0.4,
+        epsilon_spread=7.0,
+    ),
+    "mqn": _memory_q_network("mqn"),
+    "rmqn": _memory_q_network("rmqn"),
+    "frmqn": _memory_q_network("frmqn"),
+}

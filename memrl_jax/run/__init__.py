@@ -1,0 +1,1 @@
+"""A run: compiled, on disk, and told to whoever trains it."""
