@@ -7,6 +7,8 @@ from memrl_jax.networks.encoder import STACKS, Encoder, encoder, features
 from memrl_jax.networks.heads import ActorCriticHead, CriticHead, PolicyHead, QHead, ValueHead
 from memrl_jax.networks.layers import MLP
 from memrl_jax.networks.recurrent import recurrent
+from memrl_jax.networks.twins import TwinHeads, twins
 
 __all__ = ["MLP", "STACKS", "Encoder", "encoder", "features", "recurrent"]
 __all__ += ["ActorCriticHead", "CriticHead", "PolicyHead", "QHead", "ValueHead"]
+__all__ += ["TwinHeads", "twins"]
