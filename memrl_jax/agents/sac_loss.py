@@ -121,7 +121,8 @@ def estimates(
     def value(critics: Any, memory: State, timestep: TimeStep, part: slice) -> Array:
         chosen = tree.at(drawn, part)
         _, q = networks.critics.unroll(critics, memory, timestep, *choice.inputs(chosen))
-        worth = choice.expected(jnp.min(q, axis=0), chosen)
+        # Not jnp.min, whose gradient looks for what equals the result: rounded elsewhere, it fails.
+        worth = choice.expected(jnp.minimum(q[0], q[1]), chosen)
         return worth + jnp.exp(frozen["log_temperature"]) * entropy[part]
 
     first = tree.at((before, drawn), 0)
