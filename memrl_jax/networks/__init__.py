@@ -15,6 +15,8 @@ from memrl_jax.networks.heads import (
 )
 from memrl_jax.networks.layers import MLP
 from memrl_jax.networks.recurrent import recurrent
+from memrl_jax.networks.twins import TwinHeads, twins
 
 __all__ = ["MLP", "STACKS", "Encoder", "actor_critic", "encoder", "features", "recurrent"]
 __all__ += ["ActorCriticHead", "CriticHead", "EmbeddingHead", "PolicyHead", "QHead", "ValueHead"]
+__all__ += ["TwinHeads", "twins"]
