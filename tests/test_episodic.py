@@ -67,7 +67,7 @@ def again(key: Any, state: Any) -> Any:
 
 
 @cache
-def driven(*, wrapped: bool = False, **parts: Any) -> Any:
+def driven(**parts: Any) -> Any:
     """What happens under random actions: states and timesteps [STEPS + 1], actions [STEPS]."""
     env = drive(**parts)
 
@@ -134,13 +134,13 @@ def test_masks_are_of_the_state_and_random_actions_keep_to_them() -> None:
 
 @pytest.mark.parametrize("given, message", [
     (lambda s: {"gear": legal(s)["gear"]}, r"legal\['turn'\]\[0\] is nothing, not bool\[2\]"),
-    (lambda s: {**legal(s), "gear": jnp.ones(2, bool)}, r"legal\['gear'\] is bool\[2\], not bool\["),
-    (lambda s: {**legal(s), "gear": jnp.ones(3)}, r"legal\['gear'\] is float32\[3\], not bool\[3\]"),
+    (lambda s: {**legal(s), "gear": jnp.ones(2, bool)}, r"\['gear'\] is bool\[2\], not bool\[3"),
+    (lambda s: {**legal(s), "gear": jnp.ones(3)}, r"\['gear'\] is float32\[3\], not bool\[3\]"),
     (lambda s: {**legal(s), "gas": jnp.ones(2, bool)}, r"legal\['gas'\] is bool\[2\], not nothing"),
     (lambda s: {**legal(s), "turn": [*legal(s)["turn"]]}, "legal is arranged as .*, not as "),
 ])  # fmt: skip
 def test_masks_that_are_not_like_the_actions_are_refused(given: Any, message: str) -> None:
-    with pytest.raises(ValueError, match=f"^environment: {message}"):
+    with pytest.raises(ValueError, match=f"^environment: .*{message}"):
         traced(drive(legal=given))
 
 
@@ -226,9 +226,9 @@ def test_what_cannot_be_numbered_is_refused_in_one_line() -> None:
     with pytest.raises(ValueError, match=r"^actions: Continuous\(.* cannot be numbered: it is not"):
         numbered(drive())
     many = (Discrete(300),) * 2 + (Discrete(2),)
-    with pytest.raises(ValueError, match="^actions: 300 x 300 x 2 = 180000 are more than 65536 "):
+    with pytest.raises(ValueError, match=r"^actions: 300 x 300 x 2 = 180000 are more than 65536 "):
         numbered(drive(actions=many, legal=None))
-    with pytest.raises(ValueError, match="^observations: 300 x 300 x 2 = 180000 are more"):
+    with pytest.raises(ValueError, match=r"^observations: 300 x 300 x 2 = 180000 are more"):
         numbered_observations(drive(observations=many))
 
 
