@@ -87,10 +87,13 @@ def tmaze_bytes() -> Result:
 
 
 def tmaze_50() -> Result:
-    r2d2 = alone("r2d2", "TMaze", {"corridor": 50}, 300_000).replace(memory_args={"horizon": 100})
-    # Long enough to hold an episode from the cue to the choice wherever it begins.
-    agent = r2d2.agent.replace(window=100, updates=4, learning_rate=5e-4, decay_updates=5_900.0)
-    r2d2 = r2d2.replace(agent=agent)
+    r2d2 = alone("r2d2", "TMaze", {"corridor": 50}, 300_000).replace(
+        memory_args={"horizon": 100},
+        window=100,  # to hold an episode from the cue to the choice wherever it begins
+        updates=4,
+        learning_rate=5e-4,
+        decay_updates=5_900.0,
+    )
 
     def claims(returns: Returns) -> list[Claim]:
         success = np.mean(returns["R2D2"] > 0, axis=1)
@@ -101,10 +104,9 @@ def tmaze_50() -> Result:
 
 
 def tmaze_20() -> Result:
-    drqn = alone("drqn", "TMaze", {"corridor": 20}, 80_000)
     # Whoever walks at random never comes to the junction; whoever hardly explores comes there as
     # soon as going on seems best. Windows are long enough to hold a whole episode of 21 actions.
-    agent = drqn.agent.replace(
+    drqn = alone("drqn", "TMaze", {"corridor": 20}, 80_000).replace(
         window=44,
         batch_size=16,
         updates=2,
@@ -127,9 +129,7 @@ def tmaze_20() -> Result:
         "FRMQN": ("frmqn", frames, 3e-4),
     }
     runs = {
-        label: drqn.replace(
-            memory=name, memory_args=args, agent=agent.replace(learning_rate=learning_rate)
-        )
+        label: drqn.replace(memory=name, memory_args=args, learning_rate=learning_rate)
         for label, (name, args, learning_rate) in memories.items()
     }
 
@@ -145,10 +145,7 @@ def tmaze_20() -> Result:
 
 def memory_chain_30() -> Result:
     r2d2 = alone("r2d2", "MemoryChain-bsuite", {"memory_length": 30}, 150_000).replace(
-        memory_args={"horizon": 60}
-    )
-    r2d2 = r2d2.replace(
-        agent=r2d2.agent.replace(updates=4, learning_rate=5e-4, decay_updates=2_900.0)
+        memory_args={"horizon": 60}, updates=4, learning_rate=5e-4, decay_updates=2_900.0
     )
 
     def claims(returns: Returns) -> list[Claim]:
@@ -171,15 +168,14 @@ def cartpole_positions() -> Result:
     # Windows much shorter than episodes leave the memory adrift after them: with 8 and 16 actions
     # fewer seeds keep their balance. The replay memory keeps the whole run; with a tenth of it,
     # what was learned was forgotten. With steps that stay as large, balance comes and goes.
-    drqn = memrl_jax.presets["drqn"].replace(environment="CartPole-positions")
-    agent = drqn.agent.replace(
+    drqn = memrl_jax.presets["drqn"].replace(
+        environment="CartPole-positions",
         window=32,
         batch_size=16,
         capacity=500_000,
         epsilon_steps=100_000.0,
         decay_updates=12_500.0,
     )
-    drqn = drqn.replace(agent=agent)
     runs = {"DRQN": drqn, "memoryless": memoryless(drqn)}
 
     def claims(returns: Returns) -> list[Claim]:

@@ -20,6 +20,7 @@ from memrl_jax.build import make, make_environment
 from memrl_jax.config import to_json
 from memrl_jax.environments.mazes import success
 from memrl_jax.run import experiment
+from memrl_jax.settings import named
 from memrl_jax.types import Array, Key, State
 
 TRAINED = 5, 7, 9
@@ -95,11 +96,13 @@ def networks(
     They play for `length` steps in `copies` of the environment, then learn; `agent` says how.
     Exploration is as likely in the end as at first.
     """
-    preset = memrl_jax.presets["mqn"]
     # Windows hold all of an episode.
-    learner = preset.agent.replace(window=48, epsilon_start=epsilon, epsilon_end=epsilon, **agent)
-    updates = learner.updates * (steps - learner.learning_starts) / (copies * length)
-    updates -= learner.restart or 0
+    preset = memrl_jax.presets["mqn"].replace(
+        window=48, epsilon_start=epsilon, epsilon_end=epsilon, **agent
+    )
+    given = named(preset)
+    updates = given["updates"] * (steps - given["learning_starts"]) / (copies * length)
+    updates -= given["restart"] or 0
     base = preset.replace(
         environment=environment,
         environment_args=args,
@@ -108,7 +111,7 @@ def networks(
         environments=copies,
         rollout_length=length,
         total_steps=steps,
-        agent=learner.replace(decay_updates=updates),
+        decay_updates=updates,
     )
     window = {"features": 64, "frames": 12}
     stack = base.replace(memory="frame_stack", memory_args=window, head=(64,))
@@ -139,8 +142,7 @@ def imaze() -> Plan:
         epsilon_spread=3.0,
     )
     # Having no LSTM, with steps of 5e-4 it did not learn to look around before it goes.
-    mqn = agents["MQN"]
-    agents["MQN"] = mqn.replace(agent=mqn.agent.replace(learning_rate=1e-3))
+    agents["MQN"] = agents["MQN"].replace(learning_rate=1e-3)
 
     def judge(found: runs.Returns) -> list[Claim]:
         mean = {label: by_place(LENGTHS, x.mean(axis=0)) for label, x in found.items()}
@@ -171,10 +173,11 @@ def longer(config: memrl_jax.Config, length: int) -> memrl_jax.Config:
 
     No parameter of it depends on how many it holds. Those that are stacked cannot be more.
     """
-    frames = {} if config.memory == "frame_stack" else {"frames": FRAMES}
+    given = named(config)
+    frames = {} if given["memory"] == "frame_stack" else {"frames": FRAMES}
     return config.replace(
         environment_args={"lengths": (length,), "max_steps_in_episode": HORIZON},
-        memory_args={**config.memory_args, **frames},
+        memory_args={**given["memory_args"], **frames},
     )
 
 

@@ -9,12 +9,13 @@ import jax.numpy as jnp
 import memrl_jax
 from benchmarks.timing import Program, compiled, loop
 from memrl_jax import parallel, tree
-from memrl_jax.agents import AGENTS
-from memrl_jax.build import make_agent, make_environment, make_replay
-from memrl_jax.config import Config, agent_name, make_network
+from memrl_jax.agents import dqn
+from memrl_jax.build import make_agent, make_environment, parts
+from memrl_jax.config import Config
 from memrl_jax.environments import batch
 from memrl_jax.rollout import rollout
 from memrl_jax.run.program import Carry, Run, make_program
+from memrl_jax.settings import named
 from memrl_jax.train import TrainState
 from memrl_jax.types import Agent, Environment, ReplayMemory, Segment, State, TimeStep
 
@@ -32,7 +33,7 @@ def begin(config: Config, seeds: int) -> Begun:
     program = make_program(config, Run(seeds=seeds))
     carry = program.init(parallel.pad(parallel.seed_keys(0, seeds), seeds))
 
-    if config.agent.learning_starts >= config.agent.capacity:
+    if named(config)["learning_starts"] >= named(config)["capacity"]:
         return Begun(config, program, carry)
 
     def fill(carry: Carry) -> Carry:
@@ -48,7 +49,7 @@ def training(begun: Begun) -> Program:
     def steps(carry: Carry) -> int:
         return int(program.totals(carry)["steps"].sum())
 
-    case = ("memrl", config.agent.capacity, program.run.seeds)
+    case = ("memrl", named(config)["capacity"], program.run.seeds)
     return compiled(case, program.chunk.jitted, carry, steps)
 
 
@@ -58,7 +59,7 @@ def filled(config: Config, train: TrainState) -> TrainState:
     Windows then come from all of it, without the time it takes to act that often.
     """
     replay = train.agent.replay
-    collected = -(-config.agent.learning_starts // config.environments)
+    collected = -(-named(config)["learning_starts"] // config.environments)
     rows = replay.record.shape[0]
     record = replay.record[jnp.arange(rows) % min(collected, rows)]
     added = jnp.int32(rows // config.rollout_length)
@@ -74,13 +75,15 @@ def pieces(begun: Begun) -> list[Program]:
     config = begun.config
     train = tree.at(begun.carry.train, 0)
     env = make_environment(config)
-    agent, replay = make_agent(config, env), make_replay(config)
+    agent, given_parts = make_agent(config, env), parts(config, env)
+    settings: Any = config.agent
+    replay = given_parts.replay(settings.experience)
     sample = jax.jit(replay.sample)(train.key, train.agent.replay)
     # An agent whose replay memory holds one sample and always returns it.
     given = replay._replace(
         sample=lambda key, state: state, update=lambda state, index, priority: (state, {})
     )
-    learner = AGENTS[agent_name(config)](config.agent, make_network(config, env), given)
+    learner = dqn(settings, env.spec, given_parts.body(settings.body), given)
     act, acting = _act(batch(env), agent, train, config.rollout_length)
     segment = acting[-1]
     loops = {
@@ -90,13 +93,13 @@ def pieces(begun: Begun) -> list[Program]:
         "update": _learn(learner, train.agent._replace(replay=sample), segment),
         "learn": _learn(agent, train.agent, segment),
     }
-    if config.agent.replay == "prioritized":
-        priority = jnp.linspace(0, 1, config.agent.batch_size, dtype=jnp.float32)
+    if settings.experience.replay == "prioritized":
+        priority = jnp.linspace(0, 1, settings.experience.batch_size, dtype=jnp.float32)
         given_priority = (train.agent.replay, sample.index, priority)
         loops["prioritize"] = (partial(_prioritize, replay), given_priority)
     return [
         # They share arrays so far, and each is about to donate its own.
-        compiled((name, config.agent.capacity, 1), loop(step), jax.tree.map(jnp.copy, carry))
+        compiled((name, named(config)["capacity"], 1), loop(step), jax.tree.map(jnp.copy, carry))
         for name, (step, carry) in loops.items()
     ]
 

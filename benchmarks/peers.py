@@ -2,6 +2,7 @@
 
 from importlib import metadata
 from importlib.util import find_spec
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 
 from benchmarks.timing import Program, compiled, loop
 from memrl_jax.config import Config
+from memrl_jax.settings import named
 
 REJAX, SB3 = "rejax", "stable-baselines3"
 FLASHBAX, CPPRB = "flashbax", "cpprb"
@@ -50,7 +52,7 @@ def rejax(config: Config, seeds: int) -> Program:
     def steps(state: Any) -> int:
         return int(state.global_step) * seeds
 
-    return compiled((REJAX, config.agent.capacity, seeds), loop(step), state, steps)
+    return compiled((REJAX, named(config)["capacity"], seeds), loop(step), state, steps)
 
 
 def _rejax_algorithm(config: Config) -> Any:
@@ -64,7 +66,7 @@ def _rejax_algorithm(config: Config) -> Any:
             *before, terminated, truncated, info = super().step(key, state, action, params)
             return *before, terminated | truncated, info
 
-    options = config.agent
+    options = SimpleNamespace(**named(config))
     algorithm = DQN.create(
         env=OldCartPole(),
         num_envs=config.environments,
@@ -81,7 +83,7 @@ def _rejax_algorithm(config: Config) -> Any:
         agent_kwargs={"activation": "relu"},
     )
     # `create` takes no widths.
-    widths = (*config.encoder, *config.head)
+    widths = (*options.encoder, *options.head)
     return algorithm.replace(agent=algorithm.agent.clone(hidden_layer_sizes=widths))
 
 
@@ -94,7 +96,7 @@ def stable_baselines3(config: Config, threads: int) -> Program:
     from stable_baselines3 import DQN
     from stable_baselines3.common.env_util import make_vec_env
 
-    options = config.agent
+    options = SimpleNamespace(**named(config))
     per_iteration = config.environments * config.rollout_length
     model = DQN(
         "MlpPolicy",
@@ -109,7 +111,7 @@ def stable_baselines3(config: Config, threads: int) -> Program:
         target_update_interval=options.target_period * per_iteration,
         exploration_initial_eps=options.epsilon_end,
         exploration_final_eps=options.epsilon_end,
-        policy_kwargs={"net_arch": [*config.encoder, *config.head]},
+        policy_kwargs={"net_arch": [*options.encoder, *options.head]},
         device="cpu",
     )
     model.replay_buffer.full = True

@@ -23,6 +23,7 @@ from benchmarks.targets import ITERATION, LARGE, MIDDLE, SMALL, UNIFORM, Target
 from benchmarks.targets import PRIORITIZED as AT_LEAST
 from benchmarks.timing import Program, Timing, interleave
 from memrl_jax import presets, tree
+from memrl_jax.settings import named
 
 RADIXES = (4, 8, 16, 32, 64)
 TARGETS = {"uniform": UNIFORM, PRIORITIZED: AT_LEAST}
@@ -143,9 +144,9 @@ def r2d2(plan: Plan) -> Setting:
             environment="TMaze", environment_args={"corridor": 50}, total_steps=1_000_000
         )
         # Prioritized memories are filled by acting.
-        agent = config.agent.replace(learning_starts=config.agent.capacity)
+        config = config.replace(learning_starts=named(config)["capacity"])
         say("compiling R2D2")
-        begun = memrl.begin(config.replace(agent=agent), seeds=1)
+        begun = memrl.begin(config, seeds=1)
         programs = [*memrl.pieces(begun), memrl.training(begun)]
         say(f"timing {len(programs)} programs")
         return interleave(programs, plan.seconds, plan.turns)

@@ -12,6 +12,7 @@ Kapturowski et al. (2019), section 3.
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -38,7 +39,7 @@ def staleness(config: Config, key: Key) -> dict[str, Array]:
     """Train; return the mean delta-Q of every timestep that would be learned from, [window]."""
     env = make_environment(config)
     options: Any = config.agent
-    head = QHead(env.spec.actions.n, options.head, options.dueling)
+    head = QHead(env.spec.actions.n, options.head, options.dueling, options.body.layers)
     network = make_body(options.body, env.spec)(head)
     train_key, draw_key = jax.random.split(key)
     trainer, steps = make(config)

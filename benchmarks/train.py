@@ -31,10 +31,9 @@ class Setting(NamedTuple):
 
     def config(self, capacity: int) -> Config:
         # Stable-Baselines3 has no double Q-learning, so nobody uses it here.
-        agent = DQNConfig().replace(capacity=capacity, learning_starts=1_000, double=False)
         return Config(
-            environments=self.environments, rollout_length=self.rollout_length, agent=agent
-        )
+            environments=self.environments, rollout_length=self.rollout_length, agent=DQNConfig()
+        ).replace(capacity=capacity, learning_starts=1_000, double=False)
 
 
 class Plan(NamedTuple):

@@ -12,7 +12,6 @@ import memrl_jax
 from memrl_jax.run import experiment
 from memrl_jax.run.program import Program, Run
 
-AGENT = {"batch_size": 4, "capacity": 160, "learning_starts": 80}
 SMALL = memrl_jax.presets["dqn"].replace(
     environment="TMaze",
     environments=2,
@@ -20,7 +19,9 @@ SMALL = memrl_jax.presets["dqn"].replace(
     encoder=(8,),
     head=(),
     total_steps=640,
-    agent=memrl_jax.presets["dqn"].agent.replace(**AGENT),
+    batch_size=4,
+    capacity=160,
+    learning_starts=80,
 )
 LONG = SMALL.replace(total_steps=16_000)  # seconds, for processes that are killed or disturbed
 SPACINGS = {"log_every": 80, "evaluate_every": 160, "checkpoint_every": 240}

@@ -129,10 +129,10 @@ def _priorities(experience: ReplayConfig, constructor: Any) -> dict[str, Any]:
 
 
 def _unread(experience: ReplayConfig, fields: tuple[str, ...]) -> None:
-    """Raise ValueError for values of fields that the replay memory would ignore."""
+    """Raise ValueError for values that the replay memory would ignore; traced ones pass."""
     for field in fields:
         value, default = getattr(experience, field), getattr(ReplayConfig, field)
-        if isinstance(value, jax.core.Tracer) or value != default:
+        if not isinstance(value, jax.core.Tracer) and value != default:
             raise ValueError(
                 f"{field}: {checks.shown(value)} is not read by replay = {experience.replay}; "
                 f"leave it at {default}"

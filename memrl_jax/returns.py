@@ -31,6 +31,16 @@ def lambda_returns(
     return jax.lax.scan(step, v_t[-1], (r_t, discount_t, v_t, lambda_t), reverse=True)[1]
 
 
+def advantages(r_t: Array, discount_t: Array, v: Array, lambda_t: Array | float = 1.0) -> Array:
+    """Generalized advantages [T] of the T actions between T + 1 values `v`, other inputs [T].
+
+    `v[i]` is the value before action i and `v[i + 1]` after it. A time limit is `lambda_t = 0`: the
+    advantage bootstraps from the value there and looks no further; a termination is
+    `discount_t = 0`. Schulman et al. (2016), equation 16, as lambda-returns less values.
+    """
+    return lambda_returns(r_t, discount_t, v[1:], lambda_t) - v[:-1]
+
+
 def n_step_returns(
     r_t: Array, discount_t: Array, v_t: Array, n: int, cut_t: Array | None = None
 ) -> Array:

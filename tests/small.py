@@ -29,7 +29,7 @@ SMALL = memrl_jax.presets["drqn"].replace(
 def q_network(config: memrl_jax.Config, env: Environment) -> Network:
     """Make the network that a DQN agent of this config has."""
     agent: Any = config.agent
-    head = QHead(env.spec.actions.n, agent.head, agent.dueling)
+    head = QHead(env.spec.actions.n, agent.head, agent.dueling, agent.body.layers)
     return make_body(agent.body, env.spec)(head)
 
 

@@ -23,6 +23,8 @@ from memrl_jax.memory import MEMORIES, from_cell, from_monoid, from_step
 from memrl_jax.replay import REPLAYS
 from memrl_jax.rollout import Episode
 from memrl_jax.run.program import Run, check
+from memrl_jax.settings import Settings
+from memrl_jax.settings import parts as settings_parts
 from memrl_jax.tasks import answering, babi
 
 LEAST = 400  # cases in the table

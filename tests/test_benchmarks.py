@@ -12,10 +12,8 @@ from memrl_jax.config import Config
 TINY = Config(
     environment="TMaze",
     environments=2,
-    encoder=(4,),
-    head=(),
-    agent=DQNConfig().replace(capacity=40, batch_size=4, learning_starts=8),
-)
+    agent=DQNConfig(head=()),
+).replace(encoder=(4,), capacity=40, batch_size=4, learning_starts=8)
 
 
 def timing(name, microseconds, capacity=targets.SMALL, seeds=1, steps=10.0):

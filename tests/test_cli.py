@@ -26,11 +26,15 @@ import memrl_jax
 from benchmarks import damage
 from memrl_jax import cli, commands, config, plot
 from memrl_jax.agents import AGENTS, DQNConfig, ExplorationConfig, OptimizerConfig
+from memrl_jax.config import is_part
 from memrl_jax.environments import ENVIRONMENTS
+from memrl_jax.kinds import hints
 from memrl_jax.memory import MEMORIES
+from memrl_jax.preset_configs import presets
 from memrl_jax.replay import REPLAYS
 from memrl_jax.run import checkpoint, experiment, history
 from memrl_jax.run.experiment import Progress, Result, Run
+from memrl_jax.settings import BodyConfig, LayersConfig, ReplayConfig
 
 ROOT = Path(__file__).parents[1]
 TINY: dict[str, Any] = {
@@ -500,7 +504,7 @@ def test_train(trained: tuple[Path, str]) -> None:
     _, settings, run = experiment.read(str(out))
     assert settings == configure(TINY)
     assert run == Run(out=str(out), log_every=7, **RUN)
-    assert re.search(r"kB of replay and .* for 3 seeds\n", said)
+    assert re.search(r"kB of agent and .* for 3 seeds\n", said)
     assert re.search(r"\ncompiled in \d+ s\n", said)
     for part in ("640 / 640 timesteps, 608 steps", "steps/s", "last evaluation: IQM over seeds"):
         assert part in said
@@ -768,7 +772,7 @@ def test_help_of_a_command(memrl: Memrl, command: str, cls: type) -> None:
         assert squeezed(text) in said, name
 
 
-PARTS = [BodyConfig, ReplayConfig, OptimizerConfig, ExplorationConfig]
+PARTS = [BodyConfig, LayersConfig, ReplayConfig, OptimizerConfig, ExplorationConfig]
 
 
 @pytest.mark.parametrize("cls", [config.Config, DQNConfig, *PARTS, Run])

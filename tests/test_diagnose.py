@@ -17,7 +17,7 @@ from memrl_jax.memory import from_step, gru, none
 from memrl_jax.parallel import seed_keys
 from memrl_jax.rollout import evaluate
 from memrl_jax.types import Network, NeuralMemory, TimeStep
-from tests.small import SMALL
+from tests.small import SMALL, q_network
 
 T, D = 30, 3
 XS = jax.random.normal(jax.random.key(0), (T, D))

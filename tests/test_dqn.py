@@ -376,7 +376,7 @@ def test_every_part_of_r2d2_can_be_switched_off_alone(switch):
     state, metrics = learn(jax.random.key(0))
     assert np.all(np.isfinite(metrics["loss_sum"])) and metrics["loss_sum"].shape == (5,)
     learner = state.learner
-    assert int(learner.updates) == 5 * config.agent.updates
+    assert int(learner.updates) == 5 * settings.named(config)["updates"]
     moved = [
         not np.array_equal(x, y)
         for x, y in zip(

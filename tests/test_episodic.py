@@ -1,6 +1,7 @@
-"""How episodes begin and end, what is legal in them, and numbers in place of several integers."""
+"""Tables of keys and values against a plain NumPy table, and values from neighbours."""
 
-from functools import cache, partial
+import re
+from functools import cache
 from typing import Any
 
 import jax
@@ -8,251 +9,286 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from memrl_jax import tree
-from memrl_jax.environments import (
-    Arrival,
-    batch,
-    check,
-    episodic,
-    frame_stack,
-    numbered,
-    numbered_observations,
-    view,
+from memrl_jax import episodic
+from memrl_jax.episodic import Tables, kernel_mean, plain_mean
+from memrl_jax.episodic.tables import fingerprint
+
+ACTIONS, CAPACITY, WIDTH, WRITES, QUERIES, NEIGHBOURS = 3, 32, 4, 3, 2, 5
+RATE = np.float32(0.1)
+TURN = 2**32  # where the clock goes round
+
+
+def tabular(old: Any, new: Any) -> Any:
+    return old + RATE * (new - old)
+
+
+class Table:
+    """One table, entry by entry."""
+
+    def __init__(self) -> None:
+        self.keys = np.zeros((CAPACITY, WIDTH), np.float32)
+        self.values = np.zeros(CAPACITY, np.float32)
+        self.used = np.full(CAPACITY, -1)
+
+    def find(self, key: np.ndarray) -> int | None:
+        (slots,) = np.nonzero((self.used >= 0) & (self.keys == key).all(axis=1))
+        return int(slots[0]) if len(slots) else None
+
+    def nearest(self, key: np.ndarray) -> np.ndarray:
+        """Return the slots of the nearest entries; of equally near ones the lowest."""
+        distance = ((self.keys.astype(np.float64) - key) ** 2).sum(axis=1)
+        distance[self.used < 0] = np.inf
+        order = np.argsort(distance, kind="stable")[:NEIGHBOURS]
+        return order[np.isfinite(distance[order])]
+
+    def write(self, key: np.ndarray, value: np.float32, merge: Any, time: int) -> None:
+        slot = self.find(key)
+        if slot is None:
+            slot = int(np.argmin(self.used))
+            self.keys[slot], self.values[slot] = key, value
+        else:
+            self.values[slot] = merge(self.values[slot], value)
+        self.used[slot] = time
+
+
+def operations(count: int, whole: bool) -> dict[str, np.ndarray]:
+    """Make up calls: whole keys have many ties and equals, others are seen once or a few times."""
+    rng = np.random.default_rng(0)
+
+    def keys(per_call: int) -> np.ndarray:
+        shape = count, per_call
+        if whole:
+            return rng.integers(-1, 2, (*shape, WIDTH)).astype(np.float32)
+        some = rng.normal(size=(60, WIDTH))
+        new = rng.normal(size=(*shape, WIDTH))
+        known = rng.uniform(size=(*shape, 1)) < 0.5
+        return np.where(known, some[rng.integers(60, size=shape)], new).astype(np.float32)
+
+    return {
+        "query": keys(QUERIES),
+        "touches": rng.uniform(size=count) < 0.5,
+        "action": rng.integers(ACTIONS, size=(count, WRITES)).astype(np.int32),
+        "key": keys(WRITES),
+        "value": rng.normal(size=(count, WRITES)).astype(np.float32),
+        "valid": rng.uniform(size=(count, WRITES)) < 0.7,
+    }
+
+
+def one_call(merge: Any) -> Any:
+    def call(tables: Tables, x: dict[str, Any]) -> tuple[Tables, Any]:
+        near = episodic.nearest(tables, x["query"], NEIGHBOURS)
+        equal = episodic.find(tables, x["query"])
+        touched = episodic.touch(tables, near.slot)
+        tables = jax.tree.map(lambda x_, y: jnp.where(x["touches"], x_, y), touched, tables)
+        tables = episodic.write(tables, x["action"], x["key"], x["value"], x["valid"], merge)
+        return tables, (near, equal)
+
+    return call
+
+
+@cache
+def calls(merge: Any) -> Any:
+    return jax.jit(lambda tables, xs: jax.lax.scan(one_call(merge), tables, xs))
+
+
+@pytest.mark.parametrize("merge, whole", [(jnp.maximum, True), (tabular, False)])
+def test_ten_thousand_operations_against_numpy(merge: Any, whole: bool) -> None:
+    count = 1_600  # calls, each about 2 lookups, 2 searches, half a touch and 2.1 writes
+    xs = operations(count, whole)
+    first = episodic.empty(ACTIONS, CAPACITY, WIDTH)
+    # The clock goes round on the way.
+    first = first._replace(clock=jnp.uint32(TURN - 1_000))
+    tables, (near, (slot, held)) = jax.device_get(calls(merge)(first, xs))
+    plain = [Table() for _ in range(ACTIONS)]
+    merge = np.maximum if merge is jnp.maximum else merge
+    time = 0
+    for i in range(count):
+        for q, query in enumerate(xs["query"][i]):
+            for a, table in enumerate(plain):
+                expected = table.nearest(query)
+                found = near.found[i, q, a]
+                assert found.sum() == len(expected) and not found[len(expected) :].any()
+                np.testing.assert_array_equal(near.slot[i, q, a][found], expected)
+                np.testing.assert_array_equal(near.keys[i, q, a][found], table.keys[expected])
+                np.testing.assert_array_equal(near.values[i, q, a][found], table.values[expected])
+                equal = table.find(query)
+                assert held[i, q, a] == (equal is not None)
+                assert equal is None or slot[i, q, a] == equal
+        if xs["touches"][i]:
+            time += 1
+            for a, table in enumerate(plain):
+                table.used[near.slot[i, :, a][near.found[i, :, a]]] = time
+        for j in np.flatnonzero(xs["valid"][i]):
+            time += 1
+            action, key, value = (xs[name][i, j] for name in ("action", "key", "value"))
+            plain[action].write(key, value, merge, time)
+    assert time == int(tables.clock) + 1_000 > 1_000  # it did go round
+    for a, table in enumerate(plain):
+        np.testing.assert_array_equal(tables.keys[a], table.keys)
+        np.testing.assert_array_equal(tables.values[a], table.values)
+        assert (table.used >= 0).all()  # and entries were evicted
+
+
+@jax.jit
+def look(tables: Tables, query: Any) -> tuple[episodic.Neighbours, Any]:
+    """Look up queries [3, 4] in tables of one action: the five nearest, and equal keys."""
+    near, equal = episodic.nearest(tables, query, 5), episodic.find(tables, query)
+    return jax.tree.map(lambda x: x[:, 0], (near, equal))
+
+
+@jax.jit
+def write(tables: Tables, keys: Any, values: Any, valid: Any) -> Tables:
+    action = jnp.zeros(valid.shape[0], jnp.int32)
+    return episodic.write(tables, action, keys, values, valid, jnp.maximum)
+
+
+def written(keys: Any) -> Tables:
+    """Return a table that holds keys [M, 4], six at most of nine, and 0 to M - 1 as values."""
+    keys = np.float32(keys)
+    padded = np.zeros((6, 4), np.float32)
+    padded[: len(keys)] = keys
+    valid = np.arange(6) < len(keys)
+    return write(episodic.empty(1, 9, 4), padded, np.arange(6, dtype=np.float32), valid)
+
+
+def test_an_empty_table_has_no_neighbours() -> None:
+    near, (_, held) = look(written(np.zeros((0, 4))), np.zeros((3, 4), np.float32))
+    assert not near.found.any() and np.isinf(near.distance).all() and not held.any()
+    assert (kernel_mean(near.distance, near.values, near.found) == 0).all()
+    assert (plain_mean(near.values, near.found) == 0).all()
+
+
+def test_keys_nearer_than_float32_tells_apart_by_a_product() -> None:
+    # Around (1000, 0, ...) products tell keys apart from a distance of about 0.3 on.
+    rng = np.random.default_rng(0)
+    keys = (rng.normal(size=(6, 4)) * 0.01 + np.eye(1, 4) * 1000).astype(np.float32)
+    near, (slot, held) = look(written(keys), keys[3:])
+    assert held.all()
+    np.testing.assert_array_equal(slot, [3, 4, 5])
+    expected = ((keys.astype(np.float64)[None] - keys[3:, None]) ** 2).sum(axis=2)
+    np.testing.assert_array_equal(near.slot, np.argsort(expected)[:, :5])
+    np.testing.assert_allclose(near.distance, np.sort(expected)[:, :5], rtol=1e-6)
+
+
+def test_zero_has_one_sign_and_nan_equals_nothing() -> None:
+    keys = np.ones((2, 4), np.float32)
+    keys[:, 0] = 0, np.nan
+    query = np.ones((3, 4), np.float32)
+    query[:, 0] = -0.0, np.nan, 1
+    _, (_, held) = look(written(keys), query)
+    np.testing.assert_array_equal(held, [True, False, False])
+
+
+def test_fingerprints_differ_by_every_bit_and_place() -> None:
+    one = np.ones(4, np.float32).view(np.uint32)
+    keys = {tuple(map(int, row.view(np.uint32))) for row in np.float32(grid())}
+    for place in range(4):
+        keys |= {
+            tuple(map(int, one ^ (np.arange(4) == place) * np.uint32(2**i))) for i in range(32)
+        }
+    keys = np.array(sorted(keys), np.uint32).view(np.float32)
+    prints = np.asarray(jax.vmap(fingerprint)(jnp.asarray(keys)))
+    for half in prints.T:
+        assert len(np.unique(half)) >= len(keys) - 1 and half.all()
+    assert len(np.unique(prints, axis=0)) == len(keys)
+
+
+def grid() -> np.ndarray:
+    """Return all positions of four whole numbers, whose last bits are alike: [4096, 4]."""
+    return np.stack(np.meshgrid(*[np.arange(8)] * 4), axis=-1).reshape(-1, 4)
+
+
+def plain_kernel(query: np.ndarray, keys: np.ndarray, values: np.ndarray) -> float:
+    weight = 1 / (((query - keys) ** 2).sum(axis=1) + 1e-3)
+    return float((weight * values).sum() / weight.sum())
+
+
+def test_gradients_of_the_kernel_by_finite_differences() -> None:
+    rng = np.random.default_rng(0)
+    query, keys, values = rng.normal(size=3), rng.normal(size=(5, 3)), rng.normal(size=5)
+    query[:] = keys[0] + 0.01  # one is so near that the kernel is steep
+    found = jnp.arange(7) < 5
+
+    def value(query: Any, keys: Any, values: Any) -> Any:
+        # Two were not found, and hold what would spoil everything.
+        keys = jnp.concatenate([keys, jnp.zeros((2, 3))])
+        values = jnp.concatenate([values, jnp.full(2, jnp.nan)])
+        distance = jnp.where(found, episodic.squared_distance(query[None], keys), jnp.inf)
+        return kernel_mean(distance, values, found)
+
+    point = query, keys, values
+    given = jax.jit(jax.value_and_grad(value, (0, 1, 2)))(*map(jnp.float32, point))
+    np.testing.assert_allclose(given[0], plain_kernel(*point), rtol=1e-4)
+    for i, gradient in enumerate(given[1]):
+        assert np.all(gradient != 0)
+        for place in np.ndindex(point[i].shape):
+            moved = [np.array(x) for x in point]
+            difference = 0.0
+            for sign in (1, -1):
+                moved[i][place] = point[i][place] + sign * 1e-6
+                difference += sign * plain_kernel(*moved) / 2e-6
+            np.testing.assert_allclose(gradient[place], difference, rtol=2e-3, atol=1e-5)
+
+
+def test_the_nearest_outweighs_all_others_and_equal_ones_share() -> None:
+    found = jnp.array([True, True, False])
+    value = kernel_mean(jnp.array([0.0, 1e6, jnp.inf]), jnp.array([2.0, 9.0, jnp.nan]), found)
+    np.testing.assert_allclose(value, 2.0, rtol=1e-6)
+    value = kernel_mean(jnp.array([3.0, 3.0, jnp.inf]), jnp.array([2.0, 9.0, jnp.nan]), found)
+    np.testing.assert_allclose(value, 5.5)
+    assert plain_mean(jnp.array([2.0, 9.0, jnp.nan]), found) == 5.5
+
+
+def test_what_is_added_to_one_entry_adds_up_and_is_found_again() -> None:
+    keys = np.arange(16, dtype=np.float32).reshape(4, 4)
+    slot = np.array([[0, 2], [2, 5]])  # 5 is empty
+    found = slot < 4
+    step = np.full((2, 2, 4), 0.5, np.float32)
+    adjust = jax.jit(episodic.adjust)
+    after = adjust(written(keys), np.zeros(2, np.int32), slot, found, step, step[..., 0])
+    expected = keys + np.array([0.5, 0, 1, 0], np.float32)[:, None]
+    np.testing.assert_array_equal(after.keys[0, :4], expected)
+    np.testing.assert_array_equal(after.values[0, :4], [0.5, 1, 3, 3])
+    near, (again, held) = look(after, np.stack([expected[0], expected[2], keys[0]]))
+    np.testing.assert_array_equal(held, [True, True, False])
+    np.testing.assert_array_equal(again[:2], [0, 2])
+    np.testing.assert_array_equal(near.found, [[True] * 4 + [False]] * 3)
+    np.testing.assert_array_equal(near.distance[:2, 0], 0)
+
+
+def test_no_table_is_copied_in_a_loop() -> None:
+    capacity = 1009
+
+    def step(tables: Tables, key: Any) -> tuple[Tables, Any]:
+        query = jax.random.normal(key, (4, 8))
+        action = jnp.arange(4, dtype=jnp.int32) % 2
+        near = episodic.nearest(tables, query, 3)
+        tables = episodic.touch(tables, near.slot)
+        tables = episodic.write(tables, action, query, query[:, 0], action == 0, jnp.maximum)
+        near = episodic.nearest(tables, query, 3)
+        slot, found, keys, values = (x[:, 0] for x in near[:4])
+        return episodic.adjust(tables, action, slot, found, keys, values), near.values
+
+    tables = episodic.empty(2, capacity, 8)
+    keys = jax.random.split(jax.random.key(0), 3)
+    run = jax.jit(lambda tables: jax.lax.scan(step, tables, keys), donate_argnums=0)
+    text = run.lower(tables).compile().as_text() or ""
+    assert re.search(rf"\[2,{capacity},8\]", text)
+    copies = rf"= \w+\[2,(2,)?{capacity}(,8)?\]\S* (copy|select|copy-start)\("
+    assert not re.search(copies, text)
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda: episodic.empty(2, 0, 3), "capacity: 0 is below 1"),
+        (lambda: episodic.empty(2, 4, 0), "width: 0 is below 1"),
+        (
+            lambda: episodic.nearest(episodic.empty(2, 4, 3), jnp.zeros((1, 3)), 5),
+            "neighbours: 5 is above 4",
+        ),
+    ],
 )
-from memrl_jax.environments.check import QUICKLY, draw, observed, play, traced
-from memrl_jax.replay import uniform
-from memrl_jax.spaces import Continuous, Discrete
-from memrl_jax.types import Environment, Segment
-
-LIMIT, STEPS = 5, 200
-ACTIONS = {"gear": Discrete(3), "turn": (Discrete(2),), "gas": Continuous((2,), jnp.float32, -1, 1)}
-POSITIONS = (Discrete(LIMIT + 1), {"gear": Discrete(3)})
-
-
-def first(key: Any) -> Any:
-    state = {"time": jnp.int32(0), "gear": jax.random.randint(key, (), 0, 3), "round": jnp.int32(0)}
-    return state, seen(state)
-
-
-def seen(state: Any) -> Any:
-    return state["time"], {"gear": state["gear"]}
-
-
-def step(key: Any, state: Any, action: Any) -> Arrival:
-    state = {**state, "time": state["time"] + 1, "gear": action["gear"]}
-    reward = 10 * action["gear"] + action["turn"][0]
-    late = state["time"] == LIMIT
-    return Arrival(state, seen(state), reward, action["gear"] == 2, late)
-
-
-def legal(state: Any) -> Any:
-    """The gear moves by one at most, and no turn is taken in the highest."""
-    gear = jnp.abs(jnp.arange(3) - state["gear"]) <= 1
-    return {"gear": gear, "turn": (jnp.stack([jnp.bool_(True), state["gear"] < 2]),), "gas": ()}
-
-
-def drive(**parts: Any) -> Environment:
-    given = dict(first=first, step=step, observations=POSITIONS, actions=ACTIONS, horizon=LIMIT)
-    return episodic(**{**given, "legal": legal, **parts})
-
-
-def hidden(key: Any, *rest: Any) -> Any:
-    """Begin or go on as above, and leave it to `observe` to look."""
-    return step(key, *rest)._replace(observation=()) if rest else (first(key)[0], ())
-
-
-def again(key: Any, state: Any) -> Any:
-    fresh, observation = first(key)
-    return {**fresh, "round": state["round"] + 1}, observation
-
-
-@cache
-def driven(**parts: Any) -> Any:
-    """What happens under random actions: states and timesteps [STEPS + 1], actions [STEPS]."""
-    env = drive(**parts)
-
-    def move(carry: Any, key: Any) -> Any:
-        state, timestep = carry
-        act_key, env_key = jax.random.split(key)
-        action = draw(env.spec.actions, act_key, timestep.legal)
-        after = env.step(env_key, state, action)
-        assert jax.tree.map(jax.typeof, after) == jax.tree.map(jax.typeof, carry)
-        return after, (*carry, action)
-
-    def loop(key: Any) -> Any:
-        keys = jax.random.split(key, STEPS)
-        end, (state, timestep, action) = jax.lax.scan(move, env.reset(key), keys)
-        return tree.append((state, timestep), end), action
-
-    return jax.device_get(jax.jit(loop, compiler_options=QUICKLY)(jax.random.key(0)))
-
-
-same = partial(jax.tree.map, np.testing.assert_array_equal)
-
-
-def test_boundaries_and_rewards_are_those_of_a_loop() -> None:
-    (episode, t), action = driven()
-    begins, time = True, 0
-    for i in range(STEPS + 1):
-        time = 0 if begins else time + 1
-        gear = t.action["gear"][i]
-        earned = 0 if begins else 10 * gear + t.action["turn"][0][i]
-        ends = not begins and (gear == 2 or time == LIMIT)
-        assert (t.start[i], t.last[i], t.reward[i]) == (begins, ends, earned)
-        assert t.discount[i] == (begins or gear < 2) and t.observation[0][i] == time
-        assert episode.last[i] == ends
-        begins = ends
-    moved = ~t.last[:-1]
-    for shown, taken in zip(jax.tree.leaves(t.action), jax.tree.leaves(action), strict=True):
-        assert not shown[t.start].any()
-        np.testing.assert_array_equal(shown[1:][moved], taken[moved])
-    assert {*t.discount[t.last]} == {0, 1} and len({*t.observation[1]["gear"][t.start]}) == 3
-    assert (t.reward.dtype, t.discount.dtype, t.start.dtype) == (np.float32, np.float32, bool)
-
-
-def test_what_is_observed_may_follow_from_the_state_alone() -> None:
-    same(driven(first=hidden, step=hidden, observe=seen), driven())
-
-
-def test_an_episode_may_depend_on_the_last_one() -> None:
-    (episode, t), _ = driven(restart=again)
-    np.testing.assert_array_equal(episode.state["round"], np.cumsum(t.start) - 1)
-    same(t, driven()[0][1])
-
-
-def test_masks_are_of_the_state_and_random_actions_keep_to_them() -> None:
-    (episode, t), action = driven()
-    gear = episode.state["gear"]
-    np.testing.assert_array_equal(t.legal["gear"], abs(np.arange(3) - gear[:, None]) <= 1)
-    taken = action["gear"], action["turn"][0]
-    masks = t.legal["gear"], t.legal["turn"][0]
-    for mask, chosen in zip(masks, taken, strict=True):
-        assert mask.any(axis=-1).all() and not mask.all()
-        assert mask[np.arange(STEPS), chosen].all() and {*chosen} == {*range(mask.shape[1])}
-    check(drive(), jax.random.key(1), steps=20)
-
-
-@pytest.mark.parametrize("given, message", [
-    (lambda s: {"gear": legal(s)["gear"]}, r"legal\['turn'\]\[0\] is nothing, not bool\[2\]"),
-    (lambda s: {**legal(s), "gear": jnp.ones(2, bool)}, r"\['gear'\] is bool\[2\], not bool\[3"),
-    (lambda s: {**legal(s), "gear": jnp.ones(3)}, r"\['gear'\] is float32\[3\], not bool\[3\]"),
-    (lambda s: {**legal(s), "gas": jnp.ones(2, bool)}, r"legal\['gas'\] is bool\[2\], not nothing"),
-    (lambda s: {**legal(s), "turn": [*legal(s)["turn"]]}, "legal is arranged as .*, not as "),
-])  # fmt: skip
-def test_masks_that_are_not_like_the_actions_are_refused(given: Any, message: str) -> None:
-    with pytest.raises(ValueError, match=f"^environment: .*{message}"):
-        traced(drive(legal=given))
-
-
-def test_masks_without_a_word_and_a_word_without_masks_are_refused() -> None:
-    env = drive()
-    with pytest.raises(ValueError, match=r"legal\['gear'\] is bool\[3\], not nothing"):
-        traced(env._replace(spec=env.spec._replace(legal=False)))
-    env = drive(legal=None)
-    assert not env.spec.legal
-    traced(env)
-    with pytest.raises(ValueError, match=r"legal\['gear'\] is nothing, not bool\[3\]"):
-        traced(env._replace(spec=env.spec._replace(legal=True)))
-
-
-def test_something_has_to_be_legal_at_every_timestep() -> None:
-    (_, t), _ = driven()
-    mask = t.legal["gear"].copy()
-    mask[7] = False
-    with pytest.raises(ValueError, match=r"legal\['gear'\]: .*False\] at step 7 allows nothing$"):
-        observed(drive(), t._replace(legal={**t.legal, "gear": mask}))
-
-
-def test_views_and_stacks_of_frames_pass_masks_on() -> None:
-    env = view(drive(), lambda x: jnp.stack([x[0], x[1]["gear"]]))
-    for seen in (env, frame_stack(env, 2)):
-        traced(seen)
-        assert seen.spec.legal and seen.spec.actions == ACTIONS
-
-
-DISCRETE = {name: ACTIONS[name] for name in ("gear", "turn")}
-
-
-def discrete() -> Environment:
-    """The same without gas."""
-    return drive(actions=DISCRETE, legal=lambda s: {k: legal(s)[k] for k in DISCRETE})
-
-
-@cache
-def counted() -> Any:
-    """Both environments under the same actions, numbered in one."""
-    env, ours = discrete(), numbered(numbered_observations(discrete()))
-
-    def run(key: Any) -> Any:
-        def move(states: Any, key: Any) -> Any:
-            (state, _), (other, timestep) = states
-            number = draw(ours.spec.actions, key, timestep.legal)
-            action = {"gear": number // 2, "turn": (number % 2,)}
-            after = env.step(key, state, action), ours.step(key, other, number)
-            return after, (after[0][1], after[1][1], number)
-
-        return jax.lax.scan(move, (env.reset(key), ours.reset(key)), jax.random.split(key, 90))[1]
-
-    return jax.device_get(jax.jit(run, compiler_options=QUICKLY)(jax.random.key(3)))
-
-
-def test_combinations_are_numbered_row_by_row() -> None:
-    ours = numbered(numbered_observations(discrete()))
-    assert ours.spec == (Discrete(18), Discrete(6), True)
-    traced(ours)
-    theirs, mine, number = counted()
-    time, gear = theirs.observation[0], theirs.observation[1]["gear"]
-    np.testing.assert_array_equal(mine.observation, 3 * time + gear)
-    np.testing.assert_array_equal(mine.action, 2 * theirs.action["gear"] + theirs.action["turn"][0])
-    pairs = theirs.legal["gear"][:, :, None] & theirs.legal["turn"][0][:, None, :]
-    np.testing.assert_array_equal(mine.legal, pairs.reshape(-1, 6))
-    rest = ("reward", "discount", "start", "last")
-    same([getattr(mine, f) for f in rest], [getattr(theirs, f) for f in rest])
-    assert len({*number}) > 3 and mine.action.dtype == mine.observation.dtype == np.int32
-
-
-def test_batches_are_numbered_too_and_nothing_masks_what_is_always_legal() -> None:
-    many = numbered(batch(discrete()))
-    state, t = many.reset(jax.random.split(jax.random.key(0), 3))
-    assert t.legal.shape == (3, 6)
-    _, after = jax.eval_shape(many.step, jax.random.split(jax.random.key(0), 3), state, t.action)
-    assert after.action.shape == (3,) and after.legal.shape == (3, 6)
-    free = numbered(drive(actions=DISCRETE, legal=None))
-    traced(free)
-    assert not free.spec.legal and free.reset(jax.random.key(0))[1].legal == ()
-
-
-def test_what_cannot_be_numbered_is_refused_in_one_line() -> None:
-    with pytest.raises(ValueError, match=r"^actions: Continuous\(.* cannot be numbered: it is not"):
-        numbered(drive())
-    many = (Discrete(300),) * 2 + (Discrete(2),)
-    with pytest.raises(ValueError, match=r"^actions: 300 x 300 x 2 = 180000 are more than 65536 "):
-        numbered(drive(actions=many, legal=None))
-    with pytest.raises(ValueError, match=r"^observations: 300 x 300 x 2 = 180000 are more"):
-        numbered_observations(drive(observations=many))
-
-
-def test_replay_keeps_actions_of_several_parts_and_masks() -> None:
-    (_, t), action = driven()
-    t, action = jax.tree.map(lambda x: jnp.asarray(x[:, None]), (t, action))
-    replay = uniform(segments=4, period=50, length=1, batch_size=64)
-    segment = Segment((), t, action, ())
-    state = replay.init(tree.at(segment, 0))
-    for i in range(0, STEPS, 50):
-        part = jax.tree.map(lambda x, i=i: x[i : i + 50], segment)
-        whole = jax.tree.map(lambda x, i=i: x[i : i + 51], t)
-        state = replay.add(state, part._replace(timestep=whole))
-    window = jax.jit(replay.sample)(jax.random.key(0), state).segment
-    assert window.timestep.legal["gear"].shape == (2, 64, 3)
-    keep = ~np.asarray(window.timestep.last[0])
-    gas = np.asarray(t.action["gas"])[:, 0, 0]
-    for n in np.flatnonzero(keep):
-        (at,) = np.flatnonzero(gas == window.action["gas"][0, n, 0])
-        row = jax.tree.map(lambda x, at=at: x[at, 0], t)
-        same(jax.tree.map(lambda x, n=n: x[1, n], window.timestep), row)
-        same(jax.tree.map(lambda x, n=n: x[0, n], window.action), row.action)
-
-
-def test_random_play_is_of_one_environment() -> None:
-    t = jax.eval_shape(lambda key: play(drive(), key, 3), jax.random.key(0))
-    assert t.legal["turn"][0].shape == (4, 2) and t.action["gas"].shape == (4, 2)
+def test_sizes_that_cannot_be(call: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        call()

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 import memrl_jax
-from memrl_jax import parallel, tree
+from memrl_jax import parallel, settings, tree
 from memrl_jax.build import make
 from memrl_jax.config import to_json
 from memrl_jax.environments import ENVIRONMENTS, batch
@@ -33,7 +33,7 @@ from memrl_jax.types import Environment, Spec, TimeStep
 from tests.small import SMALL as CONFIG
 
 PER_STEP = CONFIG.environments * CONFIG.rollout_length
-WARMUP = CONFIG.agent.experience.learning_starts
+WARMUP = settings.named(CONFIG)["learning_starts"]
 RUN = Run(seeds=3, log_every=80, evaluate_every=160, evaluate_episodes=4, checkpoint_every=240)
 
 
@@ -256,12 +256,12 @@ def test_progress_is_reported(whole: tuple[Result, Told]) -> None:
 def test_the_estimate_is_what_is_held(whole: tuple[Result, Told]) -> None:
     result, told = whole
     carry = load(result.folder, CONFIG.total_steps)
-    replay, everything = (tree.nbytes(x) / 3 for x in (carry.train.agent.replay, carry.train))
-    pattern = r"(.+) kB of replay and (.+) kB of other state per seed, (.+) kB for 3 seeds"
+    agent, everything = (tree.nbytes(x) / 3 for x in (carry.train.agent, carry.train))
+    pattern = r"(.+) kB of agent and (.+) kB of environments per seed, (.+) kB for 3 seeds"
     match = re.fullmatch(pattern, told.lines[0])
     assert match is not None
     said = [1000 * float(number) for number in match.groups()]
-    assert said == pytest.approx([replay, everything - replay, 3 * everything], rel=5e-3)
+    assert said == pytest.approx([agent, everything - agent, 3 * everything], rel=5e-3)
 
 
 @pytest.mark.usefixtures("one_step_chunks")

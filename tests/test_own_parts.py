@@ -17,6 +17,7 @@ from memrl_jax.agents import AGENTS
 from memrl_jax.environments import ENVIRONMENTS
 from memrl_jax.memory import MEMORIES
 from memrl_jax.replay import REPLAYS
+from memrl_jax.settings import BodyConfig
 
 MODULE = '''
 """A bit to remember, a memory that forgets it slowly, and an agent with a setting of its own."""

@@ -36,7 +36,9 @@ def test_a_replay_memory_beyond_the_machine_is_refused() -> None:
     with pytest.raises(MemoryError) as refused:
         make_program(with_agent(capacity=1_000_000_000), RUN)
     said = str(refused.value)
-    assert re.search(r"^not enough memory: 2 seeds need .+ GB \(.+\) for capacity 1000000000", said)
+    assert re.search(
+        r"^not enough memory: 2 seeds need .+ GB \(.+\) with capacity 1000000000", said
+    )
     assert re.search(r"but .+ GB are (available|left) ", said) and "\n" not in said
 
 
@@ -161,7 +163,7 @@ def test_a_limit_on_the_process_is_told_in_one_line(tmp_path: Path) -> None:
 def test_ctrl_c_while_compiling_ends_at_once(tmp_path: Path) -> None:
     process = command(tmp_path / "run")
     assert process.stdout is not None
-    assert "of replay" in process.stdout.readline()  # said before compiling
+    assert "of agent" in process.stdout.readline()  # said before compiling
     time.sleep(1)
     process.send_signal(signal.SIGINT)
     began = time.monotonic()

@@ -101,9 +101,12 @@ def test_short_form_of_the_imaze(monkeypatch, tmp_path):
         environments=10,
         rollout_length=4,
         total_steps=2_000,
+        window=6,
+        batch_size=2,
+        capacity=400,
+        learning_starts=0,
     )
-    agent = config.agent.replace(window=6, batch_size=2, capacity=400, learning_starts=0)
-    result = plan.result._replace(runs={"MQN": config.replace(agent=agent)})
+    result = plan.result._replace(runs={"MQN": config})
     small = plan._replace(result=result, places=(3, 4))
     monkeypatch.setitem(results.RESULTS, "imaze", lambda *given: mazes.study(lambda: small, *given))
     monkeypatch.setattr(mazes, "HORIZON", 6)
@@ -129,8 +132,7 @@ def test_runs_in_mazes_can_be_made_and_played_everywhere(plan, monkeypatch, tmp_
 
 def test_agents_go_on_where_they_were_stopped(tmp_path):
     part = memrl_jax.Config(environment_args={"corridor": 2}, environments=2, total_steps=40)
-    agent = part.agent.replace(batch_size=2, capacity=20, learning_starts=8)
-    part = part.replace(environment="TMaze", agent=agent)
+    part = part.replace(environment="TMaze", batch_size=2, capacity=20, learning_starts=8)
     result = runs.Result("", {"a": part, "b": part}, lambda _: [], {}, seeds=2)
     console = Console(file=io.StringIO())
     series, returns, minutes = runs.train(result, tmp_path / "whole", console)

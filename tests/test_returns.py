@@ -10,16 +10,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from memrl_jax.returns import lambda_returns, n_step_returns, rescale, unscale
+from memrl_jax.returns import advantages, lambda_returns, n_step_returns, rescale, unscale
 
 T, SEQUENCES = 12, 50
 
 # Computed once with rlax 0.1.9 in double precision, from inputs that are exact in float32: three
-# series [3, T], five lambdas of each [3, 5, T], five n.
+# series [3, T], five lambdas of each [3, 5, T], five n; advantages with four lambdas [3, 4, T] from
+# values [3, T + 1].
 GOLDEN = dict(np.load(Path(__file__).parent / "data" / "returns.npz"))
+ADVANTAGES = dict(np.load(Path(__file__).parent / "data" / "advantages.npz"))
 RESCALING = dict(np.load(Path(__file__).parent / "data" / "rescaling.npz"))
 
 batched_lambda_returns = jax.jit(jax.vmap(lambda_returns))
+batched_advantages = jax.jit(jax.vmap(advantages))
 
 
 @partial(jax.jit, static_argnums=3)
@@ -143,6 +146,55 @@ def test_at_a_termination_not_even_the_value_counts(at: int) -> None:
     moved = both(r, discount, v + since, no_cut)[..., : at + 1]
     np.testing.assert_array_equal(moved, before)
     assert_close(before[..., at], np.stack([r[:, at]] * 2))
+
+
+@pytest.mark.parametrize("i", range(4), ids=["0", "0.95", "1", "varying"])
+def test_advantages_equal_the_reference(i: int) -> None:
+    inputs = (ADVANTAGES[name] for name in ("r_t", "discount_t", "values"))
+    assert_close(batched_advantages(*inputs, ADVANTAGES["lambda_t"][:, i]), ADVANTAGES["out"][:, i])
+
+
+def slow_advantages(r: Any, discount: Any, v: Any, lambda_t: Any) -> list[float]:
+    """Sum up temporal-difference errors, each weighed by all discounts and lambdas before it."""
+    out = []
+    for first in range(len(r)):
+        total, weight = 0.0, 1.0
+        for t in range(first, len(r)):
+            total += weight * float(r[t] + discount[t] * v[t + 1] - v[t])
+            weight *= float(discount[t] * lambda_t[t])
+        out.append(total)
+    return out
+
+
+def test_advantages_equal_their_definition() -> None:
+    r, discount, v, cut = sequences(8)
+    v = np.concatenate([v, v[:, :1] + 1], axis=1)
+    lambda_t = np.where(cut, 0, 0.9).astype(np.float32)
+    slow = [slow_advantages(*x) for x in zip(r, discount, v, lambda_t, strict=True)]
+    assert_close(batched_advantages(r, discount, v, lambda_t), slow)
+
+
+def test_a_time_limit_is_no_termination() -> None:
+    """Both end the sum; only after a time limit does the value of where it ends count."""
+    r, values = jnp.array([1.0, 2, 99, 4]), jnp.array([10.0, 20, 30, 50, 60])
+    gone = advantages(r, jnp.array([0.5, 0, 0.5, 0.5]), values, jnp.array([1.0, 0, 1, 1]))
+    cut = advantages(r, jnp.array([0.5, 0.5, 0.5, 0.5]), values, jnp.array([1.0, 0, 1, 1]))
+    np.testing.assert_allclose(gone[:2], [1 + 0.5 * 2 - 10, 2 - 20])
+    np.testing.assert_allclose(cut[:2], [1 + 0.5 * (2 + 0.5 * 30) - 10, 2 + 0.5 * 30 - 20])
+
+
+@pytest.mark.parametrize("terminated", [True, False])
+def test_nothing_leaks_from_the_next_episode(terminated: bool) -> None:
+    """Timestep 5 is the last one of an episode, 6 the start of the next, which is all NaN."""
+    r, discount, v, _ = (x[0] for x in sequences(9))
+    values: Any = np.append(v, v[0])
+    lambda_t: Any = np.full(T, 0.9, np.float32)
+    lambda_t[4], discount[4] = 0, 0 if terminated else 0.9  # on arriving at timestep 5
+    before = advantages(r, discount, values, lambda_t)[:5]
+    r[5:], values[6:], discount[5:] = np.nan, np.nan, np.nan
+    after = advantages(r, discount, values, lambda_t)
+    np.testing.assert_array_equal(after[:5], before)
+    assert np.all(np.isnan(after[5:]))
 
 
 @pytest.mark.parametrize("n", [0, -1])

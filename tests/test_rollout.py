@@ -15,7 +15,7 @@ from memrl_jax.environments.base import Running, episodes
 from memrl_jax.replay import uniform
 from memrl_jax.rollout import evaluate, initial, player, rollout
 from memrl_jax.spaces import Discrete
-from memrl_jax.types import Agent, Environment, Network, Spec, TimeStep
+from memrl_jax.types import Agent, Environment, Network, Spec, TimeStep, nothing_to_see
 
 B, T = 3, 8
 
@@ -297,7 +297,7 @@ def counting_agent():
     def learn(*args):
         raise AssertionError("who plays does not learn")
 
-    return Agent(learn, network.initial_state, act, learn, learn, 0, inspect)
+    return Agent(learn, network.initial_state, act, learn, learn, learn, learn, inspect=inspect)
 
 
 def test_a_player_records_one_greedy_episode():

@@ -23,7 +23,6 @@ from memrl_jax.train import make_trainer
 from memrl_jax.types import Environment, Spec, TimeStep
 from tests.small import SMALL
 
-
 STARTS = settings.named(SMALL)["learning_starts"]
 
 
@@ -60,7 +59,7 @@ def test_three_lines():
     config = config.replace(total_steps=2_400, capacity=2_000)
     train = memrl_jax.make_train(config)
     state, metrics = jax.jit(jax.vmap(train))(jax.random.split(jax.random.key(0), 2))
-    steps = (config.total_steps - config.agent.experience.learning_starts) // 40
+    steps = (config.total_steps - settings.named(config)["learning_starts"]) // 40
     assert metrics["loss_sum"].shape == (2, 1 + steps)
     assert np.all(np.isfinite(metrics["loss_sum"]))
     # The action after the end of an episode is no step of the environment.
@@ -100,7 +99,7 @@ def test_learning_rate_times_seed_in_one_compile(train, keys):
     rates = jnp.array([1e-3, 1e-2])
     metrics = grid(with_learning_rate(SMALL, rates), keys[:2])
     assert metrics["loss_sum"].shape[:2] == (2, 2)
-    assert SMALL.agent.optimizer.learning_rate == 1e-3
+    assert settings.named(SMALL)["learning_rate"] == 1e-3
     np.testing.assert_allclose(
         metrics["loss_sum"][0, 1], train(keys[1])[1]["loss_sum"], rtol=1e-3, atol=1e-6
     )
@@ -253,9 +252,7 @@ def test_configs_survive_json():
 
 def test_frames_are_seen_together_and_stored_apart():
     """The network sees stacks; the ring holds single frames, and learning goes on from it."""
-    config = SMALL.replace(
-        memory="none", memory_args={}, frames=3, window=1, replay="prioritized"
-    )
+    config = SMALL.replace(memory="none", memory_args={}, frames=3, window=1, replay="prioritized")
     state, metrics = jax.jit(memrl_jax.make_train(config))(jax.random.key(0))
     assert state.actor.timestep.observation.shape == (2, 6)
     assert state.agent.replay.ring.fields.timestep.observation.shape == (0, 2)

@@ -97,7 +97,8 @@ def dqn(config: DQNConfig, spec: Spec, body: Body, replay: ReplayMemory) -> Agen
     Mnih et al. (2015), algorithm 1; Hausknecht & Stone (2015), section 5.
     """
     _check(config, replay)
-    network = body(QHead(discrete_actions("dqn", spec), config.head, config.dueling))
+    actions = discrete_actions("dqn", spec)
+    network = body(QHead(actions, config.head, config.dueling, config.body.layers))
     optimizer = make_optimizer(config.optimizer)
 
     def begin(params: Any, updates: Array) -> Learner:

@@ -1,0 +1,209 @@
+"""Tables of keys and values, one a discrete action, looked up by the nearest keys.
+
+Sizes: `A` actions, `C` entries of each (the capacity), `D` numbers in a key, `N` queries at once,
+`K` neighbours.
+
+How near a key k is to a query q is ranked by q . k - |k|^2 / 2, one matrix product for all queries
+and tables. Float32 rounds it to about 1e-7 of |q| |k|, so twice as many as asked for are taken, and
+the nearest of them by the distance that their differences give. Neighbours are exact unless more
+than K keys lie that close to the border. A key equal to the query is found otherwise, however many
+are near: by a fingerprint of its bits, and then compared itself.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from memrl_jax import checks
+from memrl_jax.tree import take
+from memrl_jax.types import Array
+
+LANES = 0x9E3779B9, 0x7F4A7C15  # odd numbers that tell the halves of a fingerprint apart
+
+
+class Tables(NamedTuple):
+    """The state of A tables; an entry is empty until it is written."""
+
+    keys: Array  # [A, C, D] float32
+    values: Array  # [A, C] float32
+    used: Array  # [A, C] uint32, the time of the last use
+    half: Array  # [A, C] float32, |key|^2 / 2; infinite where empty, so that nothing is near
+    prints: Array  # [A, 2, C] uint32, fingerprints of the keys
+    clock: Array  # [] uint32, the time of the latest use; it goes round
+
+
+class Neighbours(NamedTuple):
+    """The K nearest entries of every table, the nearest first; of equally near, the lowest."""
+
+    slot: Array  # [N, A, K] int32
+    found: Array  # [N, A, K] bool: false where a table has fewer entries
+    keys: Array  # [N, A, K, D] float32
+    values: Array  # [N, A, K] float32
+    distance: Array  # [N, A, K] float32, squared; infinite where not found
+
+
+def empty(actions: int, capacity: int, width: int) -> Tables:
+    """Make `actions` empty tables of `capacity` entries, whose keys have `width` numbers.
+
+    Raises ValueError for sizes below 1.
+    """
+    for field, size in {"actions": actions, "capacity": capacity, "width": width}.items():
+        checks.positive(field, size)
+    return Tables(
+        keys=jnp.zeros((actions, capacity, width), jnp.float32),
+        values=jnp.zeros((actions, capacity), jnp.float32),
+        used=jnp.zeros((actions, capacity), jnp.uint32),
+        half=jnp.full((actions, capacity), jnp.inf, jnp.float32),
+        prints=jnp.zeros((actions, 2, capacity), jnp.uint32),
+        clock=jnp.uint32(0),
+    )
+
+
+def nearest(tables: Tables, query: Array, count: int) -> Neighbours:
+    """Look up the `count` nearest entries of every table for queries [N, D].
+
+    Raises ValueError where a table could never hold so many.
+    """
+    actions, capacity, width = tables.keys.shape
+    checks.positive("neighbours", count, capacity)
+    keys = tables.keys.reshape(-1, width)
+    product = jnp.matmul(query, keys.T, precision="highest").reshape(-1, actions, capacity)
+    _, slot = jax.lax.top_k(product - tables.half[None], min(2 * count, capacity))
+    # In the order of the slots, so that the lowest comes first of those equally near.
+    slot = jnp.sort(slot, axis=-1)
+    action = jnp.arange(actions, dtype=jnp.int32)[None, :, None]
+    distance = squared_distance(query[:, None, None], take(tables.keys, (action, slot)))
+    found = take(tables.half, (action, slot)) < jnp.inf
+    nearness, order = jax.lax.top_k(jnp.where(found, -distance, -jnp.inf), count)
+    slot, found = (jnp.take_along_axis(x, order, axis=-1) for x in (slot, found))
+    keys, values = (take(x, (action, slot)) for x in (tables.keys, tables.values))
+    return Neighbours(slot, found, keys, values, -nearness)
+
+
+def squared_distance(query: Array, keys: Array) -> Array:
+    """Return |q - k|^2 [...] of q and k [..., D], from their differences."""
+    return jnp.sum((query - keys) ** 2, axis=-1)
+
+
+def find(tables: Tables, key: Array) -> tuple[Array, Array]:
+    """Tell for keys [N, D] in which slot of every table each stands, and whether it does: [N, A].
+
+    Keys are equal as numbers are: -0 is 0, and NaN is not even itself.
+    """
+    over_tables = jax.vmap(_find, in_axes=(0, 0, None))
+    return jax.vmap(over_tables, in_axes=(None, None, 0))(tables.keys, tables.prints, key)
+
+
+def _find(keys: Array, prints: Array, key: Array) -> tuple[Array, Array]:
+    """Find a key [D] in one table: its slot [], and whether it is there []."""
+    alike = jnp.all(prints == fingerprint(key)[:, None], axis=0)
+    # No key has the fingerprint of an empty entry, which is 0.
+    slot = jnp.max(jnp.where(alike, jnp.arange(alike.shape[0], dtype=jnp.int32), 0))
+    return slot, alike[slot] & jnp.all(keys[slot] == key)
+
+
+def fingerprint(key: Array) -> Array:
+    """Return 64 bits [2] uint32 that depend on all bits of a key [D]; never 0.
+
+    Every number is mixed with its place as MurmurHash3 (Appleby 2016) does in the end, and all are
+    added up.
+    """
+    bits = jax.lax.bitcast_convert_type(jnp.where(key == 0, 0.0, key), jnp.uint32)
+    place = jnp.arange(1, key.shape[0] + 1, dtype=jnp.uint32)
+    mixed = mix(bits[None] + jnp.array(LANES, jnp.uint32)[:, None] * place[None])
+    return mix(mixed.sum(axis=-1, dtype=jnp.uint32)) | jnp.uint32(1)
+
+
+def mix(x: Array) -> Array:
+    """Let every bit of uint32 numbers [...] depend on all of them."""
+    x = (x ^ (x >> 16)) * jnp.uint32(0x85EBCA6B)
+    x = (x ^ (x >> 13)) * jnp.uint32(0xC2B2AE35)
+    return x ^ (x >> 16)
+
+
+def write(
+    tables: Tables,
+    action: Array,
+    keys: Array,
+    values: Array,
+    valid: Array,
+    merge: Callable[[Array, Array], Array],
+) -> Tables:
+    """Write the valid ones of M entries, one after another: action, value, valid [M], keys [M, D].
+
+    The value of a key that the table of that action holds becomes `merge(old, new)`; a new key
+    takes the place of the entry used least recently. It takes as long as there are valid entries.
+    """
+    order = jnp.flatnonzero(valid, size=valid.shape[0], fill_value=0)
+
+    def place(tables: Tables, i: Array) -> tuple[Array, Array]:
+        """Tell where entry i goes, and whether its key is there already."""
+        a = action[order[i]]
+        slot, held = _find(tables.keys[a], tables.prints[a], keys[order[i]])
+        return jnp.where(held, slot, _oldest(tables, a)), held
+
+    def put(i: Array, carry: tuple[Tables, tuple[Array, Array]]) -> Any:
+        # Writes, then reads for the next entry: the other way round the tables would be copied.
+        tables, (slot, held) = carry
+        m = order[i]
+        old = tables.values[action[m], slot]
+        value = jnp.where(held, merge(old, values[m]), values[m])
+        tables = _put(tables, action[m], slot, keys[m], value)
+        return tables, place(tables, i + 1)
+
+    count = jnp.sum(valid, dtype=jnp.int32)
+    return jax.lax.fori_loop(0, count, put, (tables, place(tables, jnp.int32(0))))[0]
+
+
+def _put(tables: Tables, action: Array, slot: Array, key: Array, value: Array) -> Tables:
+    """Set one entry, and its time of use."""
+    place, clock = (action, slot), tables.clock + 1
+    return Tables(
+        keys=tables.keys.at[place].set(key),
+        values=tables.values.at[place].set(value),
+        used=tables.used.at[place].set(clock),
+        half=tables.half.at[place].set(jnp.sum(key**2) / 2),
+        prints=tables.prints.at[action, :, slot].set(fingerprint(key)),
+        clock=clock,
+    )
+
+
+def _oldest(tables: Tables, action: Array) -> Array:
+    """Return the slot [] that a new key of an action [] may take: an empty one, if there is one."""
+    # Times are counted round: their difference is right though the clock has begun anew.
+    unused = tables.clock - tables.used[action]
+    unused = jnp.where(tables.half[action] < jnp.inf, unused, jnp.uint32(2**32 - 1))
+    return jnp.argmax(unused).astype(jnp.int32)
+
+
+def touch(tables: Tables, slot: Array) -> Tables:
+    """Say that the entries at `slot` [N, A, K], as `nearest` gives them, were used just now.
+
+    All at once: of these, the lowest counts as the least recently used.
+    """
+    clock = tables.clock + 1
+    action = jnp.arange(slot.shape[1], dtype=jnp.int32)[None, :, None]
+    return tables._replace(used=tables.used.at[action, slot].set(clock), clock=clock)
+
+
+def adjust(
+    tables: Tables, action: Array, slot: Array, found: Array, keys: Array, values: Array
+) -> Tables:
+    """Add to the entries at `slot` [N, K] of the table of `action` [N], where `found`.
+
+    `keys` [N, K, D] and `values` [N, K] are added; what is added to the same entry adds up.
+    """
+    place = action[:, None], slot
+    tables = tables._replace(
+        keys=tables.keys.at[place].add(jnp.where(found[..., None], keys, 0.0)),
+        values=tables.values.at[place].add(jnp.where(found, values, 0.0)),
+    )
+    moved = take(tables.keys, place)
+    half = jnp.where(found, jnp.sum(moved**2, axis=-1) / 2, jnp.inf)
+    prints = jnp.where(found[..., None], jax.vmap(jax.vmap(fingerprint))(moved), 0)
+    return tables._replace(
+        half=tables.half.at[place].set(half),
+        prints=tables.prints.at[place[0], :, slot].set(prints),
+    )

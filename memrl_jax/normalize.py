@@ -1,0 +1,131 @@
+"""Running statistics by which observations and rewards are normalised, as pytrees of arrays.
+
+All are updated from batches of any leading axes, of which `mask` tells what counts.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from memrl_jax import spaces
+from memrl_jax.spaces import Continuous
+from memrl_jax.types import Array, TimeStep
+
+LIMIT = 10.0  # normalised numbers are clipped to this size, as in VecNormalize
+EPSILON = 1e-8  # added to variances before the root is taken
+
+
+class Moments(NamedTuple):
+    """Mean and variance of what has been counted so far, element by element."""
+
+    counted: Array  # [] float32: how many; past 2^24 one more at a time is lost in rounding
+    mean: Array  # [...] float32; 0 before anything was counted
+    variance: Array  # [...] float32; 1 before anything was counted
+
+
+def moments(shape: tuple[int, ...]) -> Moments:
+    """Return the statistics of nothing yet."""
+    zeros = jnp.zeros(shape, jnp.float32)
+    return Moments(jnp.zeros((), jnp.float32), zeros, zeros + 1)
+
+
+def update(old: Moments, x: Array, mask: Array) -> Moments:
+    """Count what of `x` [*mask.shape, ...] is where `mask` (bool) holds.
+
+    Numbers are taken relative to the mean so far, and twice to their own: large means cost no more
+    digits than they take up in the numbers themselves. Chan et al. (1983), equations 1.5 and 1.8.
+    """
+    axes = tuple(range(mask.ndim))
+    valid = mask.reshape(mask.shape + (1,) * (x.ndim - mask.ndim))
+    n = jnp.sum(mask, dtype=jnp.float32)
+
+    def average(x: Array) -> Array:
+        return jnp.sum(jnp.where(valid, x, 0.0), axis=axes) / jnp.maximum(n, 1)
+
+    def relative(x: Array, to: Array) -> Array:
+        return x - jnp.broadcast_to(to, x.shape)
+
+    x = relative(x.astype(jnp.float32), old.mean)
+    shift = average(x)
+    x = relative(x, shift)
+    rest = average(x)  # 0 but for rounding
+    shift, variance = shift + rest, jnp.maximum(average(x**2) - rest**2, 0)
+
+    weight = n / jnp.maximum(old.counted + n, 1)
+    spread = (1 - weight) * weight * shift**2
+    return Moments(
+        old.counted + n,
+        old.mean + weight * shift,
+        (1 - weight) * old.variance + weight * variance + spread,
+    )
+
+
+def _scaled(x: Array, mean: Array, variance: Array) -> Array:
+    mean, variance = (jnp.broadcast_to(y, x.shape) for y in (mean, variance))
+    return jnp.clip((x - mean) / jnp.sqrt(variance + EPSILON), -LIMIT, LIMIT)
+
+
+def floating(part: Any) -> bool:
+    """Tell whether a part of a space of observations is normalised: arrays of floats are.
+
+    Integers, images among them, are scaled by their declared bounds where they are encoded.
+    """
+    return isinstance(part, Continuous) and bool(jnp.issubdtype(part.dtype, jnp.floating))
+
+
+def of_observations(space: Any) -> Any:
+    """Return the statistics of nothing yet: `Moments` of every part that is floating, else ()."""
+    return spaces.over(lambda part: moments(part.shape) if floating(part) else (), space)
+
+
+def update_observations(space: Any, old: Any, observation: Any, mask: Array) -> Any:
+    """Count the observations [*mask.shape, ...] where `mask` holds, part by part."""
+
+    def updated(part: Any, old: Any, x: Array) -> Any:
+        return update(old, x, mask) if floating(part) else ()
+
+    return spaces.over(updated, space, old, observation)
+
+
+def observations(space: Any, statistics: Any, observation: Any) -> Any:
+    """Return observations [..., *shape] less their mean, in deviations; at most LIMIT in size."""
+
+    def normalised(part: Any, of: Any, x: Array) -> Array:
+        return _scaled(x, of.mean, of.variance).astype(x.dtype) if floating(part) else x
+
+    return spaces.over(normalised, space, statistics, observation)
+
+
+class Returns(NamedTuple):
+    """Discounted sums of past rewards, whose deviation is the unit of rewards."""
+
+    total: Array  # [B] float32: the sum so far of the episode under way
+    moments: Moments  # [] of these sums
+
+
+def of_rewards(batch: int) -> Returns:
+    """Return the statistics of `batch` episodes that have not begun."""
+    return Returns(jnp.zeros(batch, jnp.float32), moments(()))
+
+
+def update_rewards(old: Returns, timestep: TimeStep, discount: Array | float) -> Returns:
+    """Count the sums at the timesteps [T, B] arrived at: sum = discount sum + reward.
+
+    A sum starts from 0 with every episode, be the one before it terminated or cut off by a time
+    limit. The reward on arriving at the end of an episode counts; the timestep that starts one
+    has no reward, and no sum is counted there.
+    """
+
+    def step(total: Array, x: tuple[Array, Array]) -> tuple[Array, Array]:
+        reward, start = x
+        total = jnp.where(start, 0.0, discount * total + reward)
+        return total, total
+
+    total, totals = jax.lax.scan(step, old.total, (timestep.reward, timestep.start))
+    return Returns(total, update(old.moments, totals, ~timestep.start))
+
+
+def rewards(statistics: Returns, reward: Array) -> Array:
+    """Return rewards in deviations of the discounted sums; none is shifted; at most LIMIT."""
+    return _scaled(reward, jnp.float32(0), statistics.moments.variance)
