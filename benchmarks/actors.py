@@ -1,9 +1,9 @@
 """Actor-critics of other libraries, with the settings of ours.
 
-purejaxrl is not a package: the variable MEMRL_PUREJAXRL names a checkout of it. Its `ppo_rnn.py` runs as
-it stands; what today's libraries lack of what it was written for is put in its place here: brax and
-navix, which its wrappers import and PPO does not use, and environments of gymnax 0, whose steps
-give five values.
+purejaxrl is not a package: the variable MEMRL_PUREJAXRL names a checkout of it. Its `ppo_rnn.py`
+runs as it stands; what today's libraries lack of what it was written for is put in its place here:
+brax and navix, which its wrappers import and PPO does not use, and environments of gymnax 0, whose
+steps give five values.
 """
 
 import importlib
