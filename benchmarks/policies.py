@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import memrl_jax
 from benchmarks.findings import Claim
-from benchmarks.runs import Result, Returns, memoryless
+from benchmarks.runs import Result, Returns
 from memrl_jax.statistics import iqm
 
 
