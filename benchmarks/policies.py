@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import memrl_jax
 from benchmarks.findings import Claim
-from benchmarks.runs import Result, Returns
+from benchmarks.runs import Result, Returns, memoryless
 from memrl_jax.statistics import iqm
 
 
@@ -18,8 +18,15 @@ def at_least(returns: Returns, label: str, least: float) -> Claim:
     return Claim(f"{label}: IQM >= {least:g}", f"{reached:.1f}", reached >= least)
 
 
+def with_memory(environment: str) -> memrl_jax.Config:
+    """Return the recurrent settings for half as long; steps that stay as large undo balance."""
+    return memrl_jax.presets["recurrent-ppo"].replace(
+        environment=environment, total_steps=250_368, decay_updates=9_780.0
+    )
+
+
 def cartpole() -> Result:
-    runs = {"PPO": memrl_jax.presets["ppo"], "with GRU": memrl_jax.presets["recurrent-ppo"]}
+    runs = {"PPO": memrl_jax.presets["ppo"], "with GRU": with_memory("CartPole-v1")}
 
     def claims(returns: Returns) -> list[Claim]:
         return [at_least(returns, label, 475) for label in runs]
@@ -27,10 +34,24 @@ def cartpole() -> Result:
     return Result("CartPole-v1", runs, claims, {})
 
 
+def cartpole_positions() -> Result:
+    gru = with_memory("CartPole-positions")
+    runs = {"with GRU": gru, "memoryless": memoryless(gru)}
+
+    def claims(returns: Returns) -> list[Claim]:
+        blind = score(returns, "memoryless")
+        return [
+            at_least(returns, "with GRU", 475),
+            Claim("memoryless: IQM < 100", f"{blind:.1f}", blind < 100),
+        ]
+
+    return Result("CartPole-v1 without velocities", runs, claims, {})
+
+
 def pendulum() -> Result:
     config = memrl_jax.presets["ppo"].replace(
         environment="Pendulum-v1",
-        total_steps=1_000_448,  # 977 rollouts
+        total_steps=499_712,
         environments=32,
         rollout_length=32,
         minibatches=8,
@@ -49,5 +70,6 @@ def pendulum() -> Result:
 
 RESULTS: dict[str, Callable[[], Result]] = {
     "ppo-cartpole": cartpole,
+    "ppo-cartpole-positions": cartpole_positions,
     "ppo-pendulum": pendulum,
 }
