@@ -79,14 +79,21 @@ presets: dict[str, Config] = {
     "rmqn": _memory_q_network("rmqn"),
     "frmqn": _memory_q_network("frmqn"),
     "ppo": Config(agent=PPOConfig()).replace(environments=20, rollout_length=25),
+    # Rewards in their own unit, or the value's gradient drowns the policy's in a shared memory.
     "recurrent-ppo": Config(agent=PPOConfig()).replace(
-        environments=20,
-        rollout_length=50,
+        environments=16,
+        rollout_length=32,
+        total_steps=499_712,
         memory="gru",
         encoder=(64,),
-        previous_action=True,
-        previous_reward=True,
+        epochs=10,
+        minibatches=2,
         learning_rate=1e-3,
+        discount=0.98,
+        gae_lambda=0.9,
+        entropy_bonus=0.001,
+        normalize_observations=True,
+        normalize_rewards=True,
     ),
     # Gallici et al.'s settings of CartPole-v1, but for smaller layers, a learning rate that suits
     # rewards as they are (theirs are divided by 10), and that it stays as it is.
