@@ -81,7 +81,8 @@ presets: dict[str, Config] = {
     # Gallici et al.'s settings of CartPole-v1, but for smaller layers, a learning rate that suits
     # rewards as they are (theirs are divided by 10), and that it stays as it is.
     "pqn": Config(agent=PQNConfig()).replace(
-        encoder=(128, 128),
+        encoder=(128,),
+        head=(128,),
         environments=32,
         rollout_length=64,
         total_steps=499_712,
