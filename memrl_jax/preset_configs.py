@@ -88,7 +88,7 @@ presets: dict[str, Config] = {
         previous_reward=True,
         learning_rate=1e-3,
     ),
-    # Gallici et al.'s settings of CartPole-v1, but for smaller layers, half as many minibatches, and
+    # Gallici et al.'s settings of CartPole-v1, but for smaller layers, half as many minibatches and
     # a learning rate that suits rewards as they are (theirs are divided by 10) and does not decay.
     "pqn": Config(agent=PQNConfig()).replace(
         encoder=(128,),
