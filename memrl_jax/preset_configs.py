@@ -95,14 +95,15 @@ presets: dict[str, Config] = {
         normalize_observations=True,
         normalize_rewards=True,
     ),
-    # Gallici et al.'s settings of CartPole-v1, but for smaller layers, a learning rate that suits
-    # rewards as they are (theirs are divided by 10), and that it stays as it is.
+    # Gallici et al.'s settings of CartPole-v1, but for smaller layers, half as many minibatches and
+    # a learning rate that suits rewards as they are (theirs are divided by 10) and does not decay.
     "pqn": Config(agent=PQNConfig()).replace(
-        encoder=(128, 128),
+        encoder=(128,),
+        head=(128,),
         environments=32,
         rollout_length=64,
         total_steps=499_712,
-        minibatches=16,
+        minibatches=8,
         learning_rate=5e-4,
         epsilon_end=0.2,
         epsilon_steps=100_000.0,

@@ -43,6 +43,8 @@ _AVERAGED = {"target_period": 1, "target_rate": 0.05}
 _EXPLORES = {"epsilon_start": 1.0, "epsilon_end": 1.0}
 TINY = {
     "dqn": Tiny(600, 0.2, _LEARNER | _REPLAY | _EXPLORES | {"head": (16,), **_AVERAGED}),
+    # Lambda-returns are those of what is done next, and that is random here.
+    "pqn": Tiny(400, 0.2, _LEARNER | _EXPLORES | {"head": (16,), "td_lambda": 0.0, "epochs": 2}),
     "tabular": Tiny(
         300, 0.05, {"discount": DISCOUNT, "remembered": STEPS, "learning_rate": 0.5} | _EXPLORES
     ),
