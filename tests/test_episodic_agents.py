@@ -316,6 +316,13 @@ def test_a_corridor_is_learned(preset: str, changes: dict[str, Any]) -> None:
     assert all(np.isfinite(x).all() for x in metrics.values())
 
 
+@pytest.mark.parametrize("preset", ["mfec", "nec"])
+def test_training_promotes_no_rank_and_uses_no_key_twice(preset: str) -> None:
+    config = memrl_jax.presets[preset].replace(environment="Catch-bsuite", key_size=8)
+    with jax.numpy_rank_promotion("raise"), jax.debug_key_reuse(True):
+        jax.jit(build.make_train(config)).trace(jax.random.key(0))
+
+
 @pytest.mark.parametrize(
     "preset, changes, message",
     [
