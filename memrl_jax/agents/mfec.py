@@ -5,21 +5,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from memrl_jax import checks, spaces, tree
+from memrl_jax import checks, episodic, spaces, tree
 from memrl_jax.agents import exploration
 from memrl_jax.agents.exploration import ExplorationConfig, best, discrete_actions, epsilon_greedy
-from memrl_jax.episodic import (
-    Acted,
-    Lookup,
-    Tables,
-    begin,
-    empty,
-    find,
-    join,
-    nearest,
-    plain_mean,
-    remember,
-)
+from memrl_jax.episodic import Acted, Lookup, Tables
 from memrl_jax.networks import features
 from memrl_jax.returns import lambda_returns
 from memrl_jax.settings import Settings, static
@@ -73,20 +62,20 @@ def mfec(config: MFECConfig, spec: Spec, horizon: int) -> Agent:
         projection: Any = ()
         if seen > config.key_size:
             projection = jax.random.rademacher(key, (seen, config.key_size), jnp.float32)
-        tables = empty(actions, config.entries, min(seen, config.key_size))
-        key, value = keys(projection, timestep), jnp.zeros_like(timestep.reward)
-        example = Acted(outline(timestep), timestep.action, key, value)
-        return MFECState(projection, tables, begin(example, horizon), jnp.int32(0))
+        tables = episodic.empty(actions, config.entries, min(seen, config.key_size))
+        first, value = keys(projection, timestep), jnp.zeros_like(timestep.reward)
+        example = Acted(outline(timestep), timestep.action, first, value)
+        return MFECState(projection, tables, episodic.begin(example, horizon), jnp.int32(0))
 
     def keys(projection: Any, timestep: TimeStep) -> Array:
         return project(vector(spec.observations, timestep), projection)
 
     def values(state: MFECState, key: Array) -> Array:
         """Return Q [B, A] for keys [B, D]."""
-        near = nearest(state.tables, key, config.neighbours)
-        slot, held = find(state.tables, key)
+        near = episodic.nearest(state.tables, key, config.neighbours)
+        slot, held = episodic.find(state.tables, key)
         own = tree.take(state.tables.values, (jnp.arange(actions)[None], slot))
-        return jnp.where(held, own, plain_mean(near.values, near.found))
+        return jnp.where(held, own, episodic.plain_mean(near.values, near.found))
 
     def act(
         key: Key, state: MFECState, memory: State, timestep: TimeStep, explore: bool = True
@@ -110,9 +99,9 @@ def mfec(config: MFECConfig, spec: Spec, horizon: int) -> Agent:
         lookup, steps = segment.extras, segment.action.shape[0]
         timestep = outline(tree.at(segment.timestep, slice(-1)))
         acted = Acted(timestep, segment.action, lookup.key, lookup.value)
-        acted, history = join(state.history, acted)
+        acted, history = episodic.join(state.history, acted)
         target = returns(config.discount, acted)
-        tables, new = remember(state.tables, acted, target, steps, horizon, jnp.maximum)
+        tables, new = episodic.remember(state.tables, acted, target, steps, horizon, jnp.maximum)
         metrics = {
             "updates": jnp.sum(new, dtype=jnp.int32),
             "q_sum": jnp.sum(target, where=new, dtype=jnp.float32),
@@ -123,7 +112,7 @@ def mfec(config: MFECConfig, spec: Spec, horizon: int) -> Agent:
         return {"projection": state.projection, "tables": state.tables}
 
     def with_params(state: MFECState, params: Any) -> MFECState:
-        return state._replace(**params)
+        return state._replace(**params, history=episodic.forget(state.history))
 
     def inspect(state: MFECState, memory: State, timestep: TimeStep) -> dict[str, Array]:
         return {"q": values(state, keys(state.projection, timestep))}
