@@ -19,8 +19,9 @@ from memrl_jax.types import Environment, Segment, Spec, TimeStep
 RANDOM = {"epsilon_start": 1.0, "epsilon_end": 1.0}
 
 
-def mdp(transition: Any, reward: Any, legal: Any, limit: int) -> Environment:
+def mdp(model: Any, limit: int) -> Environment:
     """Play a model [S, A, S], [S, A], [S, A]: from anywhere, until it ends or is cut off."""
+    transition, reward, legal = model
     states, actions = reward.shape
     bounds = jnp.cumsum(jnp.asarray(transition), axis=-1)
 
@@ -78,7 +79,7 @@ def exits() -> Any:
 @jax.jit
 def table(model: Any, config: TabularConfig, rollouts: Any) -> Any:
     """Learn from 32 environments that act at random, 8 actions at a time."""
-    env = mdp(*model, 20)
+    env = mdp(model, 20)
     trainer = make_trainer(env, tabular(config, env.spec), 32, 8)
     train, _ = trainer.init(jax.random.key(0))
     train = jax.lax.fori_loop(0, rollouts, lambda _, train: trainer.step(train)[0], train)

@@ -45,6 +45,13 @@ def cartpole_positions(**params: Any) -> Environment:
     return view(env, lambda x: x[::2], Continuous((2,), dtype, low[::2], high[::2]))
 
 
+def pendulum_positions(**params: Any) -> Environment:
+    """Make Pendulum-v1 with the velocity hidden: the observation is [cos theta, sin theta]."""
+    env = from_gymnax("Pendulum-v1", **params)
+    _, dtype, low, high = env.spec.observations
+    return view(env, lambda x: x[:2], Continuous((2,), dtype, low[:2], high[:2]))
+
+
 @checks.typed
 def tmaze(corridor: int = 8, active: bool = False, **params: Any) -> Environment:
     """Make the T-Maze; see `TMaze`."""
@@ -92,6 +99,7 @@ def checked(make: Callable[..., Environment], **fixed: Any) -> Callable[..., Env
 ENVIRONMENTS: dict[str, Callable[..., Environment]] = {
     **{name: partial(from_gymnax, name) for name in _GYMNAX},
     "CartPole-positions": cartpole_positions,
+    "Pendulum-positions": pendulum_positions,
     "TMaze": tmaze,
     "TMaze-active": partial(tmaze, active=True),
     "IMaze": checked(imaze),

@@ -1,0 +1,206 @@
+"""Soft actor-critic for continuous and discrete actions, feed-forward or with any memory."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from memrl_jax import checks
+from memrl_jax.agents.dqn import priority
+from memrl_jax.agents.optimizer import LARGE, SMALL, OptimizerConfig, make_optimizer
+from memrl_jax.agents.sac_loss import Loss, Networks, acting, sac_loss
+from memrl_jax.agents.soft import Choices, choices
+from memrl_jax.networks import PolicyHead, TwinHeads, twins
+from memrl_jax.settings import BodyConfig, ReplayConfig, Settings, static
+from memrl_jax.spaces import Discrete, masked
+from memrl_jax.types import (
+    Agent,
+    Array,
+    Body,
+    Key,
+    ReplayMemory,
+    Sample,
+    Segment,
+    Spec,
+    State,
+    TimeStep,
+)
+
+
+class SACConfig(Settings):
+    """Settings of soft actor-critic."""
+
+    body: BodyConfig = BodyConfig()
+    """Encoder and memory before the heads: of the policy, and again of either critic."""
+    experience: ReplayConfig = ReplayConfig(capacity=100_000, learning_starts=1_000)
+    """What is kept and drawn."""
+    optimizer: OptimizerConfig = OptimizerConfig(learning_rate=1e-3)
+    """How gradients are followed: those of policy, critics and temperature each by themselves."""
+    head: tuple[int, ...] = static((84,))
+    """Widths of the dense layers after the memory, of the policy and of either critic."""
+    shared: bool = static(False)
+    """Give policy and critics one encoder and memory, which only the critics' gradients move."""
+    updates: int = static(1)
+    """Gradient steps after every rollout."""
+    discount: float = 0.99
+    """Gamma, per step."""
+    target_rate: float = 0.005
+    """How far the target critics move towards the critics in every gradient step (tau)."""
+    first_temperature: float = 1.0
+    """Weight of the policy's entropy beside rewards at first (ent_coef, alpha); it is learned."""
+    target_entropy: float | None = None
+    """Entropy that the temperature keeps: nats for every continuous number, on the scale where its
+    bounds are -1 and 1; for discrete actions, a share of what a uniform choice among the legal ones
+    has. None is -1 or 0.5."""
+
+
+class Learner(NamedTuple):
+    """What a gradient step changes."""
+
+    params: dict[str, Any]  # actor, critics, log_temperature
+    target_critics: Any
+    optimizer: dict[str, Any]  # of each of the params
+
+
+class SACState(NamedTuple):
+    """The state of a SAC agent."""
+
+    learner: Learner
+    replay: State
+
+
+def sac(config: SACConfig, spec: Spec, body: Body, replay: ReplayMemory) -> Agent:
+    """Return a policy that earns rewards and entropy, off-policy, with two critics.
+
+    `body` makes the encoder and the memory of policy and critics. Actions are all continuous, with
+    finite bounds, or one `Discrete`. Until learning begins, actions are the untrained policy's.
+    With stored state the actor carries the critics' memories beside its own. Raises ValueError for
+    other actions and for settings out of range.
+    Haarnoja et al. (2018b), algorithm 1; Christodoulou (2019); with memory, Ni et al. (2022).
+    """
+    _check(config)
+    choice = choices(spec, config.target_entropy)
+    networks = _networks(config, choice, body)
+    actor, critics = networks.actor, networks.critics
+    optimizer = make_optimizer(config.optimizer)
+
+    def begin(params: Any) -> Learner:
+        # A copy of its own: two names for one array could not both be donated.
+        target_critics = jax.tree.map(jnp.copy, params["critics"])
+        return Learner(params, target_critics, {k: optimizer.init(x) for k, x in params.items()})
+
+    def initial_memory(batch: int) -> State:
+        own = actor.initial_state(batch)
+        return (own, critics.initial_state(batch)) if networks.carried else own
+
+    def init(key: Key, timestep: TimeStep) -> SACState:
+        actor_key, critics_key = jax.random.split(key)
+        own = actor.init(actor_key, timestep)
+        made = choice.made(timestep.action)
+        params = {
+            "actor": {"head": own["head"]} if config.shared else own,
+            "critics": critics.init(critics_key, timestep, *choice.inputs(made)),
+            "log_temperature": jnp.log(jnp.asarray(config.first_temperature, jnp.float32)),
+        }
+        memory = initial_memory(timestep.reward.shape[0])
+        example = Segment(memory, timestep, timestep.action, extras=())
+        return SACState(begin(params), replay.init(example))
+
+    def look(params: Any, memory: State, timestep: TimeStep) -> tuple[State, Array]:
+        """Return the memory after a timestep, and the parameters of the policy there."""
+        if not networks.carried:
+            return actor.step(acting(params), memory, timestep)
+        own, parameters = actor.step(acting(params), memory[0], timestep)
+        made = choice.made(timestep.action)  # whatever it is: only the memories are asked for
+        judges, _ = critics.step(params["critics"], memory[1], timestep, *choice.inputs(made))
+        return (own, judges), parameters
+
+    def act(
+        key: Key, state: SACState, memory: State, timestep: TimeStep, explore: bool = True
+    ) -> tuple[State, Any, Any]:
+        memory, parameters = look(state.learner.params, memory, timestep)
+        if not explore:
+            return memory, choice.distribution.mode(parameters, timestep.legal), ()
+        return memory, choice.distribution.sample(key, parameters, timestep.legal), ()
+
+    def observe(state: SACState, segment: Segment) -> SACState:
+        return state._replace(replay=replay.add(state.replay, segment))
+
+    def improve(key: Key, learner: Learner, sample: Sample) -> tuple[Learner, Loss]:
+        rest = networks, choice, config.discount, key, sample, replay.burn_in
+        grad = jax.grad(sac_loss, has_aux=True)
+        gradient, loss = grad(learner.params, learner.target_critics, *rest)
+        params, optimizer_state = {}, {}
+        for name, x in learner.params.items():
+            own = gradient[name], learner.optimizer[name], x
+            step, optimizer_state[name] = optimizer.update(*own)
+            params[name] = optax.apply_updates(x, step)
+        new, old = params["critics"], learner.target_critics
+        target_critics = optax.incremental_update(new, old, config.target_rate)
+        return Learner(params, target_critics, optimizer_state), loss
+
+    def learn(key: Key, state: SACState, segment: Segment) -> tuple[SACState, dict[str, Array]]:
+        def update(state: SACState, key: Key) -> tuple[SACState, dict[str, Array]]:
+            sample_key, loss_key = jax.random.split(key)
+            sample = replay.sample(sample_key, state.replay)
+            learner, loss = improve(loss_key, state.learner, sample)
+            size = priority(config.experience.priority_mix, loss.error, loss.valid)
+            replay_state, counts = replay.update(state.replay, sample.index, size)
+            metrics = {f"{name}_sum": x for name, x in loss.means.items()}
+            return SACState(learner, replay_state), metrics | {"updates": jnp.int32(1), **counts}
+
+        state, metrics = jax.lax.scan(update, state, jax.random.split(key, config.updates))
+        return state, jax.tree.map(lambda x: jnp.sum(x, dtype=x.dtype), metrics)
+
+    def params(state: SACState) -> Any:
+        params = state.learner.params
+        return acting(params) | {name: x for name, x in params.items() if name != "actor"}
+
+    def with_params(state: SACState, params: Any) -> SACState:
+        body = {name: params[name] for name in ("encoder", "memory")}
+        head = {"head": params["head"]}
+        learned = {
+            "actor": head if config.shared else body | head,
+            "critics": params["critics"] | (body if config.shared else {}),
+            "log_temperature": params["log_temperature"],
+        }
+        return state._replace(learner=begin(learned))
+
+    def inspect(state: SACState, memory: State, timestep: TimeStep) -> dict[str, Array]:
+        _, parameters = look(state.learner.params, memory, timestep)
+        own = memory[0] if networks.carried else memory
+        told = actor.inspect(acting(state.learner.params), own, timestep)
+        if not isinstance(spec.actions, Discrete):
+            return told
+        return told | {"policy": jax.nn.softmax(masked(parameters, timestep.legal), axis=-1)}
+
+    return Agent(
+        init,
+        initial_memory,
+        act,
+        observe,
+        learn,
+        params,
+        with_params,
+        replay.warmup,
+        inspect,
+    )
+
+
+def _networks(config: SACConfig, choice: Choices, body: Body) -> Networks:
+    widths, layers = config.head, config.body.layers
+    actor = body(PolicyHead(choice.distribution.size, widths, layers))
+    heads = choice.critic(widths, layers), choice.critic(widths, layers)
+    critics = body(TwinHeads(*heads)) if config.shared else twins(body(heads[0]))
+    return Networks(actor, critics, config.shared, config.experience.stored_state)
+
+
+def _check(config: SACConfig) -> None:
+    checks.positive("updates", config.updates)
+    for field in ("discount", "target_rate"):
+        checks.within(field, getattr(config, field), 0, 1)
+    checks.within("priority_mix", config.experience.priority_mix, 0, 1)
+    checks.within("first_temperature", config.first_temperature, SMALL, LARGE)
+    if config.target_entropy is not None:
+        checks.within("target_entropy", config.target_entropy, -LARGE, LARGE)

@@ -1,0 +1,169 @@
+"""The losses of soft actor-critic: of a policy, of two critics, and of the temperature."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from memrl_jax import tree
+from memrl_jax.agents.soft import Choices
+from memrl_jax.types import Array, Key, Network, Sample, Segment, State, TimeStep
+
+
+class Networks(NamedTuple):
+    """The policy, and two critics side by side or, if they share its body, on one memory."""
+
+    actor: Network
+    critics: Network  # outputs [2, ...]
+    shared: bool
+    stored: bool  # whether windows begin with the memories of when they were made
+
+    @property
+    def carried(self) -> bool:
+        """Whether the actor carries the critics' memories beside its own."""
+        return self.stored and not self.shared
+
+    def memories(self, memory: State, batch: int) -> tuple[State, State]:
+        """Return the policy's and the critics' memories, where the actor carried `memory`."""
+        if self.shared:
+            return memory, memory
+        return memory if self.carried else (memory, self.critics.initial_state(batch))
+
+
+def acting(params: Any) -> Any:
+    """Return the parameters of the policy's whole network: what it lacks is the critics'."""
+    return {**jax.lax.stop_gradient(params["critics"]), **params["actor"]}
+
+
+class Loss(NamedTuple):
+    """What N windows of L actions amount to."""
+
+    means: dict[str, Array]  # [] each
+    error: Array  # [L, N] mean size of the two critics' errors
+    valid: Array  # [L, N] bool: an action was taken, and the window weighs something
+
+
+def sac_loss(
+    params: Any,
+    target_critics: Any,
+    networks: Networks,
+    choice: Choices,
+    discount: Array | float,
+    key: Key,
+    sample: Sample,
+    burn_in: int = 0,
+) -> tuple[Array, Loss]:
+    """Return the sum of three losses over N windows of L actions, to be differentiated.
+
+    The first moves the critics, the second the policy, the third the temperature, each alone. The
+    first `burn_in` actions only bring memories up to date. The action taken at a `last` timestep is
+    ignored by the environment and here, and so is a window that weighs 0.
+    Haarnoja et al. (2018b), equations 5, 7 and 18; Christodoulou (2019), equations 10 to 12.
+    """
+    memories = refreshed(params, target_critics, networks, choice, burn_in, sample.segment)
+    x = estimates(params, target_critics, networks, choice, discount, key, *memories)
+    valid = ~x.last & (sample.weight > 0)[None]
+    # Chosen before the losses are taken: 0 times NaN is NaN, backwards too.
+    error = jnp.where(valid[None], x.target[None] - x.q, 0.0)
+
+    def mean(x: Array) -> Array:
+        return jnp.mean(jnp.where(valid, x, 0.0) * sample.weight[None])
+
+    critics = mean(jnp.sum(jnp.square(error), axis=0) / 2)
+    actor = -mean(x.value)
+    temperature = jnp.exp(params["log_temperature"])
+    surplus = jax.lax.stop_gradient(x.entropy - x.target_entropy)
+    means = {
+        "loss": critics,
+        "actor_loss": actor,
+        "q": jnp.mean(x.q),
+        "entropy": jnp.mean(x.entropy),
+        "temperature": temperature,
+    }
+    loss = critics + actor + temperature * mean(surplus)
+    return loss, Loss(means, jnp.mean(jnp.abs(error), axis=0), valid)
+
+
+class Estimates(NamedTuple):
+    """What is thought at the timesteps before L actions, in N windows."""
+
+    q: Array  # [2, L, N] values of the actions taken
+    target: Array  # [L, N] what they should be
+    value: Array  # [L, N] of what the policy would choose, its entropy included
+    entropy: Array  # [L, N] of the policy
+    target_entropy: Array  # [L, N] or []
+    last: Array  # [L, N] bool: an episode ended there
+
+
+def estimates(
+    params: Any,
+    target_critics: Any,
+    networks: Networks,
+    choice: Choices,
+    discount: Array | float,
+    key: Key,
+    memories: tuple[State, State, State],
+    segment: Segment,
+) -> Estimates:
+    """Return what policy and critics think of a segment [L + 1, N] after `memories`.
+
+    Through `q` gradients go to the critics alone, through `value` and `entropy` to the policy.
+    """
+    frozen = jax.lax.stop_gradient(params)
+    before, after = (tree.at(segment.timestep, x) for x in (slice(-1), slice(1, None)))
+    own, judges, target_judges = memories
+    own, policy = networks.actor.unroll(acting(params), own, before)
+    # The final timestep only bootstraps, so nothing is differentiated there.
+    own, final = jax.lax.stop_gradient(own), tree.at(segment.timestep, -1)
+    _, final = networks.actor.step(acting(frozen), own, final)
+    drawn, entropy = choice.draw(key, tree.append(policy, final), segment.timestep.legal)
+
+    def value(critics: Any, memory: State, timestep: TimeStep, part: slice) -> Array:
+        chosen = tree.at(drawn, part)
+        _, q = networks.critics.unroll(critics, memory, timestep, *choice.inputs(chosen))
+        # Not jnp.min, whose gradient looks for what equals the result: rounded elsewhere, it fails.
+        worth = choice.expected(jnp.minimum(q[0], q[1]), chosen)
+        return worth + jnp.exp(frozen["log_temperature"]) * entropy[part]
+
+    first = tree.at((before, drawn), 0)
+    target_judges, _ = networks.critics.step(
+        target_critics, target_judges, first[0], *choice.inputs(first[1])
+    )
+    bootstrap = value(target_critics, target_judges, after, slice(1, None))
+    made = choice.made(segment.action)
+    _, q = networks.critics.unroll(params["critics"], judges, before, *choice.inputs(made))
+    return Estimates(
+        jax.vmap(choice.expected, (0, None))(q, made),
+        jax.lax.stop_gradient(after.reward + discount * after.discount * bootstrap),
+        value(frozen["critics"], judges, before, slice(-1)),
+        entropy[:-1],
+        choice.target_entropy(before.legal),
+        before.last,
+    )
+
+
+def refreshed(
+    params: Any,
+    target_critics: Any,
+    networks: Networks,
+    choice: Choices,
+    burn_in: int,
+    segment: Segment,
+) -> tuple[tuple[State, State, State], Segment]:
+    """Unroll all networks over the first `burn_in` actions, which are not learned from.
+
+    Returns the memories of policy, critics and target critics, and the rest of the segment.
+    Kapturowski et al. (2019), section 3.
+    """
+    own, judges = networks.memories(segment.memory, segment.timestep.reward.shape[1])
+    if not burn_in:
+        return (own, judges, judges), segment
+    frozen = jax.lax.stop_gradient(params)
+    prefix = tree.at(segment.timestep, slice(burn_in))
+    inputs = choice.inputs(choice.made(tree.at(segment.action, slice(burn_in))))
+    own, _ = networks.actor.unroll(acting(frozen), own, prefix)
+    target_judges, _ = networks.critics.unroll(target_critics, judges, prefix, *inputs)
+    judges, _ = networks.critics.unroll(frozen["critics"], judges, prefix, *inputs)
+    rest = segment.timestep, segment.action, segment.extras
+    rest = tree.at(rest, slice(burn_in, None))
+    return (own, judges, target_judges), Segment(segment.memory, *rest)

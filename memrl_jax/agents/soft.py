@@ -1,0 +1,110 @@
+"""What soft actor-critic does with continuous actions, and what with discrete ones."""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from memrl_jax import distributions, spaces
+from memrl_jax.agents.exploration import discrete_actions
+from memrl_jax.distributions import Distribution
+from memrl_jax.networks import CriticHead, QHead
+from memrl_jax.spaces import Continuous, masked
+from memrl_jax.types import Array, Key, Spec
+
+
+class Choices(NamedTuple):
+    """How a policy's choices are drawn, and valued by critics.
+
+    A choice is an action drawn, its bounds -1 and 1, or the probabilities [..., A] of all discrete
+    actions, over which expectations are exact.
+    """
+
+    distribution: Distribution
+    critic: Callable[..., nn.Module]  # widths, layers -> a critic's head: x [..., D], *inputs -> q
+    draw: Callable[..., Any]  # key, parameters, legal -> (choice, its entropy in nats [...])
+    made: Callable[..., Any]  # action -> the choice that it was
+    inputs: Callable[..., tuple[Any, ...]]  # choice -> what the critic takes beside x
+    expected: Callable[..., Array]  # q, choice -> the choice's value [...]
+    target_entropy: Callable[..., Array]  # legal -> nats, [] or [...]
+
+
+def choices(spec: Spec, target_entropy: Any) -> Choices:
+    """Return what is done with the actions of a spec; see `continuous` and `discrete`.
+
+    Raises ValueError unless they are all continuous, with finite bounds, or one `Discrete`.
+    """
+    if all(isinstance(part, Continuous) for part in spaces.parts(spec.actions)):
+        return continuous(spec.actions, target_entropy)
+    return discrete(discrete_actions("sac", spec), target_entropy)
+
+
+def continuous(space: Any, target_entropy: Any) -> Choices:
+    """Choose by a normal distribution under tanh, one action at a time: the critics take it.
+
+    The target entropy, -1 for None, is for each number. Haarnoja et al. (2018a), appendix C.
+    """
+    distribution = distributions.from_space(space, distributions.tanh_normal)
+    target = -1.0 if target_entropy is None else target_entropy
+    size = sum(math.prod(part.shape) for part in spaces.parts(space))
+    halves = [jnp.asarray(_middle_and_half(part)[1]) for part in spaces.parts(space)]
+    volume = sum(jnp.sum(jnp.log(half)) for half in halves)
+
+    def made(action: Any) -> Any:
+        def inwards(part: Continuous, x: Array) -> Array:
+            middle, half = (jnp.broadcast_to(y, x.shape) for y in _middle_and_half(part))
+            return (x - middle) / half
+
+        return spaces.over(inwards, space, action)
+
+    def draw(key: Key, parameters: Array, legal: Any) -> tuple[Any, Array]:
+        action, log_prob = distribution.sample_and_log_prob(key, parameters, legal)
+        return made(action), -(log_prob + volume)
+
+    return Choices(
+        distribution,
+        CriticHead,
+        draw,
+        made,
+        inputs=lambda choice: (choice,),
+        expected=lambda q, choice: q,
+        target_entropy=lambda legal: jnp.float32(size) * target,
+    )
+
+
+def _middle_and_half(part: Continuous) -> tuple[Array, Array]:
+    low, high = (
+        jnp.broadcast_to(jnp.asarray(x, jnp.float32), part.shape) for x in (part.low, part.high)
+    )
+    return (low + high) / 2, (high - low) / 2
+
+
+def discrete(actions: int, target_entropy: Any) -> Choices:
+    """Choose by probabilities: the critics value all actions, and expectations are exact.
+
+    The target entropy, 0.5 for None, is a share of the logarithm of the number of legal actions.
+    Christodoulou (2019), section 3.
+    """
+    distribution = distributions.categorical(actions)
+    target = 0.5 if target_entropy is None else target_entropy
+
+    def draw(key: Key, logits: Array, legal: Any) -> tuple[Array, Array]:
+        return jax.nn.softmax(masked(logits, legal), axis=-1), distribution.entropy(logits, legal)
+
+    def most(legal: Any) -> Array:
+        if isinstance(legal, tuple):
+            return jnp.float32(math.log(actions))
+        return jnp.log(jnp.sum(legal, axis=-1, dtype=jnp.float32))
+
+    return Choices(
+        distribution,
+        critic=lambda widths, layers: QHead(actions, widths, layers=layers),
+        draw=draw,
+        made=lambda action: jax.nn.one_hot(action, actions, dtype=jnp.float32),
+        inputs=lambda choice: (),
+        expected=lambda q, choice: jnp.sum(q * choice, axis=-1),
+        target_entropy=lambda legal: most(legal) * target,
+    )
