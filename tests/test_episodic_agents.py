@@ -328,6 +328,7 @@ def test_training_promotes_no_rank_and_uses_no_key_twice(preset: str) -> None:
     [
         ("mfec", {"entries": 10, "neighbours": 11}, "neighbours: 11 is above 10"),
         ("mfec", {"key_size": 0}, "key_size: 0 is below 1"),
+        ("mfec", {"key_size": 4}, "key_size: 4 is not below the 4 numbers observed"),
         ("mfec", {"discount": 1.5}, "discount: 1.5 is not between 0 and 1"),
         ("nec", {"entries": 49}, "neighbours: 50 is above 49"),
         ("nec", {"n_step": 0}, "n_step: 0 is below 1"),

@@ -1,5 +1,6 @@
 """Model-free episodic control: do again what once returned the most."""
 
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -12,7 +13,7 @@ from memrl_jax.episodic import Acted, Lookup, Tables
 from memrl_jax.networks import features
 from memrl_jax.returns import lambda_returns
 from memrl_jax.settings import Settings, static
-from memrl_jax.spaces import Continuous, masked
+from memrl_jax.spaces import Continuous, Discrete, masked
 from memrl_jax.types import Agent, Array, Key, Segment, Spec, State, TimeStep
 
 
@@ -24,9 +25,10 @@ class MFECConfig(Settings):
     entries: int = static(100_000)
     """Entries of each action's table; then a new one takes the place of the one written least
     recently."""
-    key_size: int = static(64)
-    """Numbers in a key: observations with more are projected at random, others are keys as they
-    are. Those with declared bounds are divided by them, so that distances mean something."""
+    key_size: int | None = static(None)
+    """Numbers in a key, to which observations are projected at random, fewer than are observed (64
+    where it was published); None takes observations as they are. Numbers with declared bounds are
+    divided by them first, so that distances mean something."""
     neighbours: int = static(11)
     """Nearest entries whose values are averaged where the observation itself has none (k)."""
     discount: float = 0.99
@@ -54,15 +56,15 @@ def mfec(config: MFECConfig, spec: Spec, horizon: int) -> Agent:
     that are not one `Discrete`.
     Blundell et al. (2016), algorithm 1 and equations 1 and 2.
     """
-    _check(config)
+    seen = sum(map(numbers, spaces.parts(spec.observations)))
+    _check(config, seen)
     actions = discrete_actions("mfec", spec)
 
     def init(key: Key, timestep: TimeStep) -> MFECState:
-        seen = vector(spec.observations, timestep).shape[-1]
         projection: Any = ()
-        if seen > config.key_size:
+        if config.key_size is not None:
             projection = jax.random.rademacher(key, (seen, config.key_size), jnp.float32)
-        tables = episodic.empty(actions, config.entries, min(seen, config.key_size))
+        tables = episodic.empty(actions, config.entries, config.key_size or seen)
         first, value = keys(projection, timestep), jnp.zeros_like(timestep.reward)
         example = Acted(outline(timestep), timestep.action, first, value)
         return MFECState(projection, tables, episodic.begin(example, horizon), jnp.int32(0))
@@ -141,6 +143,11 @@ def vector(observations: Any, timestep: TimeStep) -> Array:
     return jnp.concatenate(jax.tree.leaves(parts), axis=-1)
 
 
+def numbers(space: Discrete | Continuous) -> int:
+    """Return how many numbers of a part of the observations are in a vector of all."""
+    return space.n if isinstance(space, Discrete) else math.prod(space.shape)
+
+
 def sizes(space: Continuous) -> Array:
     """Return the largest size of each number, like one element of the space; 1 where untold."""
     low, high = jnp.float32(space.low), jnp.float32(space.high)
@@ -159,8 +166,8 @@ def project(x: Array, projection: Any) -> Array:
         return x
 
     def add(total: Array, pair: tuple[Array, Array]) -> tuple[Array, None]:
-        numbers, signs = pair
-        return total + numbers[:, None] * signs[None], None
+        column, signs = pair
+        return total + column[:, None] * signs[None], None
 
     zero = jnp.zeros((x.shape[0], projection.shape[1]), jnp.float32)
     return jax.lax.scan(add, zero, (x.T, projection), unroll=8)[0]
@@ -187,9 +194,10 @@ def outline(timestep: TimeStep) -> TimeStep:
     return timestep._replace(observation=(), legal=())
 
 
-def _check(config: MFECConfig) -> None:
+def _check(config: MFECConfig, seen: int) -> None:
     checks.positive("entries", config.entries)
-    checks.positive("key_size", config.key_size)
+    if config.key_size is not None and checks.positive("key_size", config.key_size) >= seen:
+        raise ValueError(f"key_size: {config.key_size} is not below the {seen} numbers observed")
     checks.positive("neighbours", config.neighbours, config.entries)
     checks.within("discount", config.discount, 0, 1)
     exploration.check(config.exploration)
