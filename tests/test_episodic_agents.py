@@ -336,7 +336,7 @@ def test_training_promotes_no_rank_and_uses_no_key_twice(preset: str) -> None:
         (
             "nec",
             {"stored_state": True, "memory": "gru", "window": 8},
-            "stored_state: True, but nec replays what was done n_step = 100 timesteps before a "
+            "stored_state: True, but nec replays what was done n_step = 30 timesteps before a "
             "rollout's memory",
         ),
         (
