@@ -11,7 +11,8 @@ import pytest
 
 import memrl_jax
 from memrl_jax import build, episodic, tree
-from memrl_jax.agents.mfec import MFECConfig, mfec, project, untied, vector
+from memrl_jax.agents.exploration import untied
+from memrl_jax.agents.mfec import MFECConfig, mfec, project, vector
 from memrl_jax.agents.nec import error_loss, nec
 from memrl_jax.environments import ENVIRONMENTS
 from memrl_jax.environments.base import Arrival

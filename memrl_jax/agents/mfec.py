@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from memrl_jax import checks, episodic, spaces, tree
 from memrl_jax.agents import exploration
-from memrl_jax.agents.exploration import ExplorationConfig, best, discrete_actions, epsilon_greedy
+from memrl_jax.agents.exploration import ExplorationConfig
 from memrl_jax.episodic import Acted, Lookup, Tables
 from memrl_jax.networks import features
 from memrl_jax.returns import lambda_returns
@@ -58,7 +58,7 @@ def mfec(config: MFECConfig, spec: Spec, horizon: int) -> Agent:
     """
     seen = sum(map(numbers, spaces.parts(spec.observations)))
     _check(config, seen)
-    actions = discrete_actions("mfec", spec)
+    actions = exploration.discrete_actions("mfec", spec)
 
     def init(key: Key, timestep: TimeStep) -> MFECState:
         projection: Any = ()
@@ -86,10 +86,12 @@ def mfec(config: MFECConfig, spec: Spec, horizon: int) -> Agent:
         own = keys(state.projection, timestep)
         q = values(state, own)
         lookup = Lookup(own, jnp.max(masked(q, timestep.legal), axis=-1))
-        q = untied(tie_key, q, timestep.legal)
+        q = exploration.untied(tie_key, q, timestep.legal)
         if not explore:
-            return memory, best(q, timestep.legal), lookup
-        action = epsilon_greedy(config.exploration, explore_key, q, state.observed, timestep)
+            return memory, exploration.best(q, timestep.legal), lookup
+        action = exploration.epsilon_greedy(
+            config.exploration, explore_key, q, state.observed, timestep
+        )
         return memory, action, lookup
 
     def observe(state: MFECState, segment: Segment) -> MFECState:
@@ -171,14 +173,6 @@ def project(x: Array, projection: Any) -> Array:
 
     zero = jnp.zeros((x.shape[0], projection.shape[1]), jnp.float32)
     return jax.lax.scan(add, zero, (x.T, projection), unroll=8)[0]
-
-
-def untied(key: Key, q: Array, legal: Any) -> Array:
-    """Leave one of the highest legal values [B, A], drawn at random, and lower the others."""
-    q = masked(q, legal)
-    highest = q == jnp.max(q, axis=-1, keepdims=True)
-    u = jax.random.uniform(key, q.shape, jnp.float32)
-    return jnp.where(highest, u, -1.0)
 
 
 def returns(discount: Any, acted: Acted) -> Array:

@@ -9,7 +9,7 @@ import optax
 from memrl_jax import checks, episodic, tree
 from memrl_jax.agents import exploration
 from memrl_jax.agents.dqn import priority, refreshed
-from memrl_jax.agents.exploration import ExplorationConfig, best, discrete_actions, epsilon_greedy
+from memrl_jax.agents.exploration import ExplorationConfig
 from memrl_jax.agents.optimizer import LARGE, OptimizerConfig, make_optimizer
 from memrl_jax.episodic import Acted, Lookup, Tables
 from memrl_jax.networks import EmbeddingHead
@@ -83,18 +83,17 @@ class NECState(NamedTuple):
 def nec(config: NECConfig, spec: Spec, body: Body, replay: ReplayMemory) -> Agent:
     """Episodic control with learned keys.
 
-    `body` makes the network of keys [B, D] from their head; with a memory, keys come from what it
-    gives. Q(s, a) is the mean over the nearest entries of a's table, weighted by the kernel of
-    their distance; 0 where there is none. n-step targets bootstrap from the value of the best
-    action as it was when acting there. They enter the tables and the replay memory as soon as they
-    are known: n steps later, or at the end of the episode; a time limit bootstraps. Replayed
-    windows teach the network's parameters, and the keys and values of the neighbours. Raises
-    ValueError for settings out of range, for actions that are not one `Discrete`, and for stored
-    memories, which are of other timesteps by then.
+    `body` makes the network of keys [B, D]; with a memory, they come from what it gives. Q(s, a) is
+    the mean over the nearest entries of a's table, weighted by the kernel of their distance; 0
+    where there is none. Equal values are chosen from at random. n-step targets, which bootstrap
+    from the value of the best action when acting there, enter the tables and the replay memory as
+    soon as they are known: n steps later, or where the episode ends. A time limit bootstraps.
+    Replayed windows teach the network, and the keys and values of the neighbours. Raises ValueError
+    for settings out of range, actions that are not one `Discrete`, and stored memories.
     Pritzel et al. (2017), algorithm 1 and equations 1 to 5.
     """
     _check(config)
-    actions = discrete_actions("nec", spec)
+    actions = exploration.discrete_actions("nec", spec)
     network = body(EmbeddingHead(config.key_size, config.head, config.body.layers))
     optimizer = make_optimizer(config.optimizer)
 
@@ -119,10 +118,13 @@ def nec(config: NECConfig, spec: Spec, body: Body, replay: ReplayMemory) -> Agen
     def act(
         key: Key, state: NECState, memory: State, timestep: TimeStep, explore: bool = True
     ) -> tuple[State, Array, Any]:
+        tie_key, explore_key = jax.random.split(key)
         memory, q, lookup = look(state.learner, memory, timestep)
+        q = exploration.untied(tie_key, q, timestep.legal)
         if not explore:
-            return memory, best(q, timestep.legal), lookup
-        action = epsilon_greedy(config.exploration, key, q, state.observed, timestep)
+            return memory, exploration.best(q, timestep.legal), lookup
+        chance, observed = config.exploration, state.observed
+        action = exploration.epsilon_greedy(chance, explore_key, q, observed, timestep)
         return memory, action, lookup
 
     def merge(old: Array, new: Array) -> Array:
@@ -244,7 +246,5 @@ def _check(config: NECConfig) -> None:
     checks.within("priority_mix", config.experience.priority_mix, 0, 1)
     exploration.check(config.exploration)
     if config.experience.stored_state:
-        raise ValueError(
-            "stored_state: True, but nec replays what was done n_step = "
-            f"{config.n_step} timesteps before a rollout's memory"
-        )
+        late = f"nec replays what was done n_step = {config.n_step} timesteps before"
+        raise ValueError(f"stored_state: True, but {late} a rollout's memory")
