@@ -25,7 +25,7 @@ from memrl_jax.types import Agent, Body, Environment, Key, NeuralMemory, ReplayM
 def make_environment(config: Config) -> Environment:
     """Make one environment; raises ValueError for unknown names, options and values."""
     check(config)
-    checks.positive("frames", config.frames)
+    checks.positive("frames", config.frames, checks.UNROLLED)
     env = environments.make(config.environment, config.environment_args)
     env = numbered(env) if config.number_actions else env
     return env if config.frames == 1 else frame_stack(env, config.frames)

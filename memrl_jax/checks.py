@@ -26,7 +26,7 @@ from memrl_jax.kinds import (
 )
 
 __all__ = ["INT32", "UNROLLED", "Seed", "Steps", "nearest", "shown"]
-__all__ += ["above", "at_least", "divides", "known", "positive", "within"]
+__all__ += ["above", "at_least", "divides", "known", "positive", "widths", "within"]
 __all__ += ["fields", "kind", "options", "typed"]
 
 UNROLLED = 1000  # the most parts that are made and traced one by one
@@ -49,6 +49,12 @@ def at_least(field: str, value: Any, low: int, high: int = INT32) -> int:
     if value > high:
         raise ValueError(f"{field}: {value} is above {high}")
     return int(value)
+
+
+def widths(field: str, value: Iterable[Any]) -> None:
+    """Check the widths of dense layers: whole numbers from 1."""
+    for width in value:
+        positive(field, width)
 
 
 def divides(field: str, value: int, by_field: str, by: int) -> int:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from memrl_jax import checks, spaces
-from memrl_jax.spaces import Continuous, Discrete
+from memrl_jax.spaces import Continuous, Discrete, masked
 from memrl_jax.types import Array, Key
 
 LOG_STD = (-20.0, 2.0)  # deviations are kept between the powers of e (Haarnoja et al. 2018, code)
@@ -55,13 +55,13 @@ def categorical(n: int) -> Distribution:
     checks.positive("n", n)
 
     def log_probs(logits: Array, legal: Any) -> Array:
-        return jax.nn.log_softmax(_allowed(logits, legal), axis=-1)
+        return jax.nn.log_softmax(masked(logits, legal), axis=-1)
 
     def sample(key: Key, logits: Array, legal: Any = ()) -> Array:
-        return jax.random.categorical(key, _allowed(logits, legal), axis=-1).astype(jnp.int32)
+        return jax.random.categorical(key, masked(logits, legal), axis=-1).astype(jnp.int32)
 
     def mode(logits: Array, legal: Any = ()) -> Array:
-        return jnp.argmax(_allowed(logits, legal), axis=-1).astype(jnp.int32)
+        return jnp.argmax(masked(logits, legal), axis=-1).astype(jnp.int32)
 
     def log_prob(logits: Array, action: Array, legal: Any = ()) -> Array:
         chosen = jax.nn.one_hot(action, n, dtype=jnp.bool_)
@@ -249,11 +249,6 @@ def _scale(space: Continuous) -> _Scale:
         return (x.astype(jnp.float32) - like(x, middle)) / like(x, half)
 
     return _Scale(bounded, outwards, inwards, jnp.sum(jnp.log(half)))
-
-
-def _allowed(logits: Array, legal: Any) -> Array:
-    """Return logits [..., n] that are -inf where an action is illegal."""
-    return jnp.where(legal, logits, -jnp.inf) if jax.tree.leaves(legal) else logits
 
 
 def _then(sample: Callable[..., Any], log_prob: Callable[..., Array]) -> Callable[..., Any]:

@@ -3,6 +3,7 @@
 All are updated from batches of any leading axes, of which `mask` tells what counts.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -10,7 +11,7 @@ import jax.numpy as jnp
 
 from memrl_jax import spaces
 from memrl_jax.spaces import Continuous
-from memrl_jax.types import Array, TimeStep
+from memrl_jax.types import Array, Spec, TimeStep
 
 LIMIT = 10.0  # normalised numbers are clipped to this size, as in VecNormalize
 EPSILON = 1e-8  # added to variances before the root is taken
@@ -129,3 +130,59 @@ def update_rewards(old: Returns, timestep: TimeStep, discount: Array | float) ->
 def rewards(statistics: Returns, reward: Array) -> Array:
     """Return rewards in deviations of the discounted sums; none is shifted; at most LIMIT."""
     return _scaled(reward, jnp.float32(0), statistics.moments.variance)
+
+
+class Statistics(NamedTuple):
+    """What an agent knows of the scales of its environment."""
+
+    observations: Any  # `Moments` of the parts; () if they are not normalised
+    rewards: Any  # `Returns`; () if they are not normalised
+
+
+class Normalizer(NamedTuple):
+    """How an agent normalises what it sees and earns."""
+
+    init: Callable[[int], Statistics]  # batch size -> of nothing yet
+    see: Callable[[Statistics, TimeStep], TimeStep]  # [..., B], with normalised observations
+    # Statistics that count the rewards of timesteps arrived at [T, B], and these normalised.
+    earn: Callable[[Statistics, TimeStep], tuple[Statistics, Array]]
+    observe: Callable[[Statistics, TimeStep], Statistics]  # counts observations [T, B]
+
+
+def normalizer(
+    spec: Spec, of_what_is_seen: bool, of_what_is_earned: bool, discount: Array | float
+) -> Normalizer:
+    """Return how observations, rewards, both or neither are normalised.
+
+    Raises ValueError where observations are to be and none is of floats.
+    """
+    space = spec.observations
+    if of_what_is_seen and not any(map(floating, spaces.parts(space))):
+        raise ValueError(f"normalize_observations: True, but there are no floats in {space}")
+
+    def init(batch: int) -> Statistics:
+        return Statistics(
+            of_observations(space) if of_what_is_seen else (),
+            of_rewards(batch) if of_what_is_earned else (),
+        )
+
+    def see(statistics: Statistics, timestep: TimeStep) -> TimeStep:
+        if not of_what_is_seen:
+            return timestep
+        observation = observations(space, statistics.observations, timestep.observation)
+        return timestep._replace(observation=observation)
+
+    def earn(statistics: Statistics, after: TimeStep) -> tuple[Statistics, Array]:
+        if not of_what_is_earned:
+            return statistics, after.reward
+        returns = update_rewards(statistics.rewards, after, discount)
+        return statistics._replace(rewards=returns), rewards(returns, after.reward)
+
+    def observe(statistics: Statistics, timestep: TimeStep) -> Statistics:
+        if not of_what_is_seen:
+            return statistics
+        every = jnp.ones_like(timestep.last)
+        counted = update_observations(space, statistics.observations, timestep.observation, every)
+        return statistics._replace(observations=counted)
+
+    return Normalizer(init, see, earn, observe)

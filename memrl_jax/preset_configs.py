@@ -1,6 +1,6 @@
 """Configs by name: what `memrl train PRESET` begins from."""
 
-from memrl_jax.agents import DQNConfig
+from memrl_jax.agents import DQNConfig, MFECConfig, NECConfig, PPOConfig, PQNConfig
 from memrl_jax.config import Config
 
 _recurrent = Config(agent=DQNConfig()).replace(
@@ -78,4 +78,47 @@ presets: dict[str, Config] = {
     "mqn": _memory_q_network("mqn"),
     "rmqn": _memory_q_network("rmqn"),
     "frmqn": _memory_q_network("frmqn"),
+    "ppo": Config(agent=PPOConfig()).replace(environments=20, rollout_length=25),
+    "recurrent-ppo": Config(agent=PPOConfig()).replace(
+        environments=20,
+        rollout_length=50,
+        memory="gru",
+        encoder=(64,),
+        previous_action=True,
+        previous_reward=True,
+        learning_rate=1e-3,
+    ),
+    # Gallici et al.'s settings of CartPole-v1, but for smaller layers, a learning rate that suits
+    # rewards as they are (theirs are divided by 10), and that it stays as it is.
+    "pqn": Config(agent=PQNConfig()).replace(
+        encoder=(128, 128),
+        environments=32,
+        rollout_length=64,
+        total_steps=499_712,
+        minibatches=16,
+        learning_rate=5e-4,
+        epsilon_end=0.2,
+        epsilon_steps=100_000.0,
+    ),
+    "mfec": Config(agent=MFECConfig()).replace(
+        environments=8,
+        rollout_length=8,
+        total_steps=50_048,
+        entries=20_000,
+        epsilon_end=0.01,
+        epsilon_steps=5_000.0,
+    ),
+    "nec": Config(agent=NECConfig()).replace(
+        environments=8,
+        rollout_length=8,
+        total_steps=50_048,
+        capacity=50_048,
+        learning_starts=1_024,
+        entries=20_000,
+        key_size=16,
+        updates=4,
+        learning_rate=5e-4,
+        epsilon_end=0.01,
+        epsilon_steps=5_000.0,
+    ),
 }

@@ -52,11 +52,12 @@ def n_step_returns(
         raise ValueError(f"n: {n} is below 1")
     end = jnp.arange(v_t.shape[0]) == v_t.shape[0] - 1
     cut = end if cut_t is None else end | cut_t
-    g = v_t
-    for _ in range(n):
-        g_next = r_t + discount_t * g  # one more reward in front of every return
-        g = jnp.where(cut, v_t, jnp.roll(g_next, -1))
-    return g_next
+
+    def one_more(_: int, g: Array) -> Array:
+        # One more reward in front of every return.
+        return jnp.where(cut, v_t, jnp.roll(r_t + discount_t * g, -1))
+
+    return r_t + discount_t * jax.lax.fori_loop(0, n - 1, one_more, v_t, unroll=8)
 
 
 def rescale(x: Array, epsilon: Array | float) -> Array:

@@ -77,7 +77,7 @@ def sizes_of(
 ) -> Iterator[Case]:
     """Give every whole number among the arguments of `of` -1 and, unless it may be, 0."""
     for field, hint in kinds.hints(of).items():
-        if whole(hint):
+        if whole(hint) and field != "channels":  # an axis, which may be counted from the end
             for value in (-1,) if field in zero else (-1, 0):
                 bound = functools.partial(call, **{**given, field: value})
                 yield Case(f"{name} {field}={value}", field, bound)
@@ -99,7 +99,8 @@ def read(**changes: Any) -> Any:
     """Read a config from a file in which these settings were changed."""
     given = json.loads(config.to_json(BASE))
     for name, value in changes.items():
-        _put(given, name, value)
+        if not _put(given, name, value):
+            given[name] = value
     return config.from_json(json.dumps(given))
 
 

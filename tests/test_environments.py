@@ -229,12 +229,13 @@ def tally(actions, limit, scale):
             episode += action is not None
             time, last = 0, False
             observation = {"time": 0, "parts": (np.zeros(2), episode)}
-            yield TimeStep(observation, 0, 0, 1, True, False)
+            yield TimeStep._make([observation, 0, 0, 1, True, False, ()])
         else:
             time += 1
             last = action == 2 or time == limit
             observation = {"time": time, "parts": (np.array([time, action]) * scale, episode)}
-            yield TimeStep(observation, action, action - 1, action != 2, False, last)
+            fields = observation, action, action - 1, action != 2, False, last, ()
+            yield TimeStep._make(fields)
 
 
 @pytest.mark.parametrize("limit, scale", [(4, 1), (3, 0.5)])
@@ -526,6 +527,80 @@ def test_discrete_spaces_that_start_elsewhere_are_shifted_to_zero():
     assert timestep.action.max() == 2
 
 
+GYM = gymnasium.spaces
+NESTED = GYM.Dict({"b": GYM.Discrete(2, start=4), "a": GYM.Tuple([GYM.Discrete(3)])})
+TWO = spaces.Tuple([spaces.Discrete(3), spaces.Discrete(2)])
+CHOICES: list[Any] = [  # their space, ours, and their action: its structure, its sum, its least sum
+    (TWO, (3, 2), (0, 0), sum, 0),
+    (NESTED, {"b": 2, "a": (3,)}, {"b": 0, "a": (0,)}, lambda a: a["a"][0] + a["b"], 4),
+    (GYM.MultiDiscrete([3, 2], start=[-1, 5]), (3, 2), 0, jnp.sum, 4),
+    (GYM.MultiDiscrete(np.array([[3], [2]])), (3, 2), 0, lambda a: a[0, 0] + a[1, 0], 0),
+]
+
+
+@pytest.mark.parametrize("space, counts, like, total, least", CHOICES)
+def test_several_actions_reach_an_environment_as_it_has_them(space, counts, like, total, least):
+    class Adds(Bell):
+        def step_env(self, key, state, action, params):
+            jax.tree.map(lambda x, y: None, like, action)
+            observation, state, *rest = super().step_env(key, state, 0, params)
+            return observation._replace(last=total(action)), {**state, "last": total(action)}, *rest
+
+    wide = spaces.Tuple([spaces.Discrete(10), spaces.Box(-9, 9, (), jnp.int32)])
+    methods = dict(action_space=lambda self, _: space, observation_space=lambda self, _: wide)
+    env = from_gymnax(type("Adds", (Adds,), methods)())
+    traced(env)
+    assert env.spec.actions == jax.tree.map(Discrete, counts)
+    timestep, action, *_ = play(env, jax.random.key(0), 9)
+    begins = timestep.start[1:]
+    summed = np.where(begins, 0, sum(jax.tree.leaves(action)) + least)
+    assert_equal(timestep.observation.last[1:], summed)
+    shown = jax.tree.map(lambda x: np.where(begins, 0, x), action)
+    assert_equal(jax.tree.map(lambda x: x[1:], timestep.action), shown)
+
+
+def test_an_array_of_bounded_integers_is_seen_as_a_tuple_of_them():
+    space = GYM.MultiDiscrete([10, 4], start=[-2, 0])
+    see = lambda self, s: jnp.stack([s["time"] - 2, s["last"]])  # noqa: E731
+    env = from_gymnax(bell(space=space, see=see))
+    assert env.spec.observations == (Discrete(10), Discrete(4))
+    timestep = rung(env)
+    observed(env, timestep)
+    assert_equal(timestep.observation, (np.arange(10) % 4, timestep.action))
+    with pytest.raises(
+        ValueError, match=r"observation is int32\[\], and its space has \[2\] integers"
+    ):
+        from_gymnax(bell(space=space, see=lambda self, state: state["time"]))
+
+
+class Gated(Bell):
+    """A `Bell` at which action 3 is allowed at even times only."""
+
+    def legal(self, state, params):
+        return jnp.arange(4) < 3 + (state["time"] + 1) % 2
+
+
+class GatedStep(Gated):
+    def step(self, key, state, action, params):
+        return super().step(key, state, action, params)
+
+
+@pytest.mark.parametrize("made", [Gated, GatedStep])
+def test_what_is_legal_is_told_by_the_environment(made):
+    env = from_gymnax(made())
+    assert env.spec.legal
+    check(env, jax.random.key(0), steps=9)
+    timestep = rung(env)
+    even = np.arange(10) % 4 % 2 == 0
+    even |= timestep.last & (made is GatedStep)  # its state is the next episode's by then
+    assert_equal(timestep.legal, np.stack([np.ones(10, bool)] * 3 + [even], axis=1))
+
+
+def test_a_wrapper_has_to_tell_what_is_legal_itself():
+    with pytest.raises(ValueError, match=r"^environment: Silent: legal is of what it wraps"):
+        from_gymnax(Silent(Gated()))
+
+
 def keyed(first, later):
     """Keep a random key in the state, which both functions turn from `key` into what they keep."""
     start, move = Bell.reset_env, Bell.step_env
@@ -797,7 +872,8 @@ def random_episodes(steps, environments, seed):
             t = end + 1
     reward = np.where(start, 0, rng.normal(size=start.shape)).astype(np.float32)
     discount = np.where(last & (rng.random(start.shape) < 0.5), 0, 1).astype(np.float32)
-    return TimeStep(None, np.zeros_like(start, np.int32), reward, discount, start, last)
+    action = np.zeros_like(start, np.int32)
+    return TimeStep._make([None, action, reward, discount, start, last, ()])
 
 
 def count_episodes(timestep):

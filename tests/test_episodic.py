@@ -181,12 +181,9 @@ def test_zero_has_one_sign_and_nan_equals_nothing() -> None:
 
 def test_fingerprints_differ_by_every_bit_and_place() -> None:
     one = np.ones(4, np.float32).view(np.uint32)
-    keys = {tuple(map(int, row.view(np.uint32))) for row in np.float32(grid())}
-    for place in range(4):
-        keys |= {
-            tuple(map(int, one ^ (np.arange(4) == place) * np.uint32(2**i))) for i in range(32)
-        }
-    keys = np.array(sorted(keys), np.uint32).view(np.float32)
+    bit = np.eye(4, dtype=np.uint32)[:, None] << np.arange(32, dtype=np.uint32)[None, :, None]
+    other = (one ^ bit).reshape(-1, 4).view(np.float32)
+    keys = np.unique(np.concatenate([grid(), other]).view(np.uint32), axis=0).view(np.float32)
     prints = np.asarray(jax.vmap(fingerprint)(jnp.asarray(keys)))
     for half in prints.T:
         assert len(np.unique(half)) >= len(keys) - 1 and half.all()
@@ -195,7 +192,7 @@ def test_fingerprints_differ_by_every_bit_and_place() -> None:
 
 def grid() -> np.ndarray:
     """Return all positions of four whole numbers, whose last bits are alike: [4096, 4]."""
-    return np.stack(np.meshgrid(*[np.arange(8)] * 4), axis=-1).reshape(-1, 4)
+    return np.stack(np.meshgrid(*[np.arange(8)] * 4), axis=-1).reshape(-1, 4).astype(np.float32)
 
 
 def plain_kernel(query: np.ndarray, keys: np.ndarray, values: np.ndarray) -> float:

@@ -5,7 +5,11 @@ from typing import Any, NamedTuple
 
 from memrl_jax.agents.dqn import DQNConfig, dqn
 from memrl_jax.agents.exploration import ExplorationConfig
+from memrl_jax.agents.mfec import MFECConfig, mfec
+from memrl_jax.agents.nec import NECConfig, nec
 from memrl_jax.agents.optimizer import OptimizerConfig
+from memrl_jax.agents.ppo import PPOConfig, ppo
+from memrl_jax.agents.pqn import PQNConfig, pqn
 from memrl_jax.agents.restarting import restarting
 from memrl_jax.agents.sac import SACConfig, sac
 from memrl_jax.agents.tabular import TabularConfig, tabular
@@ -26,21 +30,42 @@ def _dqn(config: DQNConfig, parts: Parts) -> Agent:
     return dqn(config, parts.spec, parts.body(config.body), parts.replay(config.experience))
 
 
-def _tabular(config: TabularConfig, parts: Parts) -> Agent:
-    return tabular(config, parts.spec)
+def _mfec(config: MFECConfig, parts: Parts) -> Agent:
+    return mfec(config, parts.spec, parts.horizon)
+
+
+def _nec(config: NECConfig, parts: Parts) -> Agent:
+    return nec(config, parts.spec, parts.body(config.body), parts.replay(config.experience))
+
+
+def _ppo(config: PPOConfig, parts: Parts) -> Agent:
+    return ppo(config, parts.spec, parts.body(config.body))
+
+
+def _pqn(config: PQNConfig, parts: Parts) -> Agent:
+    return pqn(config, parts.spec, parts.body(config.body))
 
 
 def _sac(config: SACConfig, parts: Parts) -> Agent:
     return sac(config, parts.spec, parts.body(config.body), parts.replay(config.experience))
 
 
+def _tabular(config: TabularConfig, parts: Parts) -> Agent:
+    return tabular(config, parts.spec)
+
+
 # name -> its config, and what makes it of its config and the parts that there are
 AGENTS: dict[str, tuple[type, Callable[[Any, Parts], Agent]]] = {
     "dqn": (DQNConfig, _dqn),
-    "tabular": (TabularConfig, _tabular),
+    "mfec": (MFECConfig, _mfec),
+    "nec": (NECConfig, _nec),
+    "ppo": (PPOConfig, _ppo),
+    "pqn": (PQNConfig, _pqn),
     "sac": (SACConfig, _sac),
+    "tabular": (TabularConfig, _tabular),
 }
 
-__all__ = ["AGENTS", "DQNConfig", "ExplorationConfig", "OptimizerConfig", "Parts", "dqn"]
-__all__ += ["restarting"]
-__all__ += ["SACConfig", "TabularConfig", "sac", "tabular"]
+__all__ = ["AGENTS", "Parts", "restarting"]
+__all__ += ["dqn", "mfec", "nec", "ppo", "pqn", "sac", "tabular"]
+__all__ += ["DQNConfig", "MFECConfig", "NECConfig", "PPOConfig", "PQNConfig", "SACConfig"]
+__all__ += ["ExplorationConfig", "OptimizerConfig", "TabularConfig"]

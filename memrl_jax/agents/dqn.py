@@ -273,6 +273,7 @@ def _pick(q: Array, action: Array) -> Array:
 
 
 def _check(config: DQNConfig, replay: ReplayMemory) -> None:
+    checks.widths("head", config.head)
     for field in ("updates", "n_step"):
         checks.positive(field, getattr(config, field))
     checks.positive("target_period", config.target_period, UPDATES)

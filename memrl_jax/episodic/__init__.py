@@ -1,5 +1,6 @@
-"""Episodic memory: tables of keys and values, looked up by the nearest keys."""
+"""Episodic memory: tables of keys and values looked up by the nearest keys, and late returns."""
 
+from memrl_jax.episodic.history import Acted, Lookup, begin, completed, join, remember
 from memrl_jax.episodic.kernel import kernel_mean, plain_mean
 from memrl_jax.episodic.tables import (
     Neighbours,
@@ -13,5 +14,6 @@ from memrl_jax.episodic.tables import (
     write,
 )
 
-__all__ = ["Neighbours", "Tables", "adjust", "empty", "find", "kernel_mean", "nearest"]
-__all__ += ["plain_mean", "squared_distance", "touch", "write"]
+__all__ = ["Acted", "Lookup", "Neighbours", "Tables", "adjust", "begin", "completed", "empty"]
+__all__ += ["find", "join", "kernel_mean", "nearest", "plain_mean", "remember", "squared_distance"]
+__all__ += ["touch", "write"]

@@ -26,8 +26,7 @@ def encoder(config: BodyConfig, spec: Spec) -> "Encoder":
 
     Convolutions, or an axis of channels, without an image to apply to are refused.
     """
-    for width in config.encoder:
-        checks.positive("encoder", width)
+    checks.widths("encoder", config.encoder)
     stack = _stack(config.convolutions)
     if config.channels is not None:
         checks.at_least("channels", config.channels, -3, 2)

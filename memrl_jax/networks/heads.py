@@ -38,6 +38,19 @@ class QHead(nn.Module):
         return value + advantage - jnp.mean(advantage, axis=-1, keepdims=True)
 
 
+class EmbeddingHead(nn.Module):
+    """A key [..., size] by which what is alike can be found."""
+
+    size: int
+    widths: tuple[int, ...] = ()
+    layers: LayersConfig = PLAIN
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """Return the key [..., size], from `x` [..., D]."""
+        return dense(self.size, self.layers, VALUE)(MLP(self.widths, self.layers)(x))
+
+
 class PolicyHead(nn.Module):
     """Parameters [..., size] of a distribution over actions, `distributions.Distribution.size`."""
 

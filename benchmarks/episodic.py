@@ -1,0 +1,119 @@
+"""Episodic control beside DQN: how many steps it takes, and what comes of them.
+
+A task counts as solved from the first greedy evaluation that returns enough; what is compared is
+the median of these steps over seeds. DQN has the same task, the same exploration and the settings
+that solved it soonest among those tried.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from rich.console import Console
+
+import memrl_jax
+from benchmarks import runs
+from benchmarks.findings import Claim, Findings
+from benchmarks.runs import Curve, Result, Returns
+from memrl_jax import commands
+from memrl_jax.config import to_json
+from memrl_jax.statistics import iqm
+
+
+class Race(NamedTuple):
+    """Runs of the same task, and the return that solves it; None if that is not the question."""
+
+    title: str
+    runs: Mapping[str, memrl_jax.Config]
+    enough: float | None
+    seeds: int
+
+
+def study(make: Callable[[], Race], console: Console, place: Path, quick: bool) -> Findings:
+    """Train the runs of a race; draw their curves and count the steps that they took."""
+    race = make()
+    lines = {} if race.enough is None else {"solved": race.enough}
+    result = Result(race.title, race.runs, lambda returns: [], lines, race.seeds)
+    result = runs.shortened(result) if quick else result
+    series, returns, minutes = runs.train(result, place / "runs", console)
+    runs.draw(series, result, place)
+    means = {label: x.mean(axis=1) for label, x in returns.items()}
+    figures: dict[str, Any] = {
+        "return": {label: x.round(4).tolist() for label, x in means.items()},
+        "episodes": runs.EPISODES,
+        "seeds": list(range(result.seeds)),
+    }
+    claims: list[Claim] = []
+    if race.enough is not None:
+        taken = {label: steps_to(race.enough, curve) for label, curve in series.items()}
+        figures["steps to solve"] = taken
+        claims = [] if quick else judged(race.enough, returns, taken)
+    configs = {label: json.loads(to_json(config)) for label, config in result.runs.items()}
+    table = commands.table({k: {"return": x} for k, x in means.items()}, "evaluation")
+    return Findings(result.title, claims, figures, minutes, configs, table)
+
+
+def steps_to(enough: float, curve: Curve) -> list[float | None]:
+    """Return the steps of every seed until an evaluation first returned enough, or None."""
+    steps, values = curve
+    solved = values >= enough
+    return [float(steps[np.argmax(x)]) if x.any() else None for x in solved]
+
+
+def median(steps: list[float | None]) -> float:
+    """Return the median; who never solved it took for ever."""
+    return float(np.median([np.inf if x is None else x for x in steps]))
+
+
+def judged(enough: float, returns: Returns, taken: Mapping[str, list[float | None]]) -> list[Claim]:
+    """Judge whether the episodic ones solve a task in the end, and sooner than DQN."""
+    claims = []
+    for label in taken.keys() - {"DQN"}:
+        score = float(iqm(returns[label].mean(axis=1)))
+        text = f"{label}: IQM of the last evaluation >= {enough:g}"
+        claims.append(Claim(text, f"{score:.2f}", score >= enough))
+        own, others = median(taken[label]), median(taken["DQN"])
+        text = f"{label}: solved in fewer steps than by DQN"
+        claims.append(Claim(text, f"{own:,.0f} against {others:,.0f}", own < others))
+    return sorted(claims)
+
+
+def beside_dqn(shared: Mapping[str, Any], **own: Mapping[str, Any]) -> dict[str, Any]:
+    """Return runs of MFEC, NEC and DQN with settings that all share, and their own."""
+    return {
+        preset.upper(): memrl_jax.presets[preset].replace(**shared, **own.get(preset, {}))
+        for preset in ("mfec", "nec", "dqn")
+    }
+
+
+def cartpole() -> Race:
+    shared = {"environment": "CartPole-v1", "total_steps": 50_048}
+    return Race("CartPole-v1: episodic control", beside_dqn(shared), 475.0, seeds=5)
+
+
+def four_rooms() -> Race:
+    # From the upper left room to the lower right one, through two doors; only the goal pays.
+    shared = {
+        "environment": "FourRooms-misc",
+        "environment_args": {"fail_prob": 0.0, "max_steps_in_episode": 100},
+        "total_steps": 30_080,
+    }
+    return Race("Four rooms, 100 steps at most", beside_dqn(shared), 0.95, seeds=5)
+
+
+def minatar(name: str) -> Callable[[], Race]:
+    def make() -> Race:
+        shared = {"environment": f"{name}-MinAtar", "total_steps": 100_096}
+        return Race(f"{name} of MinAtar", beside_dqn(shared), None, seeds=2)
+
+    return make
+
+
+RESULTS: dict[str, Callable[[], Race]] = {
+    "episodic-cartpole": cartpole,
+    "episodic-four-rooms": four_rooms,
+    "episodic-breakout": minatar("Breakout"),
+    "episodic-freeway": minatar("Freeway"),
+}

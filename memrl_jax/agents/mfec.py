@@ -1,0 +1,206 @@
+"""Model-free episodic control: do again what once returned the most."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from memrl_jax import checks, spaces, tree
+from memrl_jax.agents import exploration
+from memrl_jax.agents.exploration import ExplorationConfig, best, discrete_actions, epsilon_greedy
+from memrl_jax.episodic import (
+    Acted,
+    Lookup,
+    Tables,
+    begin,
+    empty,
+    find,
+    join,
+    nearest,
+    plain_mean,
+    remember,
+)
+from memrl_jax.networks import features
+from memrl_jax.returns import lambda_returns
+from memrl_jax.settings import Settings, static
+from memrl_jax.spaces import Continuous, masked
+from memrl_jax.types import Agent, Array, Key, Segment, Spec, State, TimeStep
+
+
+class MFECConfig(Settings):
+    """Settings of model-free episodic control."""
+
+    exploration: ExplorationConfig = ExplorationConfig()
+    """How random actions are mixed in."""
+    entries: int = static(100_000)
+    """Entries of each action's table; then a new one takes the place of the one written least
+    recently."""
+    key_size: int = static(64)
+    """Numbers in a key: observations with more are projected at random, others are keys as they
+    are. Those with declared bounds are divided by them, so that distances mean something."""
+    neighbours: int = static(11)
+    """Nearest entries whose values are averaged where the observation itself has none (k)."""
+    discount: float = 0.99
+    """Gamma, per step."""
+
+
+class MFECState(NamedTuple):
+    """The state of an MFEC agent."""
+
+    projection: Any  # [F, D] float32, 1 or -1; () where observations are keys
+    tables: Tables
+    history: Acted  # [horizon, B]; of timesteps without observations
+    observed: Array  # [] int32 environment steps; stays at its largest value
+
+
+def mfec(config: MFECConfig, spec: Spec, horizon: int) -> Agent:
+    """Episodic control from the returns of whole episodes, none longer than `horizon` steps.
+
+    Q(s, a) is the largest return that followed a in s, where that was done, and otherwise the mean
+    over the nearest states where it was; 0 where there is none. Equal values are chosen from at
+    random. What was done enters the tables when its episode ends: an episode cut by a time limit
+    did not end there, so its return goes on with the value of the best action at that timestep.
+    The projection is of signs rather than normal numbers (Achlioptas 2003), so that sums can be the
+    same bits in batches of all sizes. Raises ValueError for settings out of range and for actions
+    that are not one `Discrete`.
+    Blundell et al. (2016), algorithm 1 and equations 1 and 2.
+    """
+    _check(config)
+    actions = discrete_actions("mfec", spec)
+
+    def init(key: Key, timestep: TimeStep) -> MFECState:
+        seen = vector(spec.observations, timestep).shape[-1]
+        projection: Any = ()
+        if seen > config.key_size:
+            projection = jax.random.rademacher(key, (seen, config.key_size), jnp.float32)
+        tables = empty(actions, config.entries, min(seen, config.key_size))
+        key, value = keys(projection, timestep), jnp.zeros_like(timestep.reward)
+        example = Acted(outline(timestep), timestep.action, key, value)
+        return MFECState(projection, tables, begin(example, horizon), jnp.int32(0))
+
+    def keys(projection: Any, timestep: TimeStep) -> Array:
+        return project(vector(spec.observations, timestep), projection)
+
+    def values(state: MFECState, key: Array) -> Array:
+        """Return Q [B, A] for keys [B, D]."""
+        near = nearest(state.tables, key, config.neighbours)
+        slot, held = find(state.tables, key)
+        own = tree.take(state.tables.values, (jnp.arange(actions)[None], slot))
+        return jnp.where(held, own, plain_mean(near.values, near.found))
+
+    def act(
+        key: Key, state: MFECState, memory: State, timestep: TimeStep, explore: bool = True
+    ) -> tuple[State, Array, Lookup]:
+        tie_key, explore_key = jax.random.split(key)
+        own = keys(state.projection, timestep)
+        q = values(state, own)
+        lookup = Lookup(own, jnp.max(masked(q, timestep.legal), axis=-1))
+        q = untied(tie_key, q, timestep.legal)
+        if not explore:
+            return memory, best(q, timestep.legal), lookup
+        action = epsilon_greedy(config.exploration, explore_key, q, state.observed, timestep)
+        return memory, action, lookup
+
+    def observe(state: MFECState, segment: Segment) -> MFECState:
+        # What is done at the end of an episode is no step: the next one begins.
+        steps = jnp.sum(~segment.timestep.last[:-1], dtype=jnp.int32)
+        return state._replace(observed=tree.count(state.observed, steps))
+
+    def learn(key: Key, state: MFECState, segment: Segment) -> tuple[MFECState, dict[str, Array]]:
+        lookup, steps = segment.extras, segment.action.shape[0]
+        timestep = outline(tree.at(segment.timestep, slice(-1)))
+        acted = Acted(timestep, segment.action, lookup.key, lookup.value)
+        acted, history = join(state.history, acted)
+        target = returns(config.discount, acted)
+        tables, new = remember(state.tables, acted, target, steps, horizon, jnp.maximum)
+        metrics = {
+            "updates": jnp.sum(new, dtype=jnp.int32),
+            "q_sum": jnp.sum(target, where=new, dtype=jnp.float32),
+        }
+        return state._replace(tables=tables, history=history), metrics
+
+    def params(state: MFECState) -> Any:
+        return {"projection": state.projection, "tables": state.tables}
+
+    def with_params(state: MFECState, params: Any) -> MFECState:
+        return state._replace(**params)
+
+    def inspect(state: MFECState, memory: State, timestep: TimeStep) -> dict[str, Array]:
+        return {"q": values(state, keys(state.projection, timestep))}
+
+    def initial_memory(batch: int) -> State:
+        return ()
+
+    return Agent(init, initial_memory, act, observe, learn, params, with_params, inspect=inspect)
+
+
+def vector(observations: Any, timestep: TimeStep) -> Array:
+    """Return all that is observed as one vector [..., F], of numbers that can be compared.
+
+    As networks see it (`networks.features`), but that floats too are divided by the largest size
+    that their declared bounds allow, where these are less than 2^31 - 1 apart.
+    """
+    batch = timestep.reward.ndim
+
+    def part(space: Any, x: Array) -> Array:
+        seen = features(space, x, batch)
+        if not jnp.issubdtype(x.dtype, jnp.floating):
+            return seen
+        return seen / sizes(space).reshape((1,) * batch + seen.shape[batch:])
+
+    parts = spaces.over(part, observations, timestep.observation)
+    return jnp.concatenate(jax.tree.leaves(parts), axis=-1)
+
+
+def sizes(space: Continuous) -> Array:
+    """Return the largest size of each number, like one element of the space; 1 where untold."""
+    low, high = jnp.float32(space.low), jnp.float32(space.high)
+    size = jnp.maximum(jnp.abs(low), jnp.abs(high))
+    told = (high - low < 2**31 - 1) & (size > 0)
+    return jnp.broadcast_to(jnp.where(told, size, 1.0), space.shape)
+
+
+def project(x: Array, projection: Any) -> Array:
+    """Return the keys [B, D] of vectors [B, F] by a projection [F, D] of signs, or () for none.
+
+    Added up one after another: a matrix product rounds in other ways in a batch of another size,
+    and what is the same observation must get the same key.
+    """
+    if isinstance(projection, tuple):
+        return x
+
+    def add(total: Array, pair: tuple[Array, Array]) -> tuple[Array, None]:
+        numbers, signs = pair
+        return total + numbers[:, None] * signs[None], None
+
+    zero = jnp.zeros((x.shape[0], projection.shape[1]), jnp.float32)
+    return jax.lax.scan(add, zero, (x.T, projection), unroll=8)[0]
+
+
+def untied(key: Key, q: Array, legal: Any) -> Array:
+    """Leave one of the highest legal values [B, A], drawn at random, and lower the others."""
+    q = masked(q, legal)
+    highest = q == jnp.max(q, axis=-1, keepdims=True)
+    u = jax.random.uniform(key, q.shape, jnp.float32)
+    return jnp.where(highest, u, -1.0)
+
+
+def returns(discount: Any, acted: Acted) -> Array:
+    """Return the discounted returns [R - 1, B] until the end of each episode."""
+    after, value = tree.at((acted.timestep, acted.value), slice(1, None))
+    goes_on = jnp.where(after.last, 0.0, 1.0)
+    over_batch = jax.vmap(lambda_returns, in_axes=1, out_axes=1)
+    return over_batch(after.reward, discount * after.discount, value, goes_on)
+
+
+def outline(timestep: TimeStep) -> TimeStep:
+    """Leave out what is seen at a timestep."""
+    return timestep._replace(observation=(), legal=())
+
+
+def _check(config: MFECConfig) -> None:
+    checks.positive("entries", config.entries)
+    checks.positive("key_size", config.key_size)
+    checks.positive("neighbours", config.neighbours, config.entries)
+    checks.within("discount", config.discount, 0, 1)
+    exploration.check(config.exploration)

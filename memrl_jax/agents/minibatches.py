@@ -1,0 +1,53 @@
+"""Going through a rollout several times, each time in equal shares of its environments."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from memrl_jax import checks, tree
+from memrl_jax.types import Array, Key
+
+
+def epochs(
+    key: Key,
+    carry: Any,
+    judge: Callable[[Any], Any],
+    update: Callable[[Any, Any], tuple[Any, dict[str, Array]]],
+    count: int,
+    minibatches: int,
+    refresh: bool = False,
+) -> tuple[Any, dict[str, Array]]:
+    """Update `carry` with every minibatch of a rollout, `count` times; return metrics summed up.
+
+    `judge`: carry -> the whole rollout as a batch, once, or with `refresh` before every epoch: a
+    NamedTuple with `memory` [B, ...] and whatever else, [T, B, ...]. `update`: carry and a batch of
+    B / minibatches environments, drawn without replacement -> carry and metrics. Raises ValueError
+    unless `minibatches` divides B.
+    """
+    first = judge(carry)
+    environments = jax.tree.leaves(first._replace(memory=()))[0].shape[1]  # B
+    checks.divides("environments", environments, "minibatches", minibatches)
+
+    def epoch(carry: Any, key: Key) -> tuple[Any, dict[str, Array]]:
+        batch = judge(carry) if refresh else first
+        if minibatches == 1:
+            return update(carry, batch)
+        order = jax.random.permutation(key, environments).reshape(minibatches, -1)
+        carry, metrics = jax.lax.scan(lambda x, i: update(x, share(batch, i)), carry, order)
+        return carry, total(metrics)
+
+    carry, metrics = jax.lax.scan(epoch, carry, jax.random.split(key, count))
+    return carry, total(metrics)
+
+
+def share(batch: Any, index: Array) -> Any:
+    """Return the part of a batch that belongs to some environments, by their numbers [n]."""
+    rest = jax.tree.map(lambda x: jnp.take(x, index, axis=1), batch._replace(memory=()))
+    return rest._replace(memory=jax.tree.map(lambda x: tree.take(x, index), batch.memory))
+
+
+def total(metrics: dict[str, Array]) -> dict[str, Array]:
+    """Sum over the first axis."""
+    return jax.tree.map(lambda x: jnp.sum(x, axis=0, dtype=x.dtype), metrics)

@@ -1,0 +1,164 @@
+"""PQN: Q-learning from parallel environments, without replay and without a target network."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from memrl_jax import checks, tree
+from memrl_jax.agents import exploration
+from memrl_jax.agents.exploration import ExplorationConfig, best, discrete_actions, epsilon_greedy
+from memrl_jax.agents.optimizer import OptimizerConfig, make_optimizer
+from memrl_jax.networks import QHead
+from memrl_jax.returns import lambda_returns
+from memrl_jax.settings import BodyConfig, LayersConfig, Settings, static
+from memrl_jax.spaces import masked
+from memrl_jax.types import Agent, Array, Body, Key, Network, Segment, Spec, State, TimeStep
+
+
+class PQNConfig(Settings):
+    """Settings of on-policy Q-learning from rollouts of many environments."""
+
+    body: BodyConfig = BodyConfig(layers=LayersConfig(layer_norm=True))
+    """Encoder and memory before the head."""
+    optimizer: OptimizerConfig = OptimizerConfig(max_gradient_norm=10.0)
+    """How gradients are followed."""
+    exploration: ExplorationConfig = ExplorationConfig()
+    """How random actions are mixed in."""
+    head: tuple[int, ...] = static(())
+    """Widths of the dense layers after the memory."""
+    epochs: int = static(4)
+    """Times that every rollout is learned from (update_epochs)."""
+    minibatches: int = static(4)
+    """Groups of environments that each make a gradient step in an epoch (num_minibatches)."""
+    discount: float = 0.99
+    """Gamma, per step."""
+    td_lambda: float = 0.95
+    """Lambda of the returns that values are learned from: 0 looks one reward ahead, 1 to the end of
+    the rollout."""
+
+
+class PQNState(NamedTuple):
+    """The state of a PQN agent."""
+
+    params: Any
+    optimizer: Any
+    observed: Array  # [] int32 environment steps; stays at its largest value
+
+
+def pqn(config: PQNConfig, spec: Spec, body: Body) -> Agent:
+    """Q-learning from what the agent has just done, in minibatches of environments.
+
+    `body` makes the network of action values [B, A] from their head. Every minibatch unrolls whole
+    rollouts from the memory they began with and works out its targets anew, memory or none; the
+    authors do so with memory only, where four timesteps of the last rollout come first, and their
+    optimizer is RAdam. LayerNorm (`layer_norm`) is what keeps values bounded.
+    Raises ValueError for settings out of range and for actions that are not one `Discrete`.
+    Gallici et al. (2025), algorithm 1.
+    """
+    _check(config)
+    actions = discrete_actions("pqn", spec)
+    network = body(QHead(actions, config.head, layers=config.body.layers))
+    optimizer = make_optimizer(config.optimizer)
+
+    def init(key: Key, timestep: TimeStep) -> PQNState:
+        params = network.init(key, timestep)
+        return PQNState(params, optimizer.init(params), jnp.int32(0))
+
+    def act(
+        key: Key, state: PQNState, memory: State, timestep: TimeStep, explore: bool = True
+    ) -> tuple[State, Array, Any]:
+        memory, q = network.step(state.params, memory, timestep)
+        if not explore:
+            return memory, best(q, timestep.legal), ()
+        action = epsilon_greedy(config.exploration, key, q, state.observed, timestep)
+        return memory, action, ()
+
+    def observe(state: PQNState, segment: Segment) -> PQNState:
+        # What is done at the end of an episode is no step: the next one begins.
+        steps = jnp.sum(~segment.timestep.last[:-1], dtype=jnp.int32)
+        return state._replace(observed=tree.count(state.observed, steps))
+
+    def learn(key: Key, state: PQNState, segment: Segment) -> tuple[PQNState, dict[str, Array]]:
+        def update(state: PQNState, group: Array) -> tuple[PQNState, dict[str, Array]]:
+            grad = jax.grad(q_loss, has_aux=True)
+            gradient, metrics = grad(state.params, network, config, of(segment, group))
+            step, optimizer_state = optimizer.update(gradient, state.optimizer, state.params)
+            params = optax.apply_updates(state.params, step)
+            state = state._replace(params=params, optimizer=optimizer_state)
+            return state, metrics | {"updates": jnp.int32(1)}
+
+        batch = segment.timestep.reward.shape[1]
+        state, metrics = jax.lax.scan(update, state, groups(key, config, batch))
+        return state, jax.tree.map(lambda x: jnp.sum(x, dtype=x.dtype), metrics)
+
+    def params(state: PQNState) -> Any:
+        return state.params
+
+    def with_params(state: PQNState, params: Any) -> PQNState:
+        return state._replace(params=params, optimizer=optimizer.init(params))
+
+    def inspect(state: PQNState, memory: State, timestep: TimeStep) -> dict[str, Array]:
+        _, q = network.step(state.params, memory, timestep)
+        return {"q": q, **network.inspect(state.params, memory, timestep)}
+
+    memory = network.initial_state
+    return Agent(init, memory, act, observe, learn, params, with_params, inspect=inspect)
+
+
+def groups(key: Key, config: PQNConfig, batch: int) -> Array:
+    """Deal B environments into minibatches, anew in every epoch: [epochs x minibatches, N] int32.
+
+    Raises ValueError where they do not come out even.
+    """
+    size = checks.divides("environments", batch, "minibatches", config.minibatches)
+    keys = jax.random.split(key, config.epochs)
+    return jax.vmap(jax.random.permutation, in_axes=(0, None))(keys, batch).reshape(-1, size)
+
+
+def of(segment: Segment, group: Array) -> Segment:
+    """Return what happened in some environments [N] of a segment."""
+    memory = tree.at(segment.memory, group)
+    timestep, action = jax.tree.map(lambda x: x[:, group], (segment.timestep, segment.action))
+    return Segment(memory, timestep, action, ())
+
+
+def q_loss(
+    params: Any, network: Network, config: PQNConfig, segment: Segment
+) -> tuple[Array, dict[str, Array]]:
+    """Return the mean squared error of T actions in N environments, to be differentiated.
+
+    And metrics. The action taken at a `last` timestep is ignored by the environment and here.
+    """
+    _, q = network.unroll(params, segment.memory, segment.timestep)
+    before, after = tree.at(segment.timestep, slice(-1)), tree.at(segment.timestep, slice(1, None))
+    target = targets(config, after, jax.lax.stop_gradient(q[1:]))
+    error = target - jnp.take_along_axis(q[:-1], segment.action[..., None], axis=-1)[..., 0]
+    # Chosen before it is squared: 0 times NaN is NaN, backwards too.
+    matters = ~before.last
+    squared = optax.l2_loss(jnp.where(matters, error, 0.0))
+    loss = squared.sum() / jnp.maximum(matters.sum(), 1)
+    return loss, {"loss_sum": loss, "q_sum": jnp.mean(q)}
+
+
+def targets(config: PQNConfig, after: TimeStep, q: Array) -> Array:
+    """Return targets [T, N] from the timesteps after each action and their values [T, N, A].
+
+    Peng's Q(lambda): G = r + gamma ((1 - lambda) max Q + lambda G'), over legal actions, whatever
+    was done next. Gallici et al. (2025), equation 14.
+    """
+    value = jnp.max(masked(q, after.legal), axis=-1)
+    lambda_t = jnp.where(after.last, 0.0, config.td_lambda)
+    over_batch = jax.vmap(lambda_returns, in_axes=1, out_axes=1)
+    return over_batch(after.reward, config.discount * after.discount, value, lambda_t)
+
+
+def _check(config: PQNConfig) -> None:
+    for field in ("epochs", "minibatches"):
+        checks.positive(field, getattr(config, field))
+    for width in config.head:
+        checks.positive("head", width)
+    for field in ("discount", "td_lambda"):
+        checks.within(field, getattr(config, field), 0, 1)
+    exploration.check(config.exploration)

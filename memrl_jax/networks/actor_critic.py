@@ -1,0 +1,59 @@
+"""A policy and a value as one network, of one body or of two."""
+
+from typing import Any
+
+import jax
+
+from memrl_jax.networks.heads import ActorCriticHead, PolicyHead, ValueHead
+from memrl_jax.networks.layers import PLAIN
+from memrl_jax.settings import LayersConfig
+from memrl_jax.types import Array, Body, Key, Network, State, TimeStep
+
+
+def actor_critic(
+    body: Body,
+    size: int,
+    widths: tuple[int, ...] = (),
+    layers: LayersConfig = PLAIN,
+    separate: bool = False,
+) -> Network:
+    """Return a network of the parameters [..., size] of a policy and of values [...].
+
+    Both heads have hidden layers of their own. With `separate`, so they have an encoder and a
+    memory: then there are two networks within, as `pair` says.
+    """
+    if separate:
+        return pair(body(PolicyHead(size, widths, layers)), body(ValueHead(widths, layers)))
+    return body(ActorCriticHead(size, widths, layers))
+
+
+def pair(actor: Network, critic: Network) -> Network:
+    """Return two networks as one: parameters {"actor", "critic"}, states and outputs in pairs.
+
+    `inspect` tells what the actor's memory does.
+    """
+
+    def init(key: Key, timestep: TimeStep, *inputs: Any) -> Any:
+        actor_key, critic_key = jax.random.split(key)
+        return {
+            "actor": actor.init(actor_key, timestep, *inputs),
+            "critic": critic.init(critic_key, timestep, *inputs),
+        }
+
+    def initial_state(batch: int) -> State:
+        return actor.initial_state(batch), critic.initial_state(batch)
+
+    def step(params: Any, state: State, timestep: TimeStep, *inputs: Any) -> tuple[State, Any]:
+        actors, policy = actor.step(params["actor"], state[0], timestep, *inputs)
+        critics, value = critic.step(params["critic"], state[1], timestep, *inputs)
+        return (actors, critics), (policy, value)
+
+    def unroll(params: Any, state: State, timestep: TimeStep, *inputs: Any) -> tuple[State, Any]:
+        actors, policies = actor.unroll(params["actor"], state[0], timestep, *inputs)
+        critics, values = critic.unroll(params["critic"], state[1], timestep, *inputs)
+        return (actors, critics), (policies, values)
+
+    def inspect(params: Any, state: State, timestep: TimeStep) -> dict[str, Array]:
+        return actor.inspect(params["actor"], state[0], timestep)
+
+    return Network(init, initial_state, step, unroll, inspect)
