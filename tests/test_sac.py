@@ -194,7 +194,7 @@ def test_the_entropy_of_a_continuous_choice_does_not_depend_on_the_unit():
     np.testing.assert_allclose(wanted, [0.25 * np.log(2), 0])
 
 
-SMALL = memrl_jax.Config(agent=SACConfig()).replace(
+SMALL: Any = memrl_jax.Config(agent=SACConfig()).replace(
     environment="Pendulum-positions",
     environments=2,
     rollout_length=4,
