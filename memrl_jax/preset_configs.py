@@ -1,6 +1,14 @@
 """Configs by name: what `memrl train PRESET` begins from."""
 
-from memrl_jax.agents import DQNConfig, MFECConfig, NECConfig, PPOConfig, PQNConfig
+from memrl_jax.agents import (
+    DQNConfig,
+    MFECConfig,
+    NECConfig,
+    PPOConfig,
+    PQNConfig,
+    SACConfig,
+    TabularConfig,
+)
 from memrl_jax.config import Config
 
 _recurrent = Config(agent=DQNConfig()).replace(
@@ -130,5 +138,33 @@ presets: dict[str, Config] = {
         learning_rate=5e-4,
         epsilon_end=0.01,
         epsilon_steps=5_000.0,
+    ),
+    "sac": Config(agent=SACConfig()).replace(
+        environment="Pendulum-v1",
+        environments=8,
+        total_steps=100_000,
+        encoder=(64,),
+        head=(64,),
+    ),
+    "recurrent-sac": Config(agent=SACConfig()).replace(
+        environment="Pendulum-positions",
+        environments=8,
+        rollout_length=4,
+        total_steps=102_400,
+        memory="gru",
+        memory_args={"features": 64},
+        encoder=(64,),
+        head=(64,),
+        previous_action=True,
+        window=16,
+        batch_size=32,
+        capacity=102_400,
+        learning_starts=1_024,
+        updates=4,
+    ),
+    "tabular": Config(agent=TabularConfig()).replace(
+        environment="FrozenLake-misc",
+        total_steps=200_000,
+        epsilon_steps=100_000.0,
     ),
 }

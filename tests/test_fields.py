@@ -75,6 +75,7 @@ OTHER: dict[str, Any] = {  # values, where one more would not do
     "convolutions": ((2, 2, 1, 0),),
     "channels": 0,
     "loss": "huber",
+    "target_entropy": 0.25,
     "capacity": 320,
     "learning_starts": 40,
     "total_steps": 1920,
