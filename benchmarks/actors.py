@@ -1,9 +1,9 @@
 """Actor-critics of other libraries, with the settings of ours.
 
-purejaxrl is not a package: the variable MEMRL_PUREJAXRL names a checkout of it. Its `ppo_rnn.py` runs as
-it stands; what today's libraries lack of what it was written for is put in its place here: brax and
-navix, which its wrappers import and PPO does not use, and environments of gymnax 0, whose steps
-give five values.
+purejaxrl is not a package: the variable MEMRL_PUREJAXRL names a checkout of it. Its `ppo_rnn.py`
+runs as it stands; what today's libraries lack of what it was written for is put in its place here:
+brax and navix, which its wrappers import and PPO does not use, and environments of gymnax 0, whose
+steps give five values.
 """
 
 import importlib
@@ -21,7 +21,7 @@ from benchmarks.timing import Program
 from memrl_jax.config import Config
 from memrl_jax.settings import named
 
-PUREJAXRL, SB3_CONTRIB, SB3_SAC = "purejaxrl", "sb3-contrib", "stable-baselines3"
+PUREJAXRL, SB3_CONTRIB, SB3 = "purejaxrl", "sb3-contrib", "stable-baselines3"
 CHECKOUT = "MEMRL_PUREJAXRL"
 BLOCK = 10  # rollouts that purejaxrl trains for in one call
 
@@ -146,10 +146,11 @@ def soft_actor_critic(config: Config, threads: int) -> Program:
         policy_kwargs={"net_arch": [*given["encoder"], *given["head"]]},
         device="cpu",
     )
-    return _torch(SB3_SAC, model, config.environments * config.rollout_length, threads)
+    per_rollout = config.environments * config.rollout_length
+    return _torch(SB3, model, per_rollout, threads, given["capacity"])
 
 
-def _torch(name: str, model: Any, per_rollout: int, threads: int) -> Program:
+def _torch(name: str, model: Any, per_rollout: int, threads: int, capacity: int = 0) -> Program:
     import torch
 
     def advance(iterations: int) -> None:
@@ -159,4 +160,4 @@ def _torch(name: str, model: Any, per_rollout: int, threads: int) -> Program:
 
     steps: Callable[[], int] = partial(getattr, model, "num_timesteps")
     variant = f"{threads} thread{'s' if threads > 1 else ''}"
-    return Program(name, 0, 1, None, advance, steps, variant)
+    return Program(name, capacity, 1, None, advance, steps, variant)

@@ -5,14 +5,18 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 
 import memrl_jax
 from benchmarks.timing import Program, compiled, loop
-from memrl_jax import parallel, tree
+from memrl_jax import distributions, parallel, tree
 from memrl_jax.agents import dqn
+from memrl_jax.agents.optimizer import make_optimizer
+from memrl_jax.agents.ppo import Batch, judge, ppo_loss
 from memrl_jax.build import make_agent, make_environment, parts
 from memrl_jax.config import Config
 from memrl_jax.environments import batch
+from memrl_jax.networks import actor_critic
 from memrl_jax.rollout import rollout
 from memrl_jax.run.program import Carry, Run, make_program
 from memrl_jax.settings import named
@@ -33,7 +37,8 @@ def begin(config: Config, seeds: int) -> Begun:
     program = make_program(config, Run(seeds=seeds))
     carry = program.init(parallel.pad(parallel.seed_keys(0, seeds), seeds))
 
-    if named(config)["learning_starts"] >= named(config)["capacity"]:
+    # An agent without a replay memory has nothing to fill.
+    if named(config).get("learning_starts", 0) >= named(config).get("capacity", 0):
         return Begun(config, program, carry)
 
     def fill(carry: Carry) -> Carry:
@@ -49,7 +54,7 @@ def training(begun: Begun) -> Program:
     def steps(carry: Carry) -> int:
         return int(program.totals(carry)["steps"].sum())
 
-    case = ("memrl", named(config)["capacity"], program.run.seeds)
+    case = ("memrl", named(config).get("capacity", 0), program.run.seeds)
     return compiled(case, program.chunk.jitted, carry, steps)
 
 
@@ -104,6 +109,49 @@ def pieces(begun: Begun) -> list[Program]:
     ]
 
 
+def ppo_pieces(begun: Begun) -> list[Program]:
+    """Prepare what PPO does after a rollout, and as many gradient steps on one minibatch."""
+    config = begun.config
+    train = tree.at(begun.carry.train, 0)
+    env = make_environment(config)
+    agent, given = make_agent(config, env), parts(config, env)
+    act, acting = _act(batch(env), agent, train, config.rollout_length)
+    segment = acting[-1]
+    ours: Any = config.agent
+    distribution = distributions.from_space(env.spec.actions)
+    network = actor_critic(
+        given.body(ours.body), distribution.size, ours.head, ours.body.layers, ours.separate
+    )
+    size = config.environments // ours.minibatches
+    reward = segment.timestep.reward[1:]
+    whole = judge(train.agent.learner.params, network, ours, segment, reward)
+    share = Batch(
+        tree.at(whole.memory, slice(size)), *jax.tree.map(lambda x: x[:, :size], whole[1:])
+    )
+    optimizer = make_optimizer(ours.optimizer)
+
+    def gradients(carry: Any) -> Any:
+        def step(learner: Any, _: None) -> tuple[Any, None]:
+            grad = jax.grad(ppo_loss, has_aux=True)
+            gradient, _ = grad(learner.params, network, distribution, ours, share)
+            step, moments = optimizer.update(gradient, learner.optimizer, learner.params)
+            return learner._replace(
+                params=optax.apply_updates(learner.params, step), optimizer=moments
+            ), None
+
+        return jax.lax.scan(step, carry, length=ours.epochs * ours.minibatches)[0]
+
+    loops = {
+        "act": (act, acting),
+        "gradients": (gradients, train.agent.learner),
+        "learn": _learn(agent, train.agent, segment),
+    }
+    return [
+        compiled((name, 0, 1), loop(step), jax.tree.map(jnp.copy, carry))
+        for name, (step, carry) in loops.items()
+    ]
+
+
 def _act(env: Environment, agent: Agent, train: TrainState, length: int) -> tuple[Any, Any]:
     """Return rollouts of a policy that does not change, and what they carry."""
 
@@ -116,7 +164,12 @@ def _act(env: Environment, agent: Agent, train: TrainState, length: int) -> tupl
 
         return key, state, *rollout(env, policy, actor, act_key, length)
 
-    return act, jax.jit(act)((train.key, train.agent._replace(replay=()), train.actor, ()))
+    return act, jax.jit(act)((train.key, stripped(train.agent), train.actor, ()))
+
+
+def stripped(state: State) -> State:
+    """Leave out the replay memory, which acting does not read."""
+    return state._replace(replay=()) if hasattr(state, "replay") else state
 
 
 def _add(agent: Agent, carry: Any) -> Any:

@@ -11,7 +11,7 @@ import numpy as np
 from rich.console import Group
 from rich.table import Table
 
-from benchmarks import peers
+from benchmarks import actors, peers
 from benchmarks.targets import Outcome, Target, outcomes
 from benchmarks.timing import Timing, ratio
 from memrl_jax.run import folder
@@ -65,14 +65,16 @@ def save(path: Path, results: Mapping[str, Any]) -> None:
 def speeds(timings: Sequence[Timing]) -> Table:
     """Compare steps/s: rows are capacities and seeds, columns libraries."""
     cases = {t[:3]: t for t in timings}
-    rivals = [name for name in (peers.REJAX, peers.SB3) if any(t.name == name for t in timings)]
+    known = (peers.REJAX, peers.SB3, actors.SB3_CONTRIB, actors.PUREJAXRL)
+    rivals = [name for name in known if any(t.name == name for t in timings)]
     table = _table("training", "seeds", "us/iteration", "steps/s", "compile s")
     for name in rivals:
         for column in (f"{name}\nsteps/s", "compile s", "memrl is\nfaster by"):
             table.add_column(column, justify="right")
     for ours in (t for t in timings if t.name == "memrl"):
         microseconds = f"{np.median(ours.microseconds):,.1f}"
-        cells = [f"{ours.capacity:,} rows", str(ours.seeds), microseconds, *_speed(ours)]
+        rows = f"{ours.capacity:,} rows" if ours.capacity else "on-policy"
+        cells = [rows, str(ours.seeds), microseconds, *_speed(ours)]
         for name in rivals:
             theirs = cases.get((name, ours.capacity, ours.seeds))
             cells += [*_speed(theirs), _faster(ours, theirs)] if theirs else ["-", "-", "-"]

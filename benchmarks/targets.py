@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
+from benchmarks.actors import PUREJAXRL, SB3_CONTRIB
 from benchmarks.peers import CPPRB, FLASHBAX, REJAX, SB3
 from benchmarks.timing import Timing, ratio
 
@@ -45,6 +46,16 @@ def faster_than(peer: str, rows: int) -> Callable[[Timings], float]:
     return lambda t: ratio(t["memrl", rows, 1].steps_per_second, t[peer, rows, 1].steps_per_second)
 
 
+def above_gradients(t: Timings) -> float:
+    return ratio(t["learn", 0, 1].microseconds, t["gradients", 0, 1].microseconds)
+
+
+ON_POLICY = (
+    Target(f"steps/s of memrl / {SB3_CONTRIB}", False, 10.0, faster_than(SB3_CONTRIB, 0)),
+    Target(f"steps/s of memrl / {PUREJAXRL}", False, 1.5, faster_than(PUREJAXRL, 0)),
+    Target("time of an update / its gradient steps alone", True, 1.15, above_gradients),
+)
+CONTINUOUS = (Target(f"steps/s of memrl / {SB3}", False, 5.0, faster_than(SB3, LARGE)),)
 TRAINING = (
     Target("time of an iteration / (act + learn alone)", True, 1.15, overhead),
     Target("time with 1,000,000 rows / 10,000 rows", True, 1.3, growth),

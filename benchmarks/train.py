@@ -1,4 +1,4 @@
-"""DQN on CartPole-v1: steps/s beside other libraries, and where an iteration's time goes.
+"""DQN, PPO and SAC: steps/s beside other libraries, and where an iteration's time goes.
 
     python -m benchmarks.train [--quick]
 
@@ -13,12 +13,12 @@ from typing import NamedTuple
 
 from rich.table import Table
 
-from benchmarks import command, memrl, peers, report
+from benchmarks import actors, command, memrl, peers, report
 from benchmarks.command import Say
-from benchmarks.targets import LARGE, MIDDLE, SMALL, TRAINING
+from benchmarks.targets import CONTINUOUS, LARGE, MIDDLE, ON_POLICY, SMALL, TRAINING
 from benchmarks.timing import Program, Timing, fastest, interleave
 from memrl_jax import cli
-from memrl_jax.agents import DQNConfig
+from memrl_jax.agents import DQNConfig, PPOConfig, SACConfig
 from memrl_jax.config import Config
 
 
@@ -100,9 +100,45 @@ def peer_programs(plan: Plan, setting: Setting, say: Say) -> list[Program]:
             programs.append(peers.rejax(setting.config(capacity), seeds))
     if peers.installed(peers.SB3):
         for capacity, _ in plan.sb3:
-            for threads in {1, len(os.sched_getaffinity(0))}:
+            for threads in threads_to_try():
                 programs.append(peers.stable_baselines3(setting.config(capacity), threads))
     return programs
+
+
+def measure_ppo(plan: Plan, say: Say) -> list[Timing]:
+    """Time PPO with a GRU, its update, and recurrent PPO of other libraries."""
+    config = Config(environments=16, rollout_length=128, total_steps=2**20, agent=PPOConfig())
+    config = config.replace(
+        memory="gru", memory_args={"features": 128}, encoder=(128,), head=(128,)
+    )
+    say("compiling PPO")
+    begun = memrl.begin(config, seeds=1)
+    programs = [*memrl.ppo_pieces(begun), memrl.training(begun)]
+    if peers.installed(actors.SB3_CONTRIB):
+        programs += [actors.recurrent_ppo(config, threads) for threads in threads_to_try()]
+    if actors.has_purejaxrl():
+        say(f"compiling {actors.PUREJAXRL}")
+        programs.append(actors.purejaxrl(config))
+    else:
+        say(f"without {actors.PUREJAXRL}: {actors.CHECKOUT} names no checkout")
+    return fastest(interleave(programs, plan.seconds, plan.turns))
+
+
+def measure_sac(plan: Plan, say: Say) -> list[Timing]:
+    """Time SAC on Pendulum, in one environment, with Stable-Baselines3's settings."""
+    config = Config(environment="Pendulum-v1", environments=1, agent=SACConfig()).replace(
+        encoder=(256,), head=(256,), batch_size=256, capacity=LARGE, learning_rate=3e-4
+    )
+    say("compiling SAC")
+    programs = [memrl.training(memrl.begin(config, seeds=1))]
+    if peers.installed(actors.SB3):
+        programs += [actors.soft_actor_critic(config, threads) for threads in threads_to_try()]
+    return fastest(interleave(programs, plan.seconds, plan.turns))
+
+
+def threads_to_try() -> set[int]:
+    """Return how many threads torch may take: of them, the fastest counts."""
+    return {1, len(os.sched_getaffinity(0))}
 
 
 def main() -> None:
@@ -112,6 +148,19 @@ def main() -> None:
     settings = [
         command.Setting(setting.name, partial(measure, plan, setting), tables, TRAINING)
         for setting in plan.settings
+    ] + [
+        command.Setting(
+            "PPO with a GRU, 16 environments x 128 steps, 4 epochs of 4 minibatches, CartPole-v1",
+            partial(measure_ppo, plan),
+            lambda timings: [report.speeds(timings), report.beside(timings, "gradients")],
+            ON_POLICY,
+        ),
+        command.Setting(
+            "SAC, 256 x 2 units, a gradient step a step, Pendulum-v1",
+            partial(measure_sac, plan),
+            lambda timings: [report.speeds(timings)],
+            CONTINUOUS,
+        ),
     ]
     command.run("train-quick" if quick else "train", report.machine(), settings)
 

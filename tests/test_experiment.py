@@ -923,3 +923,14 @@ def test_the_latest_return_stays_until_there_is_a_later_one() -> None:
     assert np.isnan(experiment._latest_return(none, {}))
     assert experiment._latest_return(none, past) == 1.5
     assert experiment._latest_return(some, past) == 0.5
+
+
+def test_a_run_of_another_version_is_refused_and_the_version_named(copy: Path) -> None:
+    versions = json.loads((copy / "versions.json").read_text())
+    (copy / "versions.json").write_text(json.dumps(versions | {"memrl_jax": "0.1.0"}))
+    (copy / "config.json").write_text('{"config": {"as": "it was"}, "run": {}, "history": []}')
+    with pytest.raises(ValueError, match=r"^run: .+ was written by memrl_jax 0\.1\.0, whose runs "):
+        experiment.read(str(copy))
+    (copy / "versions.json").write_text(json.dumps(versions))
+    with pytest.raises(ValueError, match=r"^run: .+config.json: config: agent is missing$"):
+        experiment.read(str(copy))

@@ -134,12 +134,7 @@ def read(path: str) -> tuple[Path, Config, dict[str, Any]]:
         raise ValueError(f"run: {path} is not a run folder (no config.json in it)") from None
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise _unreadable(folder / "config.json", error) from None
-    then = written_with(folder).get("memrl_jax")
-    if str(then).rpartition(".")[0] != __version__.rpartition(".")[0]:
-        raise ValueError(
-            f"run: {path} was written by memrl_jax {then}, and this is {__version__}, "
-            "which reads other files"
-        )
+    _check_version(folder)
     with of_config(folder):
         return folder, from_json(json.dumps(config)), options
 
@@ -230,6 +225,16 @@ def versions() -> dict[str, str]:
         "machine": f"{platform.system()} {platform.machine()}",
         "devices": f"{jax.device_count()} x {device.device_kind}",
     }
+
+
+def _check_version(folder: Path) -> None:
+    """Raise ValueError for a run of a version whose files are not those of this one."""
+    if not (folder / "versions.json").exists():
+        return  # what needs it says so
+    then = str(written_with(folder).get("memrl_jax"))
+    if then.rpartition(".")[0] != __version__.rpartition(".")[0]:
+        said = f"was written by memrl_jax {then}, whose runs {__version__} does not read"
+        raise ValueError(f"run: {folder} {said}")
 
 
 def written_with(folder: Path) -> dict[str, Any]:
