@@ -4,6 +4,7 @@ An agent is trained on all probes at once, side by side, one program for a kind 
 settings are in `TINY`.
 """
 
+import re
 from functools import cache, partial
 from itertools import product
 from typing import Any, NamedTuple
@@ -47,10 +48,10 @@ _TABLES: dict[str, Any] = {"entries": 64, "neighbours": 5}
 TINY = {
     "dqn": Tiny(600, 0.2, _LEARNER | _REPLAY | _RANDOM | _TARGET | {"head": (16,)}),
     "mfec": Tiny(100, 0.05, _TABLES | _RANDOM | {"discount": DISCOUNT}),
-    "nec": Tiny(300, 0.2, _LEARNER | _REPLAY | _RANDOM | _TABLES | {"n_step": 1, "key_size": 16}),
+    "nec": Tiny(120, 0.2, _LEARNER | _REPLAY | _RANDOM | _TABLES | {"n_step": 1, "key_size": 16}),
     "ppo": Tiny(200, 0.3, _LEARNER | _BATCHES),
     "pqn": Tiny(200, 0.2, _LEARNER | _BATCHES | _CALMER),
-    "sac": Tiny(300, 0.2, _LEARNER | _REPLAY | {"head": (16,), "target_rate": 0.05}),
+    "sac": Tiny(500, 0.2, _LEARNER | _REPLAY | {"head": (16,), "target_rate": 0.05}),
     "tabular": Tiny(
         300, 0.05, _RANDOM | {"discount": DISCOUNT, "remembered": STEPS, "learning_rate": 0.5}
     ),
@@ -112,6 +113,15 @@ CASES = [(name, kind, memory_for(name, kind)) for name, kind in TAKEN]
 CASES += [("dqn", "masked multi-discrete", "gru")]  # combinations are numbered
 
 
+@pytest.mark.parametrize("name", AGENTS)
+def test_every_kind_of_action_is_taken_or_refused_in_one_line(name: str) -> None:
+    assert any(refusal(name, kind) == "" for kind in KINDS)
+    for kind in KINDS:
+        said = refusal(name, kind)
+        assert re.fullmatch(rf"(agent: {name} takes .*)?", said), said
+        assert ("numbered" in said) == (bool(said) and kind.endswith("multi-discrete"))
+
+
 class Programs(NamedTuple):
     """What is compiled for a case, over all probes side by side."""
 
@@ -125,7 +135,7 @@ class Look(NamedTuple):
 
     segment: Any  # extras: what `inspect` tells
     illegal: Any  # [] int32 actions that were
-    repeated: Any  # [] bool: the same action whatever the key
+    repeated: Any  # [] bool: the same action whatever the key, or one of the same value
     restored: Any  # [] bool: the same parameters and actions after `with_params`
 
 
@@ -149,7 +159,8 @@ def programs(name: str, kind: str, memory: str) -> Programs:
             after, action, _ = agent.act(key, state, memory, timestep, explore=False)
             _, second, _ = agent.act(other, state, memory, timestep, explore=False)
             _, third, _ = agent.act(key, again, memory, timestep, explore=False)
-            return after, action, (record, _equal(action, second), _equal(action, third))
+            repeated = _as_good(record, action, second)
+            return after, action, (record, repeated, _equal(action, third))
 
         reset_key, act_key = jax.random.split(key)
         actor = initial(many, agent.initial_memory(ENVIRONMENTS), reset_key, ENVIRONMENTS)
@@ -166,6 +177,13 @@ def programs(name: str, kind: str, memory: str) -> Programs:
         jax.jit(jax.vmap(go, (0, 0, None))),
         jax.jit(jax.vmap(look, (0, 0, None))),
     )
+
+
+def _as_good(record: dict[str, Any], action: Any, other: Any) -> Any:
+    if "q" not in record:
+        return _equal(action, other)
+    of = partial(jnp.take_along_axis, record["q"], axis=-1)
+    return _equal(of(action[:, None]), of(other[:, None]))
 
 
 def _equal(x: Any, y: Any) -> Any:
@@ -254,7 +272,10 @@ def _bits(state: Any) -> Any:
 NOTHING, AT_THE_END, EVERYWHERE = range(3)
 
 
-@pytest.mark.parametrize("name, kind", TAKEN)
+ONCE = [(name, kind) for name, kind in TAKEN if kind in ("discrete", "continuous")]
+
+
+@pytest.mark.parametrize("name, kind", ONCE)
 def test_what_is_done_when_an_episode_has_ended_teaches_nothing(name: str, kind: str) -> None:
     """Neither that action counts, nor an action or reward at the start that follows."""
 

@@ -4,6 +4,7 @@ Traced, not run: what `step` gives is like what it takes, so that three updates 
 That they are also carried out is in tests/test_agents.py and tests/test_memories_learn.py.
 """
 
+from itertools import cycle
 from typing import Any
 
 import jax
@@ -11,6 +12,7 @@ import jax.numpy as jnp
 import pytest
 
 from memrl_jax import build, settings
+from memrl_jax.agents import DQNConfig
 from memrl_jax.config import Config
 from memrl_jax.memory import MEMORIES
 from memrl_jax.preset_configs import presets
@@ -44,14 +46,12 @@ def remembers(preset: str) -> bool:
     return "memory" in settings.named(presets[preset])
 
 
-# Every memory with one preset of each agent, and the other presets with a few.
-AGENTS = {type(presets[name].agent): name for name in presets if remembers(name)}
-PAIRS = [(preset, None) for preset in presets]
-PAIRS += [
-    (preset, memory)
-    for i, preset in enumerate(filter(remembers, presets))
-    for memory in list(MEMORIES)[i :: len(AGENTS)]
-]
+# Every preset as it is, and every memory with one of them: agents take turns. DQN with all of them
+# is run in tests/test_memories_learn.py.
+OTHERS = {type(presets[x].agent): x for x in filter(remembers, presets)}
+del OTHERS[DQNConfig]
+TURNS = zip(cycle(OTHERS.values()), MEMORIES, strict=False)
+PAIRS = [(preset, None) for preset in presets] + [*TURNS]
 
 
 @pytest.mark.parametrize("preset, memory", PAIRS)
