@@ -11,7 +11,8 @@ import pytest
 
 import memrl_jax
 from memrl_jax import build, episodic, tree
-from memrl_jax.agents.mfec import MFECConfig, mfec, project, untied, vector
+from memrl_jax.agents.exploration import untied
+from memrl_jax.agents.mfec import MFECConfig, mfec, project, vector
 from memrl_jax.agents.nec import error_loss, nec
 from memrl_jax.environments import ENVIRONMENTS
 from memrl_jax.environments.base import Arrival
@@ -316,11 +317,19 @@ def test_a_corridor_is_learned(preset: str, changes: dict[str, Any]) -> None:
     assert all(np.isfinite(x).all() for x in metrics.values())
 
 
+@pytest.mark.parametrize("preset", ["mfec", "nec"])
+def test_training_promotes_no_rank_and_uses_no_key_twice(preset: str) -> None:
+    config = memrl_jax.presets[preset].replace(environment="Catch-bsuite", key_size=8)
+    with jax.numpy_rank_promotion("raise"), jax.debug_key_reuse(True):
+        jax.jit(build.make_train(config)).trace(jax.random.key(0))
+
+
 @pytest.mark.parametrize(
     "preset, changes, message",
     [
         ("mfec", {"entries": 10, "neighbours": 11}, "neighbours: 11 is above 10"),
         ("mfec", {"key_size": 0}, "key_size: 0 is below 1"),
+        ("mfec", {"key_size": 4}, "key_size: 4 is not below the 4 numbers observed"),
         ("mfec", {"discount": 1.5}, "discount: 1.5 is not between 0 and 1"),
         ("nec", {"entries": 49}, "neighbours: 50 is above 49"),
         ("nec", {"n_step": 0}, "n_step: 0 is below 1"),
@@ -328,7 +337,7 @@ def test_a_corridor_is_learned(preset: str, changes: dict[str, Any]) -> None:
         (
             "nec",
             {"stored_state": True, "memory": "gru", "window": 8},
-            "stored_state: True, but nec replays what was done n_step = 100 timesteps before a "
+            "stored_state: True, but nec replays what was done n_step = 30 timesteps before a "
             "rollout's memory",
         ),
         (

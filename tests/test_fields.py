@@ -46,6 +46,7 @@ BASE: dict[str, Any] = {
     "batch_size": 4,
     "encoder": (4,),
     "window": 4,
+    "minibatches": 1,
 }
 # Where a field of the defaults' is refused, it has to be read in one of these.
 CONTEXTS: list[dict[str, Any]] = [
