@@ -132,6 +132,10 @@ def test_nec_moves_towards_n_step_targets_and_replays_them() -> None:
         n_step=N_STEP,
         discount=DISCOUNT,
         value_rate=RATE,
+        memory="gru",
+        memory_args={"features": 1},
+        window=T,
+        stored_state=True,
     )
     parts = build.parts(config, chain()._replace(spec=SPEC))
     settings: Any = config.agent
@@ -143,25 +147,25 @@ def test_nec_moves_towards_n_step_targets_and_replays_them() -> None:
     slot = jnp.zeros((T, B, ACTIONS, 1), jnp.int32)
     for i in range(SEGMENTS):
         acted = segment(i)
-        state = observe(state, acted._replace(extras=(acted.extras, slot, ())))
+        # A memory that tells of which timestep and environment it is.
+        memory = 1 + jnp.arange(i * T * B, (i + 1) * T * B, dtype=jnp.float32).reshape(T, B, 1)
+        state = observe(state, acted._replace(extras=(acted.extras, slot, memory)))
     towards = lambda old, new: old + RATE * (new - old)  # noqa: E731
     assert_holds(state.learner.tables, tables_by_hand(N_STEP, towards))
     assert int(state.observed) == (~timestep.last[:-1]).sum()
     # The replay memory holds all but the latest n timesteps, behind n empty ones, with targets.
     targets = {(t, b): value for _, t, b, value in known(N_STEP)}
-    sample = jax.jit(replay.sample)
-    checked = 0
-    for i in range(8):
-        window = jax.device_get(sample(jax.random.key(i), state.replay).segment)
-        for j in np.flatnonzero(~window.timestep.last[0]):
-            reward = window.timestep.reward[0, j], window.timestep.reward[1, j]
-            both = (timestep.reward[:-1] == reward[0]) & (timestep.reward[1:] == reward[1])
-            places = [(t, b) for t, b in np.argwhere(both) if not timestep.last[t, b]]
-            values = [targets[place] for place in places if place in targets]
-            assert np.isclose(values, window.extras[0, j], rtol=1e-5, atol=1e-5).any()
-            assert window.action[0, j] in [action[place] for place in places]
-            checked += 1
-    assert checked > 20
+    window = jax.device_get(jax.jit(replay.sample)(jax.random.key(0), state.replay).segment)
+    checked = set()
+    for j, number in enumerate(window.memory[:, 0].astype(int)):
+        first, b = divmod(number - 1, B)
+        for i, t in enumerate(range(first, first + T)):
+            if number > 0 and not timestep.last[t, b]:
+                assert window.timestep.observation[i, j] == timestep.observation[t, b]
+                assert window.action[i, j] == action[t, b]
+                np.testing.assert_allclose(window.extras[i, j], targets[t, b], rtol=1e-4, atol=1e-5)
+                checked.add((t, b))
+    assert len(checked) > 30
 
 
 def chain(length: int = 6, penalty: float = 0.0, masked: bool = False) -> Environment:
