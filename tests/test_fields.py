@@ -138,15 +138,20 @@ def changes(name: str, field: str, context: int) -> bool | None:
     """Tell whether another value of a field changes the program; None where it is refused."""
     config = configured(name, CONTEXTS[context])
     try:
-        usual(name, context)
-    except ValueError:
-        return None  # the agent is none for this context
-    changed = config.replace(**{field: other(field, settings.named(config)[field])})
-    try:
-        return program(changed) != usual(name, context)
+        changed = program(config.replace(**{field: other(field, settings.named(config)[field])}))
     except ValueError as error:
-        assert re.match(rf"{field}\b", str(error)), (field, str(error))
+        assert re.match(rf"{field}\b", str(error)) or not makes(config), (field, str(error))
         return None
+    return changed != usual(name, context)
+
+
+def makes(config: Config) -> bool:
+    """Tell whether the agent is one for this config at all."""
+    try:
+        build.make(config)
+    except ValueError:
+        return False
+    return True
 
 
 SHARED = [name for name in settings.named(Config()) if name in vars(Config())]
