@@ -46,7 +46,7 @@ BASE: dict[str, Any] = {
     "batch_size": 4,
     "encoder": (4,),
     "window": 4,
-    "minibatches": 2,
+    "minibatches": 1,
 }
 # Where a field of the defaults' is refused, it has to be read in one of these.
 CONTEXTS: list[dict[str, Any]] = [
@@ -78,11 +78,11 @@ OTHER: dict[str, Any] = {  # values, where one more would not do
     "convolutions": ((2, 2, 1, 0),),
     "channels": 0,
     "loss": "huber",
+    "target_entropy": 0.25,
     "capacity": 320,
     "learning_starts": 40,
     "total_steps": 1920,
     "restart": 3,
-    "minibatches": 1,
     "key_size": 4,
     "environments": 4,
     **ALL_ON,

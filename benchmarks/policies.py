@@ -1,0 +1,75 @@
+"""What PPO should learn, with every kind of action and with a memory."""
+
+from collections.abc import Callable
+
+import memrl_jax
+from benchmarks.findings import Claim
+from benchmarks.runs import Result, Returns, memoryless
+from memrl_jax.statistics import iqm
+
+
+def score(returns: Returns, label: str) -> float:
+    """Return the interquartile mean over seeds of their mean returns."""
+    return float(iqm(returns[label].mean(axis=1)))
+
+
+def at_least(returns: Returns, label: str, least: float) -> Claim:
+    reached = score(returns, label)
+    return Claim(f"{label}: IQM >= {least:g}", f"{reached:.1f}", reached >= least)
+
+
+def with_memory(environment: str) -> memrl_jax.Config:
+    """Return the recurrent settings for half as long; steps that stay as large undo balance."""
+    return memrl_jax.presets["recurrent-ppo"].replace(
+        environment=environment, total_steps=250_368, decay_updates=9_780.0
+    )
+
+
+def cartpole() -> Result:
+    runs = {"PPO": memrl_jax.presets["ppo"], "with GRU": with_memory("CartPole-v1")}
+
+    def claims(returns: Returns) -> list[Claim]:
+        return [at_least(returns, label, 475) for label in runs]
+
+    return Result("CartPole-v1", runs, claims, {})
+
+
+def cartpole_positions() -> Result:
+    gru = with_memory("CartPole-positions")
+    runs = {"with GRU": gru, "memoryless": memoryless(gru)}
+
+    def claims(returns: Returns) -> list[Claim]:
+        blind = score(returns, "memoryless")
+        return [
+            at_least(returns, "with GRU", 475),
+            Claim("memoryless: IQM < 100", f"{blind:.1f}", blind < 100),
+        ]
+
+    return Result("CartPole-v1 without velocities", runs, claims, {})
+
+
+def pendulum() -> Result:
+    config = memrl_jax.presets["ppo"].replace(
+        environment="Pendulum-v1",
+        total_steps=499_712,
+        environments=32,
+        rollout_length=32,
+        minibatches=8,
+        epochs=10,
+        learning_rate=1e-3,
+        discount=0.9,
+        entropy_bonus=0.0,
+        normalize_rewards=True,
+    )
+
+    def claims(returns: Returns) -> list[Claim]:
+        return [at_least(returns, "PPO", -250)]
+
+    return Result("Pendulum-v1", {"PPO": config}, claims, {})
+
+
+RESULTS: dict[str, Callable[[], Result]] = {
+    "ppo-cartpole": cartpole,
+    "ppo-cartpole-positions": cartpole_positions,
+    "ppo-pendulum": pendulum,
+}
