@@ -42,8 +42,6 @@ _LEARNER: dict[str, Any] = {"encoder": (16,), "discount": DISCOUNT, "learning_ra
 _REPLAY: dict[str, Any] = {"batch_size": 16, "window": 4, "capacity": 1600, "learning_starts": 320}
 _TARGET = {"target_period": 1, "target_rate": 0.05}
 _RANDOM = {"epsilon_start": 1.0, "epsilon_end": 1.0}
-_CALMER = {"epsilon_start": 1.0, "epsilon_end": 0.05, "epsilon_steps": 3000.0}
-_BATCHES = {"epochs": 2, "minibatches": 2}
 _TABLES: dict[str, Any] = {"entries": 64, "neighbours": 5}
 TINY = {
     "dqn": Tiny(600, 0.2, _LEARNER | _REPLAY | _RANDOM | _TARGET | {"head": (16,)}),

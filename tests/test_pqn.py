@@ -1,5 +1,6 @@
 """PQN: its targets and loss by hand, what it sees again, and what it may not touch."""
 
+from functools import cache
 from typing import Any
 
 import jax
@@ -160,14 +161,41 @@ def test_targets_are_not_differentiated_and_ends_may_be_nan() -> None:
     assert float(gradient) == pytest.approx(np.mean(found), rel=1e-4)
 
 
+@cache
+def recorded() -> TimeStep:
+    """Return the timesteps [2 T + 1, B] of a random walk."""
+    env = batch(walk())
+
+    def policy(key: Any, memory: Any, timestep: TimeStep) -> Any:
+        return (), jax.random.randint(key, (B,), 0, A, jnp.int32), ()
+
+    def act() -> Segment:
+        actor = initial(env, (), jax.random.key(0), B)
+        return rollout(env, policy, actor, jax.random.key(2), 2 * T)[1]
+
+    return jax.jit(act)().timestep
+
+
 @pytest.mark.parametrize("memory", MEMORIES)
 def test_the_actor_saw_the_values_that_are_learned(memory: str) -> None:
-    """In a rollout that begins inside episodes, with the memory that the segment keeps."""
+    """In a rollout that begins inside episodes, with the memory that the actor had then."""
     made, config = agent(memory)
-    state, segment = gather(made)
-    q = jax.jit(network(config).unroll)(state.params, segment.memory, segment.timestep)[1]
-    assert segment.timestep.start[1:].any() and not segment.timestep.start[0].all()
-    np.testing.assert_allclose(q[:-1], segment.extras, rtol=1e-4, atol=1e-5)
+    timesteps, carried, seen = recorded(), [made.initial_memory(B)], []
+    state = fresh(made, tree.at(timesteps, 0))
+
+    @jax.jit
+    def act(memory: Any, timestep: TimeStep) -> Any:
+        after, _, _ = made.act(jax.random.key(0), state, memory, timestep)
+        return after, made.inspect(state, memory, timestep)["q"]
+
+    for t in range(2 * T):
+        memory_after, q = act(carried[t], tree.at(timesteps, t))
+        carried.append(memory_after)
+        seen.append(q)
+    second = tree.at(timesteps, slice(T, None))
+    assert second.start[1:].any() and not second.start[0].all()
+    _, learned = jax.jit(network(config).unroll)(state.params, carried[T], second)
+    np.testing.assert_allclose(learned[:-1], np.stack(seen[T:]), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("memory", ["none", "gru"])
