@@ -309,13 +309,8 @@ SMALL_NEC = dict(
 )
 
 
-@pytest.mark.parametrize(
-    "preset, changes",
-    [("mfec", {"entries": 300}), ("nec", SMALL_NEC), ("nec", SMALL_NEC | {"memory": "gru"})],
-)
+@pytest.mark.parametrize("preset, changes", [("mfec", {"entries": 300}), ("nec", SMALL_NEC)])
 def test_a_corridor_is_learned(preset: str, changes: dict[str, Any]) -> None:
-    if "memory" in changes:
-        changes = changes | {"memory_args": {"features": 8}, "window": 4}
     args = {"penalty": -0.01, "masked": True}
     total, metrics = solve(preset, total_steps=1_600, environment_args=args, **changes)
     np.testing.assert_allclose(total, 0.95, rtol=1e-5)
