@@ -186,7 +186,10 @@ SETTINGS: list[tuple[dict[str, Any], list[str]]] = [
     ({"frames": 77}, ["window: 4 actions", "frames = 77", "capacity / environments = 80"]),
     ({"environment": "FrozenLake-misc", "frames": 2}, ["frames: 2 ", "without axes"]),
     ({"memory_args": {"horizon": 2}}, ["horizon: 2 is below 3"]),
-    ({"environment": "Pendulum-v1"}, ["agent: dqn takes one Discrete action, not Continuous", "high=2.0"]),
+    (
+        {"environment": "Pendulum-v1"},
+        ["agent: dqn takes one Discrete action, not Continuous", "high=2.0"],
+    ),
 ]
 
 

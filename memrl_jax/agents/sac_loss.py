@@ -38,7 +38,7 @@ def acting(params: Any) -> Any:
 class Loss(NamedTuple):
     """What N windows of L actions amount to."""
 
-    means: dict[str, Array]  # [] each
+    means: dict[str, Array]  # [] each, of what is valid
     error: Array  # [L, N] mean size of the two critics' errors
     valid: Array  # [L, N] bool: an action was taken, and the window weighs something
 
@@ -69,6 +69,9 @@ def sac_loss(
     def mean(x: Array) -> Array:
         return jnp.mean(jnp.where(valid, x, 0.0) * sample.weight[None])
 
+    def average(x: Array) -> Array:
+        return jnp.sum(jnp.where(valid, x, 0.0)) / jnp.maximum(jnp.sum(valid), 1)
+
     critics = mean(jnp.sum(jnp.square(error), axis=0) / 2)
     actor = -mean(x.value)
     temperature = jnp.exp(params["log_temperature"])
@@ -76,8 +79,8 @@ def sac_loss(
     means = {
         "loss": critics,
         "actor_loss": actor,
-        "q": jnp.mean(x.q),
-        "entropy": jnp.mean(x.entropy),
+        "q": average(jnp.mean(x.q, axis=0)),
+        "entropy": average(x.entropy),
         "temperature": temperature,
     }
     loss = critics + actor + temperature * mean(surplus)
