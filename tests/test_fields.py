@@ -79,6 +79,7 @@ OTHER: dict[str, Any] = {  # values, where one more would not do
     "channels": 0,
     "loss": "huber",
     "target_entropy": 0.25,
+    "key_size": 3,
     "capacity": 320,
     "learning_starts": 40,
     "total_steps": 1920,

@@ -82,16 +82,14 @@ def mfec(config: MFECConfig, spec: Spec, horizon: int) -> Agent:
     def act(
         key: Key, state: MFECState, memory: State, timestep: TimeStep, explore: bool = True
     ) -> tuple[State, Array, Lookup]:
-        tie_key, explore_key = jax.random.split(key)
+        tie_key, key = jax.random.split(key)
         own = keys(state.projection, timestep)
         q = values(state, own)
         lookup = Lookup(own, jnp.max(masked(q, timestep.legal), axis=-1))
         q = exploration.untied(tie_key, q, timestep.legal)
         if not explore:
             return memory, exploration.best(q, timestep.legal), lookup
-        action = exploration.epsilon_greedy(
-            config.exploration, explore_key, q, state.observed, timestep
-        )
+        action = exploration.epsilon_greedy(config.exploration, key, q, state.observed, timestep)
         return memory, action, lookup
 
     def observe(state: MFECState, segment: Segment) -> MFECState:

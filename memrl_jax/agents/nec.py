@@ -89,7 +89,7 @@ def nec(config: NECConfig, spec: Spec, body: Body, replay: ReplayMemory) -> Agen
     from the value of the best action when acting there, enter the tables and the replay memory as
     soon as they are known: n steps later, or where the episode ends. A time limit bootstraps.
     Replayed windows teach the network, and the keys and values of the neighbours. Raises ValueError
-    for settings out of range, actions that are not one `Discrete`, and stored memories.
+    for settings out of range and for actions that are not one `Discrete`.
     Pritzel et al. (2017), algorithm 1 and equations 1 to 5.
     """
     _check(config)
@@ -102,46 +102,51 @@ def nec(config: NECConfig, spec: Spec, body: Body, replay: ReplayMemory) -> Agen
         params, memory = network.init(key, timestep), network.initial_state(batch)
         tables = episodic.empty(actions, config.entries, config.key_size)
         zero, no_key = jnp.zeros(batch, jnp.float32), jnp.zeros((batch, config.key_size))
-        history = episodic.begin(Acted(timestep, timestep.action, no_key, zero), config.n_step)
+        acted = Acted(timestep, timestep.action, no_key, zero, kept(memory))
+        history = episodic.begin(acted, config.n_step)
         example = Segment(memory, timestep, timestep.action, extras=zero)
         learner = Learner(params, tables, optimizer.init(params))
         return NECState(learner, replay.init(example), history, jnp.int32(0))
 
+    def kept(memory: State) -> State:
+        """Return what the replay memory has to know of an actor's memory."""
+        return memory if config.experience.stored_state else ()
+
     def look(learner: Learner, memory: State, timestep: TimeStep) -> tuple[State, Array, Any]:
-        """Return the memory, Q [B, A], and what was looked up, with the neighbours [B, A, K]."""
-        memory, key = network.step(learner.params, memory, timestep)
+        """Return the memory, Q [B, A], and what observing needs: neighbours [B, A, K] among it."""
+        after, key = network.step(learner.params, memory, timestep)
         near = episodic.nearest(learner.tables, key, config.neighbours)
         q = episodic.kernel_mean(near.distance, near.values, near.found)
         value = jnp.max(masked(q, timestep.legal), axis=-1)
-        return memory, q, (Lookup(key, value), near.slot)
+        return after, q, (Lookup(key, value), near.slot, kept(memory))
 
     def act(
         key: Key, state: NECState, memory: State, timestep: TimeStep, explore: bool = True
     ) -> tuple[State, Array, Any]:
-        tie_key, explore_key = jax.random.split(key)
-        memory, q, lookup = look(state.learner, memory, timestep)
+        tie_key, key = jax.random.split(key)
+        memory, q, extras = look(state.learner, memory, timestep)
         q = exploration.untied(tie_key, q, timestep.legal)
         if not explore:
-            return memory, exploration.best(q, timestep.legal), lookup
-        chance, observed = config.exploration, state.observed
-        action = exploration.epsilon_greedy(chance, explore_key, q, observed, timestep)
-        return memory, action, lookup
+            return memory, exploration.best(q, timestep.legal), extras
+        action = exploration.epsilon_greedy(config.exploration, key, q, state.observed, timestep)
+        return memory, action, extras
 
     def merge(old: Array, new: Array) -> Array:
         return old + config.value_rate * (new - old)
 
     def observe(state: NECState, segment: Segment) -> NECState:
         steps = segment.action.shape[0]
-        lookup, slot = segment.extras
+        lookup, slot, memory = segment.extras
         timestep = tree.at(segment.timestep, slice(-1))
-        acted = Acted(timestep, segment.action, lookup.key, lookup.value)
+        acted = Acted(timestep, segment.action, *lookup, memory)
         acted, history = episodic.join(state.history, acted)
         target = targets(config, acted)
         tables = episodic.touch(state.learner.tables, slot.reshape(-1, *slot.shape[2:]))
         tables, _ = episodic.remember(tables, acted, target, steps, config.n_step, merge)
         # The oldest timesteps: by now the targets of all of them are known.
         oldest = tree.at(acted.timestep, slice(steps + 1))
-        known = Segment(segment.memory, oldest, acted.action[:steps], target[:steps])
+        memory = tree.at(acted.memory, 0) if config.experience.stored_state else segment.memory
+        known = Segment(memory, oldest, acted.action[:steps], target[:steps])
         count = jnp.sum(~timestep.last, dtype=jnp.int32)  # what ends an episode is no step
         learner, replayed = state.learner._replace(tables=tables), replay.add(state.replay, known)
         return NECState(learner, replayed, history, tree.count(state.observed, count))
@@ -154,15 +159,15 @@ def nec(config: NECConfig, spec: Spec, body: Body, replay: ReplayMemory) -> Agen
         action = segment.action.reshape(-1)
         near = episodic.nearest(tables, query.reshape(-1, config.key_size), config.neighbours)
         slot, found, keys, values, _ = near.of(action)
-        matters = ~before.last & (sample.weight > 0)[None]
+        weight = jnp.where(before.last, 0.0, sample.weight[None])
         grad = jax.grad(error_loss, argnums=(0, 1, 2), has_aux=True)
         (by_query, by_keys, by_values), loss = grad(
-            query, keys, values, found, segment.extras, matters, sample.weight
+            query, keys, values, found, segment.extras, weight
         )
         step, optimizer_state = optimizer.update(back(by_query)[0], optimizer_state, params)
         params = optax.apply_updates(params, step)
         # The loss is a mean; what is stored moves by its own window's error.
-        rate = -config.table_learning_rate * matters.size
+        rate = -config.table_learning_rate * weight.size
         tables = episodic.adjust(tables, action, slot, found, rate * by_keys, rate * by_values)
         return Learner(params, tables, optimizer_state), loss
 
@@ -170,7 +175,7 @@ def nec(config: NECConfig, spec: Spec, body: Body, replay: ReplayMemory) -> Agen
         def update(state: NECState, key: Key) -> tuple[NECState, dict[str, Array]]:
             sample = replay.sample(key, state.replay)
             learner, loss = improve(state.learner, sample)
-            size = priority(config.experience.priority_mix, loss.error, loss.matters)
+            size = priority(config.experience.priority_mix, loss.error, loss.valid)
             replay_state, counts = replay.update(state.replay, sample.index, size)
             metrics = {"loss_sum": loss.mean, "q_sum": loss.q, "updates": jnp.int32(1), **counts}
             return state._replace(learner=learner, replay=replay_state), metrics
@@ -200,29 +205,24 @@ class Loss(NamedTuple):
     mean: Array  # [] weighted
     q: Array  # [] mean of the action values
     error: Array  # [L, N]
-    matters: Array  # [L, N] bool: where anything was done
+    valid: Array  # [L, N] bool: where anything was done
 
 
 def error_loss(
-    query: Array,
-    keys: Array,
-    values: Array,
-    found: Array,
-    target: Array,
-    matters: Array,
-    weight: Array,
+    query: Array, keys: Array, values: Array, found: Array, target: Array, weight: Array
 ) -> tuple[Array, Loss]:
     """Return the mean loss, to be differentiated by queries, keys and values, and its parts.
 
     `query` [L, N, D] are the keys of what was seen, `keys` [L * N, K, D], `values` and `found`
-    [L * N, K] their neighbours, `target` and `matters` [L, N], `weight` [N].
+    [L * N, K] their neighbours, `target` and `weight` [L, N], which is 0 where nothing was done.
     """
     distance = episodic.squared_distance(query.reshape(-1, 1, query.shape[-1]), keys)
     q = episodic.kernel_mean(distance, values, found).reshape(target.shape)
     # Chosen before the loss is taken: 0 times NaN is NaN, backwards too.
-    error = jnp.where(matters, target - q, 0.0)
-    mean = jnp.mean(optax.l2_loss(error) * weight[None])
-    return mean, Loss(mean, jnp.mean(q), error, matters)
+    valid = weight > 0
+    error = jnp.where(valid, target - q, 0.0)
+    mean = jnp.mean(optax.l2_loss(error) * weight)
+    return mean, Loss(mean, jnp.mean(q), error, valid)
 
 
 def targets(config: NECConfig, acted: Acted) -> Array:
@@ -245,6 +245,3 @@ def _check(config: NECConfig) -> None:
     checks.within("table_learning_rate", config.table_learning_rate, 0, LARGE)
     checks.within("priority_mix", config.experience.priority_mix, 0, 1)
     exploration.check(config.exploration)
-    if config.experience.stored_state:
-        late = f"nec replays what was done n_step = {config.n_step} timesteps before"
-        raise ValueError(f"stored_state: True, but {late} a rollout's memory")

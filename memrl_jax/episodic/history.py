@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from memrl_jax import tree
 from memrl_jax.episodic.tables import Tables, write
-from memrl_jax.types import Array, TimeStep
+from memrl_jax.types import Array, State, TimeStep
 
 
 class Lookup(NamedTuple):
@@ -24,12 +24,13 @@ class Lookup(NamedTuple):
 
 
 class Acted(NamedTuple):
-    """A timestep, what was done there, its key and how good it seemed."""
+    """A timestep, what was done there, its key, and how good it seemed."""
 
     timestep: TimeStep  # [T, B, ...]
     action: Array  # [T, B] int32
     key: Array  # [T, B, D] float32
     value: Array  # [T, B] float32, of the best legal action
+    memory: State = ()  # [T, B, ...] the actor's, before the timestep; () if it is not needed
 
 
 def begin(example: Acted, steps: int) -> Acted:
