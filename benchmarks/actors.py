@@ -2,8 +2,8 @@
 
 purejaxrl is not a package: the variable MEMRL_PUREJAXRL names a checkout of it. Its `ppo_rnn.py`
 runs as it stands; what today's libraries lack of what it was written for is put in its place here:
-brax and navix, which its wrappers import and PPO does not use, and environments of gymnax 0, whose
-steps give five values.
+brax and navix, which its wrappers import and PPO does not use, environments of gymnax 0, whose
+steps give five values, and flax's GRU as it was when it took its width from its state.
 """
 
 import importlib
@@ -16,6 +16,8 @@ from typing import Any
 from unittest.mock import patch
 
 import jax
+import jax.numpy as jnp
+from flax import linen as nn
 
 from benchmarks.timing import Program
 from memrl_jax.config import Config
@@ -23,6 +25,7 @@ from memrl_jax.settings import named
 
 PUREJAXRL, SB3_CONTRIB, SB3 = "purejaxrl", "sb3-contrib", "stable-baselines3"
 CHECKOUT = "MEMRL_PUREJAXRL"
+UNITS = 128  # in every layer of purejaxrl's recurrent network
 BLOCK = 10  # rollouts that purejaxrl trains for in one call
 
 
@@ -53,7 +56,7 @@ def purejaxrl(config: Config) -> Program:
         "ENV_NAME": config.environment,
         "ANNEAL_LR": False,
     }
-    with patch("gymnax.make", _old):
+    with patch("gymnax.make", _old), patch("flax.linen.GRUCell", _OldGRU()):
         train = _module("ppo_rnn").make_train(settings)
         compiled = jax.jit(train).lower(jax.random.key(0)).compile()
     keys = iter(jax.random.split(jax.random.key(0), 100_000))
@@ -78,6 +81,18 @@ def _module(name: str) -> ModuleType:
     training.EpisodeWrapper = training.AutoResetWrapper = None
     with patch.dict(sys.modules, stand_ins), patch.object(sys, "path", [folder, *sys.path]):
         return importlib.import_module(name)
+
+
+class _OldGRU:
+    """Make flax's GRU, and its first state, as they were made before."""
+
+    gru = nn.GRUCell
+
+    def __call__(self) -> nn.GRUCell:
+        return self.gru(UNITS)
+
+    def initialize_carry(self, key: Any, batch: tuple[int, ...], width: int) -> Any:
+        return jnp.zeros((*batch, width))
 
 
 def _old(name: str) -> tuple[Any, Any]:

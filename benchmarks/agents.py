@@ -229,6 +229,42 @@ def memories() -> Result:
     return Result("MemoryChain, length 5: every memory", runs, claims, {"chance": 0.0}, seeds=5)
 
 
+def cartpole_pqn() -> Result:
+    pqn = memrl_jax.presets["pqn"]
+    runs = {"PQN": pqn, "PQN, GRU": pqn.replace(memory="gru")}
+
+    def claims(returns: Returns) -> list[Claim]:
+        scores = {label: float(iqm(x.mean(axis=1))) for label, x in returns.items()}
+        return [
+            Claim(f"{label}: IQM of the last evaluation >= 475", f"{score:.1f}", score >= 475)
+            for label, score in scores.items()
+        ]
+
+    return Result("CartPole-v1, on-policy Q-learning", runs, claims, {})
+
+
+def memory_chain_100() -> Result:
+    # Settings of purejaxql's pqn_rnn_memory_chain, for which no return has been published.
+    pqn = memrl_jax.presets["pqn"].replace(
+        environment="MemoryChain-bsuite",
+        environment_args={"memory_length": 100},
+        memory="gru",
+        memory_args={"features": 256},
+        encoder=(256, 256),
+        head=(),
+        previous_action=True,
+        rollout_length=128,
+        total_steps=98_304,
+        minibatches=16,
+        learning_rate=1e-3,
+        epsilon_end=0.01,
+        epsilon_steps=10_000.0,
+    )
+    return Result(
+        "MemoryChain, length 100", {"PQN, GRU": pqn}, lambda _: [], {"chance": 0.0}, seeds=3
+    )
+
+
 RESULTS: dict[str, Callable[[], Result]] = {
     "tmaze": tmaze,
     "tmaze-bytes": tmaze_bytes,
@@ -239,4 +275,6 @@ RESULTS: dict[str, Callable[[], Result]] = {
     "tmaze-50": tmaze_50,
     "memory-chain-30": memory_chain_30,
     "memories": memories,
+    "cartpole-pqn": cartpole_pqn,
+    "memory-chain-100": memory_chain_100,
 }

@@ -15,7 +15,7 @@ from pathlib import Path
 import tyro
 from rich.console import Console
 
-from benchmarks import agents, babi, mazes, policies, probes, runs, tasks
+from benchmarks import agents, babi, episodic, mazes, pendulum, policies, probes, runs, tasks
 from benchmarks.findings import Findings, Study
 from memrl_jax.checks import known
 from memrl_jax.cli import use_every_core
@@ -24,8 +24,10 @@ from memrl_jax.run.folder import versions, write
 RESULTS: dict[str, Study] = {
     **{name: partial(runs.study, make) for name, make in agents.RESULTS.items()},
     **{name: partial(runs.study, make) for name, make in policies.RESULTS.items()},
+    **{name: partial(runs.study, make) for name, make in pendulum.RESULTS.items()},
     **{name: partial(probes.study, make) for name, make in tasks.RESULTS.items()},
     "babi": babi.study,
+    **{name: partial(episodic.study, make) for name, make in episodic.RESULTS.items()},
     **{name: partial(mazes.study, plan) for name, plan in mazes.RESULTS.items()},
 }
 

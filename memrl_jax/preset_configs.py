@@ -1,6 +1,14 @@
 """Configs by name: what `memrl train PRESET` begins from."""
 
-from memrl_jax.agents import DQNConfig, MFECConfig, NECConfig, PPOConfig, PQNConfig
+from memrl_jax.agents import (
+    DQNConfig,
+    MFECConfig,
+    NECConfig,
+    PPOConfig,
+    PQNConfig,
+    SACConfig,
+    TabularConfig,
+)
 from memrl_jax.config import Config
 
 _recurrent = Config(agent=DQNConfig()).replace(
@@ -95,14 +103,15 @@ presets: dict[str, Config] = {
         normalize_observations=True,
         normalize_rewards=True,
     ),
-    # Gallici et al.'s settings of CartPole-v1, but for smaller layers, a learning rate that suits
-    # rewards as they are (theirs are divided by 10), and that it stays as it is.
+    # Gallici et al.'s settings of CartPole-v1, but for smaller layers, half as many minibatches and
+    # a learning rate that suits rewards as they are (theirs are divided by 10) and does not decay.
     "pqn": Config(agent=PQNConfig()).replace(
-        encoder=(128, 128),
+        encoder=(128,),
+        head=(128,),
         environments=32,
         rollout_length=64,
         total_steps=499_712,
-        minibatches=16,
+        minibatches=8,
         learning_rate=5e-4,
         epsilon_end=0.2,
         epsilon_steps=100_000.0,
@@ -115,17 +124,47 @@ presets: dict[str, Config] = {
         epsilon_end=0.01,
         epsilon_steps=5_000.0,
     ),
+    # Pritzel et al. (2017), but for sizes and rates that suit small tasks, and shorter returns.
     "nec": Config(agent=NECConfig()).replace(
         environments=8,
         rollout_length=8,
         total_steps=50_048,
-        capacity=50_048,
         learning_starts=1_024,
+        capacity=10_048,
         entries=20_000,
         key_size=16,
-        updates=4,
+        n_step=30,
+        updates=8,
         learning_rate=5e-4,
         epsilon_end=0.01,
         epsilon_steps=5_000.0,
+    ),
+    "sac": Config(agent=SACConfig()).replace(
+        environment="Pendulum-v1",
+        environments=8,
+        total_steps=100_000,
+        encoder=(64,),
+        head=(64,),
+    ),
+    "recurrent-sac": Config(agent=SACConfig()).replace(
+        environment="Pendulum-positions",
+        environments=8,
+        rollout_length=4,
+        total_steps=102_400,
+        memory="gru",
+        memory_args={"features": 64},
+        encoder=(64,),
+        head=(64,),
+        previous_action=True,
+        window=16,
+        batch_size=32,
+        capacity=102_400,
+        learning_starts=1_024,
+        updates=4,
+    ),
+    "tabular": Config(agent=TabularConfig()).replace(
+        environment="FrozenLake-misc",
+        total_steps=200_000,
+        epsilon_steps=100_000.0,
     ),
 }

@@ -10,7 +10,8 @@ import pytest
 
 import memrl_jax
 from memrl_jax.environments import ENVIRONMENTS, check, make
-from memrl_jax.environments.check import QUICKLY, declared, observed, play, traced
+from memrl_jax.environments.check import QUICKLY, observed, play, traced
+from memrl_jax.environments.declared import declared
 from memrl_jax.spaces import Continuous, Discrete
 from memrl_jax.types import Environment, Spec, TimeStep
 

@@ -186,7 +186,10 @@ SETTINGS: list[tuple[dict[str, Any], list[str]]] = [
     ({"frames": 77}, ["window: 4 actions", "frames = 77", "capacity / environments = 80"]),
     ({"environment": "FrozenLake-misc", "frames": 2}, ["frames: 2 ", "without axes"]),
     ({"memory_args": {"horizon": 2}}, ["horizon: 2 is below 3"]),
-    ({"environment": "Pendulum-v1"}, ["environment: Pendulum-v1 has continuous actions", "dqn"]),
+    (
+        {"environment": "Pendulum-v1"},
+        ["agent: dqn takes one Discrete action, not Continuous", "high=2.0"],
+    ),
 ]
 
 
@@ -380,8 +383,8 @@ DAMAGE: dict[str, tuple[str, Callable[[Path], None], list[str]]] = {
     ),
     "config with a number for a list": (
         "evaluate",
-        rewrite("config", "encoder", value=8),
-        ["config: encoder=8 is not a sequence"],
+        rewrite("config", "agent", "body", "encoder", value=8),
+        ["config: agent: body: encoder=8 is not a sequence"],
     ),
     "config with a text for a number": (
         "evaluate",
@@ -390,8 +393,8 @@ DAMAGE: dict[str, tuple[str, Callable[[Path], None], list[str]]] = {
     ),
     "config with a text for a switch": (
         "train --resume",
-        rewrite("config", "previous_action", value="no"),
-        ["config: previous_action='no' is not True or False"],
+        rewrite("config", "agent", "body", "previous_action", value="no"),
+        ["config: agent: body: previous_action='no' is not True or False"],
     ),
     "run options of another kind": (
         "train --resume",
@@ -435,12 +438,12 @@ DAMAGE: dict[str, tuple[str, Callable[[Path], None], list[str]]] = {
     ),
     "checkpoint of another shape": (
         "train --resume",
-        rewrite("config", "memory_args", "features", value=16),
+        rewrite("config", "agent", "body", "memory_args", "features", value=16),
         [LAST, "memory_args is {'features': 8} in the file, {'features': 16} in config.json"],
     ),
     "checkpoint of another memory": (
         "evaluate",
-        rewrite("config", "memory", value="lstm"),
+        rewrite("config", "agent", "body", "memory", value="lstm"),
         [LAST, "memory is 'gru' in the file, 'lstm' in config.json"],
     ),
     "no checkpoint": (
@@ -709,7 +712,7 @@ def test_runs_of_other_configs_are_told_apart(
 ) -> None:
     other = [Path(shutil.copytree(path, tmp_path / "other" / path.name)) for path in jobs]
     for path in other:
-        rewrite("config", "agent", "learning_rate", value=0.5)(path)
+        rewrite("config", "agent", "optimizer", "learning_rate", value=0.5)(path)
     assert memrl("plot", *jobs, *other).code == 0
     assert list(drawn["series"]) == ["tiny, 2 runs", "other/tiny, 2 runs"]
     (tmp_path / "a").mkdir()

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 
 import memrl_jax
+from benchmarks import episodic as races
 from memrl_jax import build, episodic, tree
-from memrl_jax.agents.mfec import MFECConfig, mfec, project, untied, vector
+from memrl_jax.agents.exploration import untied
+from memrl_jax.agents.mfec import MFECConfig, mfec, project, vector
 from memrl_jax.agents.nec import error_loss, nec
 from memrl_jax.environments import ENVIRONMENTS
 from memrl_jax.environments.base import Arrival
@@ -316,11 +318,33 @@ def test_a_corridor_is_learned(preset: str, changes: dict[str, Any]) -> None:
     assert all(np.isfinite(x).all() for x in metrics.values())
 
 
+@pytest.mark.parametrize("preset", ["mfec", "nec"])
+def test_training_promotes_no_rank_and_uses_no_key_twice(preset: str) -> None:
+    config = memrl_jax.presets[preset].replace(environment="Catch-bsuite", key_size=8)
+    with jax.numpy_rank_promotion("raise"), jax.debug_key_reuse(True):
+        jax.jit(build.make_train(config)).trace(jax.random.key(0))
+
+
+def test_races_can_be_run_and_are_judged_by_medians() -> None:
+    for make in races.RESULTS.values():
+        for config in make().runs.values():
+            build.make(config)
+    curve = np.array([10, 20, 30]), np.array([[0, 1, 2], [2, 0, 0], [0, 0, 1]])
+    assert races.steps_to(2, curve) == [30, 10, None]
+    assert races.median([30, 10, None]) == 30 and races.median([None, None, 1]) == np.inf
+    returns = {"DQN": np.zeros((3, 2)), "NEC": np.ones((3, 2))}
+    taken: dict[str, list[float | None]] = {"DQN": [None, 9.0, None], "NEC": [8.0, 9.0, None]}
+    last, sooner = races.judged(1.0, returns, taken)
+    assert last.reached and last.figure == "1.00"
+    assert sooner.reached and sooner.figure == "9 against inf"
+
+
 @pytest.mark.parametrize(
     "preset, changes, message",
     [
         ("mfec", {"entries": 10, "neighbours": 11}, "neighbours: 11 is above 10"),
         ("mfec", {"key_size": 0}, "key_size: 0 is below 1"),
+        ("mfec", {"key_size": 4}, "key_size: 4 is not below the 4 numbers observed"),
         ("mfec", {"discount": 1.5}, "discount: 1.5 is not between 0 and 1"),
         ("nec", {"entries": 49}, "neighbours: 50 is above 49"),
         ("nec", {"n_step": 0}, "n_step: 0 is below 1"),
@@ -328,7 +352,7 @@ def test_a_corridor_is_learned(preset: str, changes: dict[str, Any]) -> None:
         (
             "nec",
             {"stored_state": True, "memory": "gru", "window": 8},
-            "stored_state: True, but nec replays what was done n_step = 100 timesteps before a "
+            "stored_state: True, but nec replays what was done n_step = 30 timesteps before a "
             "rollout's memory",
         ),
         (

@@ -1,5 +1,6 @@
 """PQN: its targets and loss by hand, what it sees again, and what it may not touch."""
 
+from functools import cache
 from typing import Any
 
 import jax
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from memrl_jax import tree
-from memrl_jax.agents.pqn import PQNConfig, PQNState, groups, of, pqn, q_loss, targets
+from memrl_jax.agents.pqn import PQNConfig, PQNState, pqn, q_loss, targets
 from memrl_jax.build import make_body
 from memrl_jax.environments import batch
 from memrl_jax.environments.base import Arrival, episodic
@@ -160,33 +161,41 @@ def test_targets_are_not_differentiated_and_ends_may_be_nan() -> None:
     assert float(gradient) == pytest.approx(np.mean(found), rel=1e-4)
 
 
-def test_groups_are_all_environments_once_an_epoch() -> None:
-    config = PQNConfig(epochs=3, minibatches=2)
-    dealt = np.asarray(groups(jax.random.key(0), config, 6))
-    assert dealt.shape == (3 * 2, 3)
-    assert all(sorted(epoch.ravel()) == [*range(6)] for epoch in dealt.reshape(3, 2, 3))
-    assert len({tuple(epoch.ravel()) for epoch in dealt.reshape(3, 2, 3)}) > 1
-    with pytest.raises(ValueError, match=r"^environments: 5 is not a multiple of minibatches = 2$"):
-        groups(jax.random.key(0), config, 5)
+@cache
+def recorded() -> TimeStep:
+    """Return the timesteps [2 T + 1, B] of a random walk."""
+    env = batch(walk())
 
+    def policy(key: Any, memory: Any, timestep: TimeStep) -> Any:
+        return (), jax.random.randint(key, (B,), 0, A, jnp.int32), ()
 
-def test_a_group_keeps_what_belongs_together() -> None:
-    segment, _ = made_up(True)
-    group = of(segment._replace(memory=jnp.arange(B)), jnp.array([2, 0]))
-    np.testing.assert_array_equal(group.memory, [2, 0])
-    one, other = segment.timestep, group.timestep
-    jax.tree.map(lambda x, y: np.testing.assert_array_equal(x[:, [2, 0]], y), one, other)
-    np.testing.assert_array_equal(segment.action[:, [2, 0]], group.action)
+    def act() -> Segment:
+        actor = initial(env, (), jax.random.key(0), B)
+        return rollout(env, policy, actor, jax.random.key(2), 2 * T)[1]
+
+    return jax.jit(act)().timestep
 
 
 @pytest.mark.parametrize("memory", MEMORIES)
 def test_the_actor_saw_the_values_that_are_learned(memory: str) -> None:
-    """In a rollout that begins inside episodes, with the memory that the segment keeps."""
+    """In a rollout that begins inside episodes, with the memory that the actor had then."""
     made, config = agent(memory)
-    state, segment = gather(made)
-    q = jax.jit(network(config).unroll)(state.params, segment.memory, segment.timestep)[1]
-    assert segment.timestep.start[1:].any() and not segment.timestep.start[0].all()
-    np.testing.assert_allclose(q[:-1], segment.extras, rtol=1e-4, atol=1e-5)
+    timesteps, carried, seen = recorded(), [made.initial_memory(B)], []
+    state = fresh(made, tree.at(timesteps, 0))
+
+    @jax.jit
+    def act(memory: Any, timestep: TimeStep) -> Any:
+        after, _, _ = made.act(jax.random.key(0), state, memory, timestep)
+        return after, made.inspect(state, memory, timestep)["q"]
+
+    for t in range(2 * T):
+        memory_after, q = act(carried[t], tree.at(timesteps, t))
+        carried.append(memory_after)
+        seen.append(q)
+    second = tree.at(timesteps, slice(T, None))
+    assert second.start[1:].any() and not second.start[0].all()
+    _, learned = jax.jit(network(config).unroll)(state.params, carried[T], second)
+    np.testing.assert_allclose(learned[:-1], np.stack(seen[T:]), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("memory", ["none", "gru"])
@@ -201,8 +210,8 @@ def test_nothing_illegal_is_done(memory: str, explore: bool) -> None:
     assert np.array_equal(best, segment.action) != explore
 
 
-def test_learning_follows_the_gradient_once_a_group() -> None:
-    """With one group and one epoch, and Adam's first step: the sign of the gradient."""
+def test_learning_follows_the_gradient() -> None:
+    """With one minibatch and one epoch, and Adam's first step: the sign of the gradient."""
     made, config = agent(minibatches=1, epochs=1, learning_rate=1e-2, adam_epsilon=1e-30)
     state, segment = gather(made)
     state = made.observe(state, segment)
@@ -217,6 +226,13 @@ def test_learning_follows_the_gradient_once_a_group() -> None:
         clear = np.abs(slope) > 1e-5
         expected = np.asarray(old - 1e-2 * np.sign(slope))
         np.testing.assert_allclose(new[clear], expected[clear], rtol=1e-3, atol=1e-5)
+
+
+def test_minibatches_must_divide_the_environments() -> None:
+    made, _ = agent(minibatches=3)
+    state, segment = jax.eval_shape(lambda: gather(made))
+    with pytest.raises(ValueError, match=r"^environments: 4 is not a multiple of minibatches = 3"):
+        jax.eval_shape(made.learn, jax.random.key(0), state, segment._replace(extras=()))
 
 
 def test_parameters_may_be_put_in() -> None:

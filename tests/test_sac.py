@@ -14,7 +14,7 @@ from memrl_jax.agents import SACConfig
 from memrl_jax.agents.sac import _networks, sac
 from memrl_jax.agents.sac_loss import Networks, estimates, refreshed, sac_loss
 from memrl_jax.agents.soft import choices
-from memrl_jax.build import make, make_body, make_replay, make_train
+from memrl_jax.build import make_body, make_replay, make_train
 from memrl_jax.environments import Arrival, episodic
 from memrl_jax.replay import uniform
 from memrl_jax.spaces import Continuous, Discrete
@@ -194,7 +194,7 @@ def test_the_entropy_of_a_continuous_choice_does_not_depend_on_the_unit():
     np.testing.assert_allclose(wanted, [0.25 * np.log(2), 0])
 
 
-SMALL = memrl_jax.Config(agent=SACConfig()).replace(
+SMALL: Any = memrl_jax.Config(agent=SACConfig()).replace(
     environment="Pendulum-positions",
     environments=2,
     rollout_length=4,
@@ -237,7 +237,7 @@ def made(request) -> Any:
     replay = uniform(10, 4, 3, 5, 4 if config.agent.experience.stored_state else 1)
     agent = sac(config.agent, spec, body, replay)
     timestep = observed(8, 5, starts=[5])
-    state = agent.init(KEY, tree.at(timestep, 0))
+    state = jax.jit(agent.init)(KEY, tree.at(timestep, 0))
     choice = choices(spec, None)
     networks = _networks(config.agent, choice, body)
     act = jax.jit(agent.act)
@@ -320,21 +320,14 @@ def test_learning_moves_all_and_averages_the_critics(made):
     assert ([*new.params["actor"]] == ["head"]) == networks.shared
 
 
-@pytest.mark.parametrize("options", [
-    {"shared": True, "replay": "prioritized", "burn_in": 2},
-    {"stored_state": True, "environment": "Catch-bsuite", "memory": "none", "memory_args": {}},
-], ids=str)  # fmt: skip
-def test_training_under_the_checks_of_jax(options):
+def test_training_under_the_checks_of_jax():
+    config = SMALL.replace(replay="prioritized", burn_in=2, stored_state=True)
     with jax.numpy_rank_promotion("raise"), jax.debug_key_reuse(True):
-        config = SMALL.replace(**options)
         jax.jit(make_train(config)).trace(KEY)
-        trainer, _ = make(config)
-        train, _ = jax.eval_shape(trainer.init, KEY)
-        jax.jit(lambda key, state: trainer.evaluate(key, state, 3)).trace(KEY, train.agent)
 
 
-def errand(discrete: bool) -> Environment:
-    """See a number for a moment, and do what it says two steps later."""
+def errand() -> Environment:
+    """See for a moment which of two things is wanted, and do it two steps later."""
 
     def first(key):
         wanted = jax.random.randint(key, (), 0, 2)
@@ -343,29 +336,26 @@ def errand(discrete: bool) -> Environment:
     def step(key, state, action):
         wanted, time = state
         asked = time == 2
-        said = 2 * wanted.astype(jnp.float32) - 1
-        off = jnp.abs(action - 1 - wanted) if discrete else jnp.abs(action[0] - 0.5 * said)
+        reward = jnp.where(action == 0, 0.8, action == wanted + 1)
         shown = jnp.zeros(1, jnp.float32)
-        return Arrival((wanted, time + 1), shown, jnp.where(asked, -off, 0.0), asked, False)
+        return Arrival((wanted, time + 1), shown, jnp.where(asked, reward, 0.0), asked, False)
 
     def legal(state):
         return jnp.asarray([False, True, True])
 
     observations = Continuous((1,), jnp.dtype(jnp.float32), -1.0, 1.0)
-    actions = Discrete(3) if discrete else Continuous((1,), jnp.dtype(jnp.float32), -1.0, 1.0)
-    return episodic(first, step, observations, actions, 3, legal if discrete else None)
+    return episodic(first, step, observations, Discrete(3), 3, legal)
 
 
-@pytest.mark.parametrize("discrete", [True, False], ids=["discrete", "continuous"])
-def test_an_errand_is_remembered(discrete):
-    """Discrete: of the legal actions alone; the illegal one is nearly as good."""
+def test_an_errand_is_remembered():
+    """By legal actions alone: the illegal one would be nearly right either way."""
     config = SMALL.replace(
         rollout_length=6,
         environments=16,
-        memory_args={"features": 16},
-        encoder=(16,),
-        head=(16,),
-        window=6,
+        memory_args={"features": 8},
+        encoder=(8,),
+        head=(8,),
+        window=3,
         batch_size=64,
         capacity=9600,
         learning_starts=960,
@@ -374,7 +364,7 @@ def test_an_errand_is_remembered(discrete):
         first_temperature=0.1,
         target_rate=0.02,
     )
-    env = errand(discrete)
+    env = errand()
     body = make_body(config.agent.body, env.spec)
     agent = sac(config.agent, env.spec, body, make_replay(config.agent.experience, config))
     trainer = make_trainer(env, agent, 16, 6)
@@ -382,10 +372,10 @@ def test_an_errand_is_remembered(discrete):
     @jax.jit
     def run(key):
         train, _ = trainer.init(key)
-        train, _ = jax.lax.scan(lambda train, _: trainer.step(train), train, length=250)
+        train, _ = jax.lax.scan(lambda train, _: trainer.step(train), train, length=150)
         return trainer.evaluate(key, train.agent, 64).total
 
-    assert np.mean(run(KEY)) > -0.05
+    assert np.all(run(KEY) == 1)
 
 
 @pytest.mark.parametrize("actions, settings, message", [

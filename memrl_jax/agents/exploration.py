@@ -74,6 +74,16 @@ def best(q: Array, legal: Any) -> Array:
     return jnp.argmax(masked(q, legal), axis=-1).astype(jnp.int32)
 
 
+def untied(key: Key, q: Array, legal: Any) -> Array:
+    """Return values [B, A] of which one is the highest: of the highest legal ones, any.
+
+    Where nothing is known yet, all values are equal, and the first action is no better.
+    """
+    q = masked(q, legal)
+    highest = q == jnp.max(q, axis=-1, keepdims=True)
+    return jnp.where(highest, jax.random.uniform(key, q.shape, jnp.float32), -1.0)
+
+
 def uniform(u: Array, actions: int, legal: Any) -> Array:
     """Turn u [B] in [0, 1) into one of the legal actions [B], each as likely as the others."""
     if isinstance(legal, tuple):

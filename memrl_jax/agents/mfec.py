@@ -1,29 +1,19 @@
 """Model-free episodic control: do again what once returned the most."""
 
+import math
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from memrl_jax import checks, spaces, tree
+from memrl_jax import checks, episodic, spaces, tree
 from memrl_jax.agents import exploration
-from memrl_jax.agents.exploration import ExplorationConfig, best, discrete_actions, epsilon_greedy
-from memrl_jax.episodic import (
-    Acted,
-    Lookup,
-    Tables,
-    begin,
-    empty,
-    find,
-    join,
-    nearest,
-    plain_mean,
-    remember,
-)
+from memrl_jax.agents.exploration import ExplorationConfig
+from memrl_jax.episodic import Acted, Lookup, Tables
 from memrl_jax.networks import features
 from memrl_jax.returns import lambda_returns
 from memrl_jax.settings import Settings, static
-from memrl_jax.spaces import Continuous, masked
+from memrl_jax.spaces import Continuous, Discrete, masked
 from memrl_jax.types import Agent, Array, Key, Segment, Spec, State, TimeStep
 
 
@@ -35,9 +25,10 @@ class MFECConfig(Settings):
     entries: int = static(100_000)
     """Entries of each action's table; then a new one takes the place of the one written least
     recently."""
-    key_size: int = static(64)
-    """Numbers in a key: observations with more are projected at random, others are keys as they
-    are. Those with declared bounds are divided by them, so that distances mean something."""
+    key_size: int | None = static(None)
+    """Numbers in a key, to which observations are projected at random, fewer than are observed (64
+    where it was published); None takes observations as they are. Numbers with declared bounds are
+    divided by them first, so that distances mean something."""
     neighbours: int = static(11)
     """Nearest entries whose values are averaged where the observation itself has none (k)."""
     discount: float = 0.99
@@ -65,28 +56,28 @@ def mfec(config: MFECConfig, spec: Spec, horizon: int) -> Agent:
     that are not one `Discrete`.
     Blundell et al. (2016), algorithm 1 and equations 1 and 2.
     """
-    _check(config)
-    actions = discrete_actions("mfec", spec)
+    seen = sum(map(numbers, spaces.parts(spec.observations)))
+    _check(config, seen)
+    actions = exploration.discrete_actions("mfec", spec)
 
     def init(key: Key, timestep: TimeStep) -> MFECState:
-        seen = vector(spec.observations, timestep).shape[-1]
         projection: Any = ()
-        if seen > config.key_size:
+        if config.key_size is not None:
             projection = jax.random.rademacher(key, (seen, config.key_size), jnp.float32)
-        tables = empty(actions, config.entries, min(seen, config.key_size))
-        key, value = keys(projection, timestep), jnp.zeros_like(timestep.reward)
-        example = Acted(outline(timestep), timestep.action, key, value)
-        return MFECState(projection, tables, begin(example, horizon), jnp.int32(0))
+        tables = episodic.empty(actions, config.entries, config.key_size or seen)
+        first, value = keys(projection, timestep), jnp.zeros_like(timestep.reward)
+        example = Acted(outline(timestep), timestep.action, first, value)
+        return MFECState(projection, tables, episodic.begin(example, horizon), jnp.int32(0))
 
     def keys(projection: Any, timestep: TimeStep) -> Array:
         return project(vector(spec.observations, timestep), projection)
 
     def values(state: MFECState, key: Array) -> Array:
         """Return Q [B, A] for keys [B, D]."""
-        near = nearest(state.tables, key, config.neighbours)
-        slot, held = find(state.tables, key)
+        near = episodic.nearest(state.tables, key, config.neighbours)
+        slot, held = episodic.find(state.tables, key)
         own = tree.take(state.tables.values, (jnp.arange(actions)[None], slot))
-        return jnp.where(held, own, plain_mean(near.values, near.found))
+        return jnp.where(held, own, episodic.plain_mean(near.values, near.found))
 
     def act(
         key: Key, state: MFECState, memory: State, timestep: TimeStep, explore: bool = True
@@ -95,10 +86,12 @@ def mfec(config: MFECConfig, spec: Spec, horizon: int) -> Agent:
         own = keys(state.projection, timestep)
         q = values(state, own)
         lookup = Lookup(own, jnp.max(masked(q, timestep.legal), axis=-1))
-        q = untied(tie_key, q, timestep.legal)
+        q = exploration.untied(tie_key, q, timestep.legal)
         if not explore:
-            return memory, best(q, timestep.legal), lookup
-        action = epsilon_greedy(config.exploration, explore_key, q, state.observed, timestep)
+            return memory, exploration.best(q, timestep.legal), lookup
+        action = exploration.epsilon_greedy(
+            config.exploration, explore_key, q, state.observed, timestep
+        )
         return memory, action, lookup
 
     def observe(state: MFECState, segment: Segment) -> MFECState:
@@ -110,9 +103,9 @@ def mfec(config: MFECConfig, spec: Spec, horizon: int) -> Agent:
         lookup, steps = segment.extras, segment.action.shape[0]
         timestep = outline(tree.at(segment.timestep, slice(-1)))
         acted = Acted(timestep, segment.action, lookup.key, lookup.value)
-        acted, history = join(state.history, acted)
+        acted, history = episodic.join(state.history, acted)
         target = returns(config.discount, acted)
-        tables, new = remember(state.tables, acted, target, steps, horizon, jnp.maximum)
+        tables, new = episodic.remember(state.tables, acted, target, steps, horizon, jnp.maximum)
         metrics = {
             "updates": jnp.sum(new, dtype=jnp.int32),
             "q_sum": jnp.sum(target, where=new, dtype=jnp.float32),
@@ -123,7 +116,7 @@ def mfec(config: MFECConfig, spec: Spec, horizon: int) -> Agent:
         return {"projection": state.projection, "tables": state.tables}
 
     def with_params(state: MFECState, params: Any) -> MFECState:
-        return state._replace(**params)
+        return state._replace(**params, history=episodic.forget(state.history))
 
     def inspect(state: MFECState, memory: State, timestep: TimeStep) -> dict[str, Array]:
         return {"q": values(state, keys(state.projection, timestep))}
@@ -152,6 +145,11 @@ def vector(observations: Any, timestep: TimeStep) -> Array:
     return jnp.concatenate(jax.tree.leaves(parts), axis=-1)
 
 
+def numbers(space: Discrete | Continuous) -> int:
+    """Return how many numbers of a part of the observations are in a vector of all."""
+    return space.n if isinstance(space, Discrete) else math.prod(space.shape)
+
+
 def sizes(space: Continuous) -> Array:
     """Return the largest size of each number, like one element of the space; 1 where untold."""
     low, high = jnp.float32(space.low), jnp.float32(space.high)
@@ -170,19 +168,11 @@ def project(x: Array, projection: Any) -> Array:
         return x
 
     def add(total: Array, pair: tuple[Array, Array]) -> tuple[Array, None]:
-        numbers, signs = pair
-        return total + numbers[:, None] * signs[None], None
+        column, signs = pair
+        return total + column[:, None] * signs[None], None
 
     zero = jnp.zeros((x.shape[0], projection.shape[1]), jnp.float32)
     return jax.lax.scan(add, zero, (x.T, projection), unroll=8)[0]
-
-
-def untied(key: Key, q: Array, legal: Any) -> Array:
-    """Leave one of the highest legal values [B, A], drawn at random, and lower the others."""
-    q = masked(q, legal)
-    highest = q == jnp.max(q, axis=-1, keepdims=True)
-    u = jax.random.uniform(key, q.shape, jnp.float32)
-    return jnp.where(highest, u, -1.0)
 
 
 def returns(discount: Any, acted: Acted) -> Array:
@@ -198,9 +188,10 @@ def outline(timestep: TimeStep) -> TimeStep:
     return timestep._replace(observation=(), legal=())
 
 
-def _check(config: MFECConfig) -> None:
+def _check(config: MFECConfig, seen: int) -> None:
     checks.positive("entries", config.entries)
-    checks.positive("key_size", config.key_size)
+    if config.key_size is not None and checks.positive("key_size", config.key_size) >= seen:
+        raise ValueError(f"key_size: {config.key_size} is not below the {seen} numbers observed")
     checks.positive("neighbours", config.neighbours, config.entries)
     checks.within("discount", config.discount, 0, 1)
     exploration.check(config.exploration)

@@ -1,32 +1,17 @@
 """Neural episodic control: values from the nearest of what was seen, by keys that are learned."""
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from memrl_jax import checks, tree
+from memrl_jax import checks, episodic, tree
 from memrl_jax.agents import exploration
-from memrl_jax.agents.dqn import priority
-from memrl_jax.agents.exploration import ExplorationConfig, best, discrete_actions, epsilon_greedy
+from memrl_jax.agents.dqn import priority, refreshed
+from memrl_jax.agents.exploration import ExplorationConfig
 from memrl_jax.agents.optimizer import LARGE, OptimizerConfig, make_optimizer
-from memrl_jax.episodic import (
-    Acted,
-    Lookup,
-    Neighbours,
-    Tables,
-    adjust,
-    begin,
-    empty,
-    join,
-    kernel_mean,
-    nearest,
-    remember,
-    squared_distance,
-    touch,
-)
+from memrl_jax.episodic import Acted, Lookup, Tables
 from memrl_jax.networks import EmbeddingHead
 from memrl_jax.returns import n_step_returns
 from memrl_jax.settings import BodyConfig, ReplayConfig, Settings, static
@@ -36,7 +21,6 @@ from memrl_jax.types import (
     Array,
     Body,
     Key,
-    Network,
     ReplayMemory,
     Sample,
     Segment,
@@ -99,27 +83,26 @@ class NECState(NamedTuple):
 def nec(config: NECConfig, spec: Spec, body: Body, replay: ReplayMemory) -> Agent:
     """Episodic control with learned keys.
 
-    `body` makes the network of keys [B, D] from their head; with a memory, keys come from what it
-    gives. Q(s, a) is the mean over the nearest entries of a's table, weighted by the kernel of
-    their distance; 0 where there is none. n-step targets, which bootstrap from the value of the
-    best action when it was acted there, enter the tables and the replay memory as soon as they are
-    known: n steps later, at the end of the episode, or, with the value there, at a time limit. The
-    error of replayed windows is followed down by the network's parameters, and by the keys and
-    values of the neighbours. Raises ValueError for settings out of range, for actions that are not
-    one `Discrete`, and for stored memories, which are of other timesteps by then.
+    `body` makes the network of keys [B, D]; with a memory, they come from what it gives. Q(s, a) is
+    the mean over the nearest entries of a's table, weighted by the kernel of their distance; 0
+    where there is none. Equal values are chosen from at random. n-step targets, which bootstrap
+    from the value of the best action when acting there, enter the tables and the replay memory as
+    soon as they are known: n steps later, or where the episode ends. A time limit bootstraps.
+    Replayed windows teach the network, and the keys and values of the neighbours. Raises ValueError
+    for settings out of range, actions that are not one `Discrete`, and stored memories.
     Pritzel et al. (2017), algorithm 1 and equations 1 to 5.
     """
     _check(config)
-    actions = discrete_actions("nec", spec)
+    actions = exploration.discrete_actions("nec", spec)
     network = body(EmbeddingHead(config.key_size, config.head, config.body.layers))
     optimizer = make_optimizer(config.optimizer)
 
     def init(key: Key, timestep: TimeStep) -> NECState:
         batch = timestep.reward.shape[0]
         params, memory = network.init(key, timestep), network.initial_state(batch)
-        tables = empty(actions, config.entries, config.key_size)
+        tables = episodic.empty(actions, config.entries, config.key_size)
         zero, no_key = jnp.zeros(batch, jnp.float32), jnp.zeros((batch, config.key_size))
-        history = begin(Acted(timestep, timestep.action, no_key, zero), config.n_step)
+        history = episodic.begin(Acted(timestep, timestep.action, no_key, zero), config.n_step)
         example = Segment(memory, timestep, timestep.action, extras=zero)
         learner = Learner(params, tables, optimizer.init(params))
         return NECState(learner, replay.init(example), history, jnp.int32(0))
@@ -127,68 +110,60 @@ def nec(config: NECConfig, spec: Spec, body: Body, replay: ReplayMemory) -> Agen
     def look(learner: Learner, memory: State, timestep: TimeStep) -> tuple[State, Array, Any]:
         """Return the memory, Q [B, A], and what was looked up, with the neighbours [B, A, K]."""
         memory, key = network.step(learner.params, memory, timestep)
-        near = nearest(learner.tables, key, config.neighbours)
-        q = kernel_mean(near.distance, near.values, near.found)
+        near = episodic.nearest(learner.tables, key, config.neighbours)
+        q = episodic.kernel_mean(near.distance, near.values, near.found)
         value = jnp.max(masked(q, timestep.legal), axis=-1)
         return memory, q, (Lookup(key, value), near.slot)
 
     def act(
         key: Key, state: NECState, memory: State, timestep: TimeStep, explore: bool = True
     ) -> tuple[State, Array, Any]:
+        tie_key, explore_key = jax.random.split(key)
         memory, q, lookup = look(state.learner, memory, timestep)
+        q = exploration.untied(tie_key, q, timestep.legal)
         if not explore:
-            return memory, best(q, timestep.legal), lookup
-        action = epsilon_greedy(config.exploration, key, q, state.observed, timestep)
+            return memory, exploration.best(q, timestep.legal), lookup
+        chance, observed = config.exploration, state.observed
+        action = exploration.epsilon_greedy(chance, explore_key, q, observed, timestep)
         return memory, action, lookup
+
+    def merge(old: Array, new: Array) -> Array:
+        return old + config.value_rate * (new - old)
 
     def observe(state: NECState, segment: Segment) -> NECState:
         steps = segment.action.shape[0]
         lookup, slot = segment.extras
         timestep = tree.at(segment.timestep, slice(-1))
         acted = Acted(timestep, segment.action, lookup.key, lookup.value)
-        acted, history = join(state.history, acted)
+        acted, history = episodic.join(state.history, acted)
         target = targets(config, acted)
-        tables = touch(state.learner.tables, slot.reshape(-1, *slot.shape[2:]))
-        merge = towards(config.value_rate)
-        tables, _ = remember(tables, acted, target, steps, config.n_step, merge)
+        tables = episodic.touch(state.learner.tables, slot.reshape(-1, *slot.shape[2:]))
+        tables, _ = episodic.remember(tables, acted, target, steps, config.n_step, merge)
         # The oldest timesteps: by now the targets of all of them are known.
         oldest = tree.at(acted.timestep, slice(steps + 1))
         known = Segment(segment.memory, oldest, acted.action[:steps], target[:steps])
-        # What is done at the end of an episode is no step: the next one begins.
-        count = jnp.sum(~timestep.last, dtype=jnp.int32)
-        return NECState(
-            state.learner._replace(tables=tables),
-            replay.add(state.replay, known),
-            history,
-            tree.count(state.observed, count),
-        )
+        count = jnp.sum(~timestep.last, dtype=jnp.int32)  # what ends an episode is no step
+        learner, replayed = state.learner._replace(tables=tables), replay.add(state.replay, known)
+        return NECState(learner, replayed, history, tree.count(state.observed, count))
 
     def improve(learner: Learner, sample: Sample) -> tuple[Learner, Loss]:
         params, tables, optimizer_state = learner
-        segment = refreshed(params, network, replay.burn_in, sample.segment)
+        memory, _, segment = refreshed(params, params, network, replay.burn_in, sample.segment)
         before = tree.at(segment.timestep, slice(-1))
-        keys, back = jax.vjp(lambda p: network.unroll(p, segment.memory, before)[1], params)
-        near = of_actions(
-            nearest(tables, keys.reshape(-1, config.key_size), config.neighbours),
-            segment.action.reshape(-1),
-        )
+        query, back = jax.vjp(lambda params: network.unroll(params, memory, before)[1], params)
+        action = segment.action.reshape(-1)
+        near = episodic.nearest(tables, query.reshape(-1, config.key_size), config.neighbours)
+        slot, found, keys, values, _ = near.of(action)
         matters = ~before.last & (sample.weight > 0)[None]
         grad = jax.grad(error_loss, argnums=(0, 1, 2), has_aux=True)
-        gradients, loss = grad(
-            keys, near.keys, near.values, near.found, segment.extras, matters, sample.weight
+        (by_query, by_keys, by_values), loss = grad(
+            query, keys, values, found, segment.extras, matters, sample.weight
         )
-        step, optimizer_state = optimizer.update(back(gradients[0])[0], optimizer_state, params)
+        step, optimizer_state = optimizer.update(back(by_query)[0], optimizer_state, params)
         params = optax.apply_updates(params, step)
-        # The loss is a mean; what is stored moves by its own window alone.
+        # The loss is a mean; what is stored moves by its own window's error.
         rate = -config.table_learning_rate * matters.size
-        tables = adjust(
-            tables,
-            segment.action.reshape(-1),
-            near.slot,
-            near.found,
-            rate * gradients[1],
-            rate * gradients[2],
-        )
+        tables = episodic.adjust(tables, action, slot, found, rate * by_keys, rate * by_values)
         return Learner(params, tables, optimizer_state), loss
 
     def learn(key: Key, state: NECState, segment: Segment) -> tuple[NECState, dict[str, Array]]:
@@ -208,23 +183,15 @@ def nec(config: NECConfig, spec: Spec, body: Body, replay: ReplayMemory) -> Agen
 
     def with_params(state: NECState, params: Any) -> NECState:
         own = {name: x for name, x in params.items() if name != "tables"}
-        return state._replace(learner=Learner(own, params["tables"], optimizer.init(own)))
+        learner = Learner(own, params["tables"], optimizer.init(own))
+        return state._replace(learner=learner, history=episodic.forget(state.history))
 
     def inspect(state: NECState, memory: State, timestep: TimeStep) -> dict[str, Array]:
         _, q, _ = look(state.learner, memory, timestep)
         return {"q": q, **network.inspect(state.learner.params, memory, timestep)}
 
-    return Agent(
-        init,
-        network.initial_state,
-        act,
-        observe,
-        learn,
-        params,
-        with_params,
-        replay.warmup,
-        inspect,
-    )
+    memory = network.initial_state
+    return Agent(init, memory, act, observe, learn, params, with_params, replay.warmup, inspect)
 
 
 class Loss(NamedTuple):
@@ -250,26 +217,12 @@ def error_loss(
     `query` [L, N, D] are the keys of what was seen, `keys` [L * N, K, D], `values` and `found`
     [L * N, K] their neighbours, `target` and `matters` [L, N], `weight` [N].
     """
-    distance = squared_distance(query.reshape(-1, 1, query.shape[-1]), keys)
-    q = kernel_mean(distance, values, found).reshape(target.shape)
+    distance = episodic.squared_distance(query.reshape(-1, 1, query.shape[-1]), keys)
+    q = episodic.kernel_mean(distance, values, found).reshape(target.shape)
     # Chosen before the loss is taken: 0 times NaN is NaN, backwards too.
     error = jnp.where(matters, target - q, 0.0)
     mean = jnp.mean(optax.l2_loss(error) * weight[None])
     return mean, Loss(mean, jnp.mean(q), error, matters)
-
-
-def of_actions(near: Neighbours, action: Array) -> Neighbours:
-    """Return the neighbours [M, K] in the table of each action [M], of those in all [M, A, K]."""
-    return jax.tree.map(lambda x: x[jnp.arange(action.shape[0]), action], near)
-
-
-def refreshed(params: Any, network: Network, burn_in: int, segment: Segment) -> Segment:
-    """Return a segment less its first `burn_in` actions, with the memory after these."""
-    if not burn_in:
-        return segment
-    prefix, rest = slice(burn_in), slice(burn_in, None)
-    memory, _ = network.unroll(params, segment.memory, tree.at(segment.timestep, prefix))
-    return Segment(memory, *tree.at((segment.timestep, segment.action, segment.extras), rest))
 
 
 def targets(config: NECConfig, acted: Acted) -> Array:
@@ -283,11 +236,6 @@ def targets(config: NECConfig, acted: Acted) -> Array:
     return over_batch(after.reward, config.discount * after.discount, value, after.last)
 
 
-def towards(rate: Any) -> Callable[[Array, Array], Array]:
-    """Return `merge(old, new)`: the old value moved by `rate` of the way to the new one."""
-    return lambda old, new: old + rate * (new - old)
-
-
 def _check(config: NECConfig) -> None:
     for field in ("entries", "key_size", "n_step", "updates"):
         checks.positive(field, getattr(config, field))
@@ -298,7 +246,5 @@ def _check(config: NECConfig) -> None:
     checks.within("priority_mix", config.experience.priority_mix, 0, 1)
     exploration.check(config.exploration)
     if config.experience.stored_state:
-        raise ValueError(
-            "stored_state: True, but nec replays what was done n_step = "
-            f"{config.n_step} timesteps before a rollout's memory"
-        )
+        late = f"nec replays what was done n_step = {config.n_step} timesteps before"
+        raise ValueError(f"stored_state: True, but {late} a rollout's memory")

@@ -9,6 +9,7 @@ import optax
 from memrl_jax import checks, tree
 from memrl_jax.agents import exploration
 from memrl_jax.agents.exploration import ExplorationConfig, best, discrete_actions, epsilon_greedy
+from memrl_jax.agents.minibatches import epochs
 from memrl_jax.agents.optimizer import OptimizerConfig, make_optimizer
 from memrl_jax.networks import QHead
 from memrl_jax.returns import lambda_returns
@@ -29,9 +30,9 @@ class PQNConfig(Settings):
     head: tuple[int, ...] = static(())
     """Widths of the dense layers after the memory."""
     epochs: int = static(4)
-    """Times that every rollout is learned from (update_epochs)."""
+    """Times that every rollout is gone through (update_epochs)."""
     minibatches: int = static(4)
-    """Groups of environments that each make a gradient step in an epoch (num_minibatches)."""
+    """Gradient steps an epoch, each from an equal share of the environments (num_minibatches)."""
     discount: float = 0.99
     """Gamma, per step."""
     td_lambda: float = 0.95
@@ -50,12 +51,14 @@ class PQNState(NamedTuple):
 def pqn(config: PQNConfig, spec: Spec, body: Body) -> Agent:
     """Q-learning from what the agent has just done, in minibatches of environments.
 
-    `body` makes the network of action values [B, A] from their head. Every minibatch unrolls whole
-    rollouts from the memory they began with and works out its targets anew, memory or none; the
-    authors do so with memory only, where four timesteps of the last rollout come first, and their
-    optimizer is RAdam. LayerNorm (`layer_norm`) is what keeps values bounded.
-    Raises ValueError for settings out of range and for actions that are not one `Discrete`.
-    Gallici et al. (2025), algorithm 1.
+    `body` makes the network of action values [B, A] from their head; its layers should have
+    LayerNorm, without which values may diverge. A minibatch is some of the environments: their
+    whole rollouts are unrolled from the actor's memory before them, and targets computed anew. The
+    authors do so only with a memory, after four timesteps of the rollout before; without one they
+    compute targets once a rollout and mix timesteps. Their optimizer is RAdam, here it is Adam.
+    Raises ValueError for settings out of range, for actions that are not one `Discrete`, and when
+    `learn` is traced, for minibatches that do not divide the environments.
+    Gallici et al. (2025), section 4.
     """
     _check(config)
     actions = discrete_actions("pqn", spec)
@@ -81,17 +84,16 @@ def pqn(config: PQNConfig, spec: Spec, body: Body) -> Agent:
         return state._replace(observed=tree.count(state.observed, steps))
 
     def learn(key: Key, state: PQNState, segment: Segment) -> tuple[PQNState, dict[str, Array]]:
-        def update(state: PQNState, group: Array) -> tuple[PQNState, dict[str, Array]]:
-            grad = jax.grad(q_loss, has_aux=True)
-            gradient, metrics = grad(state.params, network, config, of(segment, group))
-            step, optimizer_state = optimizer.update(gradient, state.optimizer, state.params)
-            params = optax.apply_updates(state.params, step)
-            state = state._replace(params=params, optimizer=optimizer_state)
-            return state, metrics | {"updates": jnp.int32(1)}
+        passes = config.epochs, config.minibatches
+        return epochs(key, state, lambda _: segment, update, *passes)
 
-        batch = segment.timestep.reward.shape[1]
-        state, metrics = jax.lax.scan(update, state, groups(key, config, batch))
-        return state, jax.tree.map(lambda x: jnp.sum(x, dtype=x.dtype), metrics)
+    def update(state: PQNState, segment: Segment) -> tuple[PQNState, dict[str, Array]]:
+        grad = jax.grad(q_loss, has_aux=True)
+        gradient, metrics = grad(state.params, network, config, segment)
+        step, optimizer_state = optimizer.update(gradient, state.optimizer, state.params)
+        params = optax.apply_updates(state.params, step)
+        state = state._replace(params=params, optimizer=optimizer_state)
+        return state, metrics | {"updates": jnp.int32(1)}
 
     def params(state: PQNState) -> Any:
         return state.params
@@ -105,23 +107,6 @@ def pqn(config: PQNConfig, spec: Spec, body: Body) -> Agent:
 
     memory = network.initial_state
     return Agent(init, memory, act, observe, learn, params, with_params, inspect=inspect)
-
-
-def groups(key: Key, config: PQNConfig, batch: int) -> Array:
-    """Deal B environments into minibatches, anew in every epoch: [epochs x minibatches, N] int32.
-
-    Raises ValueError where they do not come out even.
-    """
-    size = checks.divides("environments", batch, "minibatches", config.minibatches)
-    keys = jax.random.split(key, config.epochs)
-    return jax.vmap(jax.random.permutation, in_axes=(0, None))(keys, batch).reshape(-1, size)
-
-
-def of(segment: Segment, group: Array) -> Segment:
-    """Return what happened in some environments [N] of a segment."""
-    memory = tree.at(segment.memory, group)
-    timestep, action = jax.tree.map(lambda x: x[:, group], (segment.timestep, segment.action))
-    return Segment(memory, timestep, action, ())
 
 
 def q_loss(
@@ -146,7 +131,7 @@ def targets(config: PQNConfig, after: TimeStep, q: Array) -> Array:
     """Return targets [T, N] from the timesteps after each action and their values [T, N, A].
 
     Peng's Q(lambda): G = r + gamma ((1 - lambda) max Q + lambda G'), over legal actions, whatever
-    was done next. Gallici et al. (2025), equation 14.
+    is done next.
     """
     value = jnp.max(masked(q, after.legal), axis=-1)
     lambda_t = jnp.where(after.last, 0.0, config.td_lambda)

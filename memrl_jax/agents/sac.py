@@ -111,10 +111,10 @@ def sac(config: SACConfig, spec: Spec, body: Body, replay: ReplayMemory) -> Agen
         """Return the memory after a timestep, and the parameters of the policy there."""
         if not networks.carried:
             return actor.step(acting(params), memory, timestep)
-        own, parameters = actor.step(acting(params), memory[0], timestep)
-        made = choice.made(timestep.action)  # whatever it is: only the memories are asked for
-        judges, _ = critics.step(params["critics"], memory[1], timestep, *choice.inputs(made))
-        return (own, judges), parameters
+        actor_memory, parameters = actor.step(acting(params), memory[0], timestep)
+        inputs = choice.inputs(choice.made(timestep.action))  # any: only the memory is asked for
+        critics_memory, _ = critics.step(params["critics"], memory[1], timestep, *inputs)
+        return (actor_memory, critics_memory), parameters
 
     def act(
         key: Key, state: SACState, memory: State, timestep: TimeStep, explore: bool = True

@@ -38,7 +38,7 @@ def acting(params: Any) -> Any:
 class Loss(NamedTuple):
     """What N windows of L actions amount to."""
 
-    means: dict[str, Array]  # [] each
+    means: dict[str, Array]  # [] each, of what is valid
     error: Array  # [L, N] mean size of the two critics' errors
     valid: Array  # [L, N] bool: an action was taken, and the window weighs something
 
@@ -69,6 +69,9 @@ def sac_loss(
     def mean(x: Array) -> Array:
         return jnp.mean(jnp.where(valid, x, 0.0) * sample.weight[None])
 
+    def average(x: Array) -> Array:
+        return jnp.sum(jnp.where(valid, x, 0.0)) / jnp.maximum(jnp.sum(valid), 1)
+
     critics = mean(jnp.sum(jnp.square(error), axis=0) / 2)
     actor = -mean(x.value)
     temperature = jnp.exp(params["log_temperature"])
@@ -76,8 +79,8 @@ def sac_loss(
     means = {
         "loss": critics,
         "actor_loss": actor,
-        "q": jnp.mean(x.q),
-        "entropy": jnp.mean(x.entropy),
+        "q": average(jnp.mean(x.q, axis=0)),
+        "entropy": average(x.entropy),
         "temperature": temperature,
     }
     loss = critics + actor + temperature * mean(surplus)
@@ -111,11 +114,11 @@ def estimates(
     """
     frozen = jax.lax.stop_gradient(params)
     before, after = (tree.at(segment.timestep, x) for x in (slice(-1), slice(1, None)))
-    own, judges, target_judges = memories
-    own, policy = networks.actor.unroll(acting(params), own, before)
+    actor_memory, critics_memory, target_memory = memories
+    actor_memory, policy = networks.actor.unroll(acting(params), actor_memory, before)
     # The final timestep only bootstraps, so nothing is differentiated there.
-    own, final = jax.lax.stop_gradient(own), tree.at(segment.timestep, -1)
-    _, final = networks.actor.step(acting(frozen), own, final)
+    actor_memory, final = jax.lax.stop_gradient(actor_memory), tree.at(segment.timestep, -1)
+    _, final = networks.actor.step(acting(frozen), actor_memory, final)
     drawn, entropy = choice.draw(key, tree.append(policy, final), segment.timestep.legal)
 
     def value(critics: Any, memory: State, timestep: TimeStep, part: slice) -> Array:
@@ -126,16 +129,16 @@ def estimates(
         return worth + jnp.exp(frozen["log_temperature"]) * entropy[part]
 
     first = tree.at((before, drawn), 0)
-    target_judges, _ = networks.critics.step(
-        target_critics, target_judges, first[0], *choice.inputs(first[1])
+    target_memory, _ = networks.critics.step(
+        target_critics, target_memory, first[0], *choice.inputs(first[1])
     )
-    bootstrap = value(target_critics, target_judges, after, slice(1, None))
+    bootstrap = value(target_critics, target_memory, after, slice(1, None))
     made = choice.made(segment.action)
-    _, q = networks.critics.unroll(params["critics"], judges, before, *choice.inputs(made))
+    _, q = networks.critics.unroll(params["critics"], critics_memory, before, *choice.inputs(made))
     return Estimates(
         jax.vmap(choice.expected, (0, None))(q, made),
         jax.lax.stop_gradient(after.reward + discount * after.discount * bootstrap),
-        value(frozen["critics"], judges, before, slice(-1)),
+        value(frozen["critics"], critics_memory, before, slice(-1)),
         entropy[:-1],
         choice.target_entropy(before.legal),
         before.last,
@@ -155,15 +158,17 @@ def refreshed(
     Returns the memories of policy, critics and target critics, and the rest of the segment.
     Kapturowski et al. (2019), section 3.
     """
-    own, judges = networks.memories(segment.memory, segment.timestep.reward.shape[1])
+    actor_memory, critics_memory = networks.memories(
+        segment.memory, segment.timestep.reward.shape[1]
+    )
     if not burn_in:
-        return (own, judges, judges), segment
+        return (actor_memory, critics_memory, critics_memory), segment
     frozen = jax.lax.stop_gradient(params)
     prefix = tree.at(segment.timestep, slice(burn_in))
     inputs = choice.inputs(choice.made(tree.at(segment.action, slice(burn_in))))
-    own, _ = networks.actor.unroll(acting(frozen), own, prefix)
-    target_judges, _ = networks.critics.unroll(target_critics, judges, prefix, *inputs)
-    judges, _ = networks.critics.unroll(frozen["critics"], judges, prefix, *inputs)
+    actor_memory, _ = networks.actor.unroll(acting(frozen), actor_memory, prefix)
+    target_memory, _ = networks.critics.unroll(target_critics, critics_memory, prefix, *inputs)
+    critics_memory, _ = networks.critics.unroll(frozen["critics"], critics_memory, prefix, *inputs)
     rest = segment.timestep, segment.action, segment.extras
     rest = tree.at(rest, slice(burn_in, None))
-    return (own, judges, target_judges), Segment(segment.memory, *rest)
+    return (actor_memory, critics_memory, target_memory), Segment(segment.memory, *rest)

@@ -13,7 +13,8 @@ from typing import Any
 from memrl_jax import checks, imports
 from memrl_jax.environments.babi import babi
 from memrl_jax.environments.base import Arrival, batch, episodes, episodic
-from memrl_jax.environments.check import check, one_line, traced
+from memrl_jax.environments.check import check, traced
+from memrl_jax.environments.declared import one_line
 from memrl_jax.environments.gymnax import from_gymnax
 from memrl_jax.environments.mazes import (
     imaze,

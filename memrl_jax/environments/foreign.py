@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from memrl_jax.environments.check import blamed, kind, space
+from memrl_jax.environments.declared import blamed, kind, space
 from memrl_jax.spaces import Continuous, Discrete
 from memrl_jax.types import Array
 

@@ -6,8 +6,7 @@ episode, so time limits can be told from deaths and bootstrapped from the right 
 """
 
 import inspect
-from collections.abc import Callable, Mapping
-from dataclasses import fields, is_dataclass, replace
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -17,8 +16,8 @@ import numpy as np
 from memrl_jax import checks, spaces, tree
 from memrl_jax.environments import foreign
 from memrl_jax.environments.base import Arrival, episodic
-from memrl_jax.environments.check import agree, blamed, declared, kind
-from memrl_jax.environments.options import like
+from memrl_jax.environments.declared import agree, blamed, declared, kind
+from memrl_jax.environments.options import fields, like, replaced
 from memrl_jax.types import Array, Environment, Key
 
 # Where a `step` is defined that is exactly `step_env` with gymnax's automatic reset around it.
@@ -104,7 +103,7 @@ def _shapes(what: str, reset: Any, step: Any, action: Any) -> tuple[Any, Any]:
 def _horizon(what: str, params: Any) -> int:
     """Return the longest that an episode may be."""
     name = "max_steps_in_episode"
-    limit = _fields(params).get(name, getattr(params, name, 10_000))
+    limit = fields(params).get(name, getattr(params, name, 10_000))
     if isinstance(limit, jax.core.Tracer):
         raise ValueError(f"{what}: {name} is traced; it has to be one known number")
     limit = np.asarray(limit).item() if np.ndim(limit) == 0 else limit
@@ -118,16 +117,16 @@ def _make(name: str, options: dict[str, Any]) -> tuple[Any, Any]:
 
     checks.known("environment", name, gymnax.registered_envs)
     env, params = gymnax.make(name)
-    ours = {key: value for key, value in options.items() if key in _fields(params)}
+    ours = {key: value for key, value in options.items() if key in fields(params)}
     taken = inspect.signature(type(env)).parameters
     arguments = {}
     for key in options.keys() - ours.keys():
-        checks.known(f"{name} option", key, sorted({*_fields(params), *taken}))
+        checks.known(f"{name} option", key, sorted({*fields(params), *taken}))
         arguments[key] = like(key, options[key], taken[key].default, size=True)
     if arguments:
         with blamed(f"environment_args: {name} with {_listed(arguments)}"):
             env, params = gymnax.make(name, **arguments)
-    return env, _replaced(params, ours, size=True)
+    return env, replaced(params, ours, size=True)
 
 
 def _listed(options: dict[str, Any]) -> str:
@@ -141,29 +140,10 @@ def _own(env: Any, options: dict[str, Any]) -> tuple[Any, Any]:
             raise ValueError(f"environment: {type(env).__name__} has no `{attribute}`")
     params = env.default_params
     for key in options:
-        checks.known(f"{type(env).__name__} option", key, _fields(params))
+        checks.known(f"{type(env).__name__} option", key, fields(params))
     # Of whole numbers in other people's environments nothing is known but their default.
     size = type(env).__module__.split(".")[0] in ("gymnax", "memrl_jax")
-    return env, _replaced(params, options, size)
-
-
-def _fields(params: Any) -> dict[str, Any]:
-    """Return parameters by name."""
-    if isinstance(params, Mapping):
-        return dict(params)
-    if hasattr(params, "_asdict"):
-        return params._asdict()
-    return {f.name: getattr(params, f.name) for f in fields(params)} if is_dataclass(params) else {}
-
-
-def _replaced(params: Any, options: dict[str, Any], size: bool) -> Any:
-    """Replace some of the parameters by options that are like them."""
-    defaults = _fields(params)
-    container: Any = type(params)
-    values = {name: like(name, value, defaults[name], size) for name, value in options.items()}
-    if isinstance(params, Mapping):
-        return container({**params, **values})
-    return params._replace(**values) if hasattr(params, "_replace") else replace(params, **values)
+    return env, replaced(params, options, size)
 
 
 def _legal(what: str, env: Any, params: Any) -> Callable[[Any], Any] | None:

@@ -1,5 +1,7 @@
-"""Options of environments: each is held against its default."""
+"""Options of environments, which are fields of their parameters, held against the defaults."""
 
+import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -7,6 +9,29 @@ import jax.numpy as jnp
 import numpy as np
 
 from memrl_jax.kinds import FLOAT32, INT32
+
+
+def fields(params: Any) -> dict[str, Any]:
+    """Return parameters by name."""
+    if isinstance(params, Mapping):
+        return dict(params)
+    if hasattr(params, "_asdict"):
+        return params._asdict()
+    if not dataclasses.is_dataclass(params):
+        return {}
+    return {f.name: getattr(params, f.name) for f in dataclasses.fields(params)}
+
+
+def replaced(params: Any, options: dict[str, Any], size: bool) -> Any:
+    """Replace some of the parameters by options that are like them."""
+    defaults = fields(params)
+    container: Any = type(params)
+    values = {name: like(name, value, defaults[name], size) for name, value in options.items()}
+    if isinstance(params, Mapping):
+        return container({**params, **values})
+    if hasattr(params, "_replace"):
+        return params._replace(**values)
+    return dataclasses.replace(params, **values)
 
 
 def like(name: str, value: Any, default: Any, size: bool = False) -> Any:

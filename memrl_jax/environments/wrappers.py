@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from memrl_jax import checks, frames, tree
-from memrl_jax.environments.check import declared
+from memrl_jax.environments.declared import declared
 from memrl_jax.spaces import Continuous, Discrete, discrete, is_part, over, parts
 from memrl_jax.types import Array, Environment, Key, TimeStep
 

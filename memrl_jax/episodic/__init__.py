@@ -1,6 +1,6 @@
 """Episodic memory: tables of keys and values looked up by the nearest keys, and late returns."""
 
-from memrl_jax.episodic.history import Acted, Lookup, begin, completed, join, remember
+from memrl_jax.episodic.history import Acted, Lookup, begin, completed, forget, join, remember
 from memrl_jax.episodic.kernel import kernel_mean, plain_mean
 from memrl_jax.episodic.tables import (
     Neighbours,
@@ -15,5 +15,5 @@ from memrl_jax.episodic.tables import (
 )
 
 __all__ = ["Acted", "Lookup", "Neighbours", "Tables", "adjust", "begin", "completed", "empty"]
-__all__ += ["find", "join", "kernel_mean", "nearest", "plain_mean", "remember", "squared_distance"]
-__all__ += ["touch", "write"]
+__all__ += ["find", "forget", "join", "kernel_mean", "nearest", "plain_mean", "remember"]
+__all__ += ["squared_distance", "touch", "write"]

@@ -37,7 +37,11 @@ def begin(example: Acted, steps: int) -> Acted:
 
     Nothing was done there, for all are `last`.
     """
-    history = jax.tree.map(lambda x: jnp.zeros((steps, *x.shape), x.dtype), example)
+    return forget(jax.tree.map(lambda x: jnp.zeros((steps, *x.shape), x.dtype), example))
+
+
+def forget(history: Acted) -> Acted:
+    """Drop what is not completed, e.g. because its keys mean nothing any more."""
     last = jnp.ones_like(history.timestep.last)
     return history._replace(timestep=history.timestep._replace(last=last))
 

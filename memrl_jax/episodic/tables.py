@@ -43,6 +43,11 @@ class Neighbours(NamedTuple):
     values: Array  # [N, A, K] float32
     distance: Array  # [N, A, K] float32, squared; infinite where not found
 
+    def of(self, action: Array) -> "Neighbours":
+        """Return those in the table of each query's action [N], without the axis of actions."""
+        row = jnp.arange(action.shape[0])
+        return jax.tree.map(lambda x: x[row, action], self)
+
 
 def empty(actions: int, capacity: int, width: int) -> Tables:
     """Make `actions` empty tables of `capacity` entries, whose keys have `width` numbers.

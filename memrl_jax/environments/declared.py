@@ -1,0 +1,116 @@
+"""Spaces and pytrees held against each other, and errors told in one line."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from memrl_jax import checks
+from memrl_jax.spaces import Continuous, Discrete, is_part
+
+
+def agree(name: str, field: str, first: Any, after: Any, widened: bool = False) -> None:
+    """Raise ValueError unless what `reset` gives and what `step` gives can stand for each other.
+
+    With `widened`, a dtype of `reset` may be one that the other holds.
+    """
+    before, later = named(first), named(after)
+    for path in before | later:
+        x, y = before.get(path), later.get(path)
+        if x is None or y is None or not (kind(x) == kind(y) or (widened and _widens(x, y))):
+            given, then = ("nothing" if leaf is None else kind(leaf) for leaf in (x, y))
+            where = f"{field}{path}".lstrip(".")
+            raise ValueError(f"{name}: {where}: reset gives {given} and step gives {then}")
+    given, then = jax.tree.structure(first), jax.tree.structure(after)
+    if given != then:
+        raise ValueError(f"{name}: {field}: reset arranges it as {given} and step as {then}")
+
+
+def _widens(x: Any, y: Any) -> bool:
+    """Tell whether numbers like `x` can be cast to those like `y`."""
+    if x.shape != y.shape or any(jnp.issubdtype(z.dtype, jax.dtypes.extended) for z in (x, y)):
+        return False
+    if x.weak_type and not jnp.issubdtype(x.dtype, jnp.floating):
+        return True  # a whole number as Python has it
+    return jnp.promote_types(x.dtype, y.dtype) == y.dtype
+
+
+def declared(field: str, spaces: Any, x: Any) -> None:
+    """Raise ValueError unless `spaces` are arranged like `x` and have its shapes and dtypes."""
+    told, seen = named(spaces), named(x)
+    for path in told | seen:
+        if path not in seen:
+            raise ValueError(f"{field}{path}: {told[path]} is declared and nothing is given")
+        if path not in told:
+            raise ValueError(f"{field}{path}: {kind(seen[path])} is given and nothing is declared")
+        space(f"{field}{path}", told[path])
+        _suits(f"{field}{path}", told[path], seen[path])
+
+
+def space(field: str, given: Any) -> None:
+    """Raise ValueError for what is no space, for an empty one and for bounds that are none."""
+    if not named(given):
+        raise ValueError(f"{field}: {given!r} has no part")
+    for path, part in named(given).items():
+        _space(f"{field}{path}", part)
+
+
+def _space(field: str, given: Any) -> None:
+    if isinstance(given, Discrete):
+        checks.positive(f"{field}: n", given.n)
+        return
+    if not isinstance(given, Continuous):
+        raise ValueError(f"{field}: {given!r} is neither Discrete nor Continuous")
+    dtype = jnp.dtype(given.dtype)
+    if not any(jnp.issubdtype(dtype, kind) for kind in (jnp.bool_, jnp.integer, jnp.floating)):
+        raise ValueError(f"{field}: {dtype} is none of the dtypes of real numbers")
+    bounds = {"low": given.low, "high": given.high}
+    for side, bound in bounds.items():
+        with blamed(f"{field}: {side}"):
+            np.broadcast_to(np.empty(np.shape(bound)), given.shape)
+    if any(isinstance(bound, jax.core.Tracer) for bound in bounds.values()):
+        return
+    with blamed(f"{field}: low, high"):
+        ordered = np.all(np.asarray(given.low) <= np.asarray(given.high))
+    if not ordered:
+        raise ValueError(f"{field}: low = {given.low} is not at most high = {given.high}")
+
+
+def _suits(field: str, given: Discrete | Continuous, x: Any) -> None:
+    if isinstance(given, Discrete):
+        whole = x.dtype == bool or jnp.issubdtype(x.dtype, jnp.integer)
+        if x.shape or not whole:
+            raise ValueError(f"{field} is {kind(x)}, and {given} an integer without axes")
+    elif kind(x) != kind(given):
+        raise ValueError(f"{field} is {kind(x)}, and declared as {kind(given)}")
+
+
+@contextmanager
+def blamed(what: str) -> Iterator[None]:
+    """Turn an error into a ValueError of one line that begins with `what`, unless it does."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, ValueError) and str(error).startswith(what):
+            raise
+        raise ValueError(f"{what} raised {one_line(error)}") from error
+
+
+def one_line(error: Exception) -> str:
+    """Name an error by its kind and the first line of what it says."""
+    said = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    return f"{type(error).__name__}{': ' * bool(said)}{said}"
+
+
+def named(x: Any) -> dict[str, Any]:
+    """Return the leaves of a pytree, or its spaces, by their path."""
+    leaves = jax.tree_util.tree_leaves_with_path(x, is_leaf=is_part)
+    return {jax.tree_util.keystr(path): leaf for path, leaf in leaves}
+
+
+def kind(x: Any) -> str:
+    """Write dtype and shape, e.g. float32[2,3]."""
+    return f"{jnp.dtype(x.dtype) if isinstance(x, Continuous) else x.dtype}{[*x.shape]}"
