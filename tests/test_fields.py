@@ -84,14 +84,10 @@ OTHER: dict[str, Any] = {  # values, where one more would not do
     "learning_starts": 40,
     "total_steps": 1920,
     "restart": 3,
-    "key_size": 4,
     "environments": 4,
     **ALL_ON,
 }
 ELSEWHERE = {"imports"}  # what it does is done before anything is made: tests/test_own_parts.py
-
-
-NEVER = {("nec", "stored_state")}  # refused with any other value
 
 
 def other(name: str, value: Any) -> Any:
@@ -171,8 +167,6 @@ def test_another_value_is_another_program_or_refused(name: str, field: str) -> N
         if found is not None:
             assert found, f"{field} is ignored by {name} with {CONTEXTS[context]}"
             return
-    if (name, field) in NEVER:
-        return
     raise AssertionError(f"{field}: nothing was found where {name} would take another value")
 
 

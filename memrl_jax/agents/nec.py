@@ -138,7 +138,7 @@ def nec(config: NECConfig, spec: Spec, body: Body, replay: ReplayMemory) -> Agen
         steps = segment.action.shape[0]
         lookup, slot, memory = segment.extras
         timestep = tree.at(segment.timestep, slice(-1))
-        acted = Acted(timestep, segment.action, *lookup, memory)
+        acted = Acted(timestep, segment.action, lookup.key, lookup.value, memory)
         acted, history = episodic.join(state.history, acted)
         target = targets(config, acted)
         tables = episodic.touch(state.learner.tables, slot.reshape(-1, *slot.shape[2:]))
