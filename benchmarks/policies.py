@@ -21,7 +21,10 @@ def at_least(returns: Returns, label: str, least: float) -> Claim:
 def with_memory(environment: str) -> memrl_jax.Config:
     """Return the recurrent settings for half as long; steps that stay as large undo balance."""
     return memrl_jax.presets["recurrent-ppo"].replace(
-        environment=environment, total_steps=250_368, decay_updates=9_780.0
+        environment=environment,
+        total_steps=250_368,
+        decay_updates=9_780.0,
+        normalize_observations=True,
     )
 
 

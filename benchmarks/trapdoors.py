@@ -84,7 +84,8 @@ def bound_without_masks() -> float:
 _SMALL: dict[str, Any] = {"environments": 16, "rollout_length": 32, "encoder": (32,)}
 PRESETS: dict[str, dict[str, Any]] = {
     "ppo": _SMALL | {"learning_rate": 3e-3},
-    "recurrent-ppo": _SMALL | {"learning_rate": 3e-3, "memory_args": {"features": 32}},
+    "recurrent-ppo": _SMALL
+    | {"learning_rate": 3e-3, "memory_args": {"features": 32}, "normalize_observations": False},
     "pqn": _SMALL | {"number_actions": True, "minibatches": 4, "epsilon_steps": 20_000.0},
     "dqn": {"number_actions": True, "learning_starts": 1_000, "epsilon_steps": 20_000.0},
 }

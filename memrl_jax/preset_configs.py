@@ -100,7 +100,6 @@ presets: dict[str, Config] = {
         discount=0.98,
         gae_lambda=0.9,
         entropy_bonus=0.001,
-        normalize_observations=True,
         normalize_rewards=True,
     ),
     # Gallici et al.'s settings of CartPole-v1, but for smaller layers, half as many minibatches and

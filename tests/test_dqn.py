@@ -11,9 +11,10 @@ import pytest
 import memrl_jax
 from memrl_jax import settings, tree
 from memrl_jax.agents import DQNConfig, ExplorationConfig, OptimizerConfig
-from memrl_jax.agents.dqn import next_update, priority, q_loss, refreshed, targets
+from memrl_jax.agents.dqn import next_update, q_loss, targets
 from memrl_jax.agents.exploration import epsilon, epsilon_greedy
 from memrl_jax.agents.optimizer import make_optimizer
+from memrl_jax.agents.windows import priority, refreshed
 from memrl_jax.build import make_agent, make_environment, make_replay
 from memrl_jax.environments import batch
 from memrl_jax.rollout import initial, rollout

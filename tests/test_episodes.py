@@ -16,7 +16,6 @@ from memrl_jax.environments import (
     episodic,
     frame_stack,
     numbered,
-    numbered_observations,
     view,
 )
 from memrl_jax.environments.check import QUICKLY, draw, observed, play, traced
@@ -181,7 +180,7 @@ def discrete() -> Environment:
 @cache
 def counted() -> Any:
     """Both environments under the same actions, numbered in one."""
-    env, ours = discrete(), numbered(numbered_observations(discrete()))
+    env, ours = discrete(), numbered(discrete())
 
     def run(key: Any) -> Any:
         def move(states: Any, key: Any) -> Any:
@@ -197,18 +196,17 @@ def counted() -> Any:
 
 
 def test_combinations_are_numbered_row_by_row() -> None:
-    ours = numbered(numbered_observations(discrete()))
-    assert ours.spec == (Discrete(18), Discrete(6), True)
+    ours = numbered(discrete())
+    assert ours.spec == (discrete().spec.observations, Discrete(6), True)
     traced(ours)
     theirs, mine, number = counted()
-    time, gear = theirs.observation[0], theirs.observation[1]["gear"]
-    np.testing.assert_array_equal(mine.observation, 3 * time + gear)
+    same(mine.observation, theirs.observation)
     np.testing.assert_array_equal(mine.action, 2 * theirs.action["gear"] + theirs.action["turn"][0])
     pairs = theirs.legal["gear"][:, :, None] & theirs.legal["turn"][0][:, None, :]
     np.testing.assert_array_equal(mine.legal, pairs.reshape(-1, 6))
     rest = ("reward", "discount", "start", "last")
     same([getattr(mine, f) for f in rest], [getattr(theirs, f) for f in rest])
-    assert len({*number}) > 3 and mine.action.dtype == mine.observation.dtype == np.int32
+    assert len({*number}) > 3 and mine.action.dtype == np.int32
 
 
 def test_batches_are_numbered_too_and_nothing_masks_what_is_always_legal() -> None:
@@ -228,8 +226,6 @@ def test_what_cannot_be_numbered_is_refused_in_one_line() -> None:
     many = (Discrete(300),) * 2 + (Discrete(2),)
     with pytest.raises(ValueError, match=r"^actions: 300 x 300 x 2 = 180000 are more than 65536 "):
         numbered(drive(actions=many, legal=None))
-    with pytest.raises(ValueError, match=r"^observations: 300 x 300 x 2 = 180000 are more"):
-        numbered_observations(drive(observations=many))
 
 
 def test_replay_keeps_actions_of_several_parts_and_masks() -> None:

@@ -39,7 +39,9 @@ TINY: dict[str, Any] = {
 def tiny(preset: str) -> Config:
     config = presets[preset]
     known = settings.named(config)
-    return config.replace(**{k: x for k, x in TINY.items() if k in known})
+    # A table takes what its preset is for, discrete observations.
+    given = TINY | ({"environment": config.environment} if preset == "tabular" else {})
+    return config.replace(**{k: x for k, x in given.items() if k in known})
 
 
 def remembers(preset: str) -> bool:

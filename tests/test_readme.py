@@ -4,10 +4,13 @@ import re
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
 
 import memrl_jax
+from memrl_jax import config as config_module
 from memrl_jax import settings
+from memrl_jax.agents import AGENTS
 from memrl_jax.environments import ENVIRONMENTS
 from memrl_jax.memory import MEMORIES
 
@@ -26,7 +29,7 @@ def short(monkeypatch):
 
 def test_examples_run(short):
     blocks = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
-    assert len(blocks) == 6
+    assert len(blocks) == 7
     names: dict = {}
     try:
         for block in blocks:
@@ -35,9 +38,14 @@ def test_examples_run(short):
         assert names["sample"].segment.action.shape == (40, 32)
         _, metrics = jax.jit(names["train"])(names["key"])
         assert metrics["updates"].sum() == 5
+        own = names["config"].replace(environment="TMaze", total_steps=1_200, encoder=(8,))
+        assert config_module.agent_name(own) == "a2c"
+        _, metrics = jax.jit(memrl_jax.make_train(own))(names["key"])
+        assert metrics["updates"].sum() == 3 and np.isfinite(metrics["loss_sum"]).all()
     finally:
         ENVIRONMENTS.pop("Recall", None)
         MEMORIES.pop("leaky", None)
+        AGENTS.pop("a2c", None)
 
 
 def test_commands_exist(capsys):

@@ -8,9 +8,9 @@ import optax
 
 from memrl_jax import checks, episodic, tree
 from memrl_jax.agents import exploration
-from memrl_jax.agents.dqn import priority, refreshed
 from memrl_jax.agents.exploration import ExplorationConfig
 from memrl_jax.agents.optimizer import LARGE, OptimizerConfig, make_optimizer
+from memrl_jax.agents.windows import priority, refreshed
 from memrl_jax.episodic import Acted, Lookup, Tables
 from memrl_jax.networks import EmbeddingHead
 from memrl_jax.returns import n_step_returns

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import optax
 
 from memrl_jax import checks
-from memrl_jax.agents.dqn import priority
 from memrl_jax.agents.optimizer import LARGE, SMALL, OptimizerConfig, make_optimizer
 from memrl_jax.agents.sac_loss import Loss, Networks, acting, sac_loss
 from memrl_jax.agents.soft import Choices, choices
+from memrl_jax.agents.windows import priority
 from memrl_jax.networks import PolicyHead, TwinHeads, twins
 from memrl_jax.settings import BodyConfig, ReplayConfig, Settings, static
 from memrl_jax.spaces import Discrete, masked

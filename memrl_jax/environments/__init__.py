@@ -24,7 +24,7 @@ from memrl_jax.environments.mazes import (
     single_goal,
 )
 from memrl_jax.environments.tmaze import TMaze
-from memrl_jax.environments.wrappers import frame_stack, numbered, numbered_observations, view
+from memrl_jax.environments.wrappers import frame_stack, numbered, view
 from memrl_jax.spaces import Continuous
 from memrl_jax.types import Environment
 
@@ -135,5 +135,5 @@ def make(name: str, options: Mapping[str, Any]) -> Environment:
 
 __all__ = [
     "ENVIRONMENTS", "Arrival", "TMaze", "batch", "check", "episodes", "episodic", "frame_stack",
-    "from_gymnax", "make", "numbered", "numbered_observations", "view",
+    "from_gymnax", "make", "numbered", "view",
 ]  # fmt: skip

@@ -128,20 +128,6 @@ def numbered(env: Environment) -> Environment:
     return _shown(env._replace(step=step), seen)._replace(spec=spec)
 
 
-def numbered_observations(env: Environment) -> Environment:
-    """See one number in place of several integers, as `numbered` numbers actions: for tables.
-
-    Raises ValueError for observations that are not all discrete, and for more than `MOST` of them.
-    """
-    counts = _counts("observations", env.spec.observations)
-
-    def seen(timestep: TimeStep) -> TimeStep:
-        return timestep._replace(observation=_number(timestep.observation, counts))
-
-    spec = env.spec._replace(observations=Discrete(prod(counts)))
-    return _shown(env, seen)._replace(spec=spec)
-
-
 def _counts(field: str, space: Any) -> list[int]:
     """Return how many values every part of a discrete space has."""
     if not discrete(space):

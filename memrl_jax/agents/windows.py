@@ -1,0 +1,35 @@
+"""What agents that learn from replayed windows have in common."""
+
+from typing import Any
+
+import jax.numpy as jnp
+
+from memrl_jax import tree
+from memrl_jax.types import Array, Network, Segment, State
+
+
+def refreshed(
+    params: Any, target_params: Any, network: Network, burn_in: int, segment: Segment
+) -> tuple[State, State, Segment]:
+    """Unroll both networks over the first `burn_in` actions, which are not learned from.
+
+    Returns their memories and the rest of the segment. Kapturowski et al. (2019), section 3.
+    """
+    if not burn_in:
+        return segment.memory, segment.memory, segment
+    prefix, rest = slice(burn_in), slice(burn_in, None)
+    timestep = tree.at(segment.timestep, prefix)
+    memory, _ = network.unroll(params, segment.memory, timestep)
+    target_memory, _ = network.unroll(target_params, segment.memory, timestep)
+    timestep, action, extras = tree.at((segment.timestep, segment.action, segment.extras), rest)
+    return memory, target_memory, Segment(memory, timestep, action, extras)
+
+
+def priority(mix: Array | float, error: Array, valid: Array) -> Array:
+    """Mix the largest and the mean size of a window's errors [L, N], where valid: [N].
+
+    Kapturowski et al. (2019), section 2.3.
+    """
+    size = jnp.where(valid, jnp.abs(error), 0.0)
+    mean = size.sum(axis=0) / jnp.maximum(valid.sum(axis=0), 1)
+    return mix * size.max(axis=0) + (1 - mix) * mean
