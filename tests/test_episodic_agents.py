@@ -333,7 +333,8 @@ def test_races_can_be_run_and_are_judged_by_medians() -> None:
     assert races.median([30, 10, None]) == 30 and races.median([None, None, 1]) == np.inf
     returns = {"DQN": np.zeros((3, 2)), "NEC": np.ones((3, 2))}
     taken: dict[str, list[float | None]] = {"DQN": [None, 9.0, None], "NEC": [8.0, 9.0, None]}
-    last, sooner = races.judged(1.0, returns, taken)
+    ever, last, sooner = races.judged(1.0, returns, taken)
+    assert not ever.reached and ever.figure == "2 of 3"
     assert last.reached and last.figure == "1.00"
     assert sooner.reached and sooner.figure == "9 against inf"
 
