@@ -43,7 +43,7 @@ OH = {
     "SequentialGoals", "SequentialGoals-indicator", "OriginalMaze",
 }  # fmt: skip
 LISTED = [*ENVIRONMENTS]
-OURS = {"CartPole-positions", "TMaze", "TMaze-active", "bAbI"} | OH
+OURS = {"CartPole-positions", "Pendulum-positions", "TMaze", "TMaze-active", "bAbI"} | OH
 GYMNAX = [name for name in LISTED if name not in OURS]
 MAZES = {"TMaze": TMaze(), "TMaze-active": TMaze(active=True)}
 
