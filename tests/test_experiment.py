@@ -257,10 +257,10 @@ def test_the_estimate_is_what_is_held(whole: tuple[Result, Told]) -> None:
     result, told = whole
     carry = load(result.folder, CONFIG.total_steps)
     agent, everything = (tree.nbytes(x) / 3 for x in (carry.train.agent, carry.train))
-    pattern = r"(.+) kB of agent and (.+) kB of environments per seed, (.+) kB for 3 seeds"
+    pattern = r"(.+B) of agent and (.+B) of environments per seed, (.+B) for 3 seeds"
     match = re.fullmatch(pattern, told.lines[0])
     assert match is not None
-    said = [1000 * float(number) for number in match.groups()]
+    said = [float(x.split()[0]) * {"B": 1, "kB": 1000}[x.split()[1]] for x in match.groups()]
     assert said == pytest.approx([agent, everything - agent, 3 * everything], rel=5e-3)
 
 
@@ -454,8 +454,16 @@ def edit(folder: Path, *where: str, value: Any) -> None:
 @pytest.mark.parametrize(
     "where, value, message",
     [
-        (("config", "agent", "learning_rate"), 0.5, "learning_rate is 0.001 .*, 0.5 in config"),
-        (("config", "memory_args", "features"), 16, "memory_args is {'features': 8} .*16.* in con"),
+        (
+            ("config", "agent", "optimizer", "learning_rate"),
+            0.5,
+            "learning_rate is 0.001 .*, 0.5 in config",
+        ),
+        (
+            ("config", "agent", "body", "memory_args", "features"),
+            16,
+            "memory_args is {'features': 8} .*16.* in con",
+        ),
         (("config", "environment"), "TMaze-active", "environment is 'TMaze' in the file, "),
         (("run", "seed"), 1, "seed is 0 in the file, 1 in config.json"),
         (("run", "seeds"), 2, "seeds is 3 in the file, 2 in config.json"),

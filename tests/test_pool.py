@@ -42,20 +42,20 @@ def test_short_names_tell_paths_apart(paths: list[str], expected: list[str]) -> 
     ("runs", "expected"),
     [
         ({"x-0": (GRU, 0), "x-1": (GRU, 1)}, {"x": 4}),
-        ({"seed0/x": (GRU, 0), "seed1/x": (GRU, 1)}, {"CartPole-v1, gru": 4}),
+        ({"seed0/x": (GRU, 0), "seed1/x": (GRU, 1)}, {"CartPole-v1, dqn with gru": 4}),
         ({"a": (GRU, 0), "b": (LSTM, 0)}, {"a": 2, "b": 2}),
         (
             {"0/g": (GRU, 0), "0/l": (LSTM, 0), "1/g": (GRU, 1), "1/l": (LSTM, 1)},
             {"g": 4, "l": 4},
         ),
-        ({"a": (GRU, 0), "b": (GRU, 1), "c": (LSTM, 0)}, {"CartPole-v1, gru": 4, "c": 2}),
+        ({"a": (GRU, 0), "b": (GRU, 1), "c": (LSTM, 0)}, {"CartPole-v1, dqn with gru": 4, "c": 2}),
         (
             {"a": (GRU, 0), "b": (GRU, 1), "c": (LSTM, 0), "d": (LSTM, 1)},
             {"memory=gru": 4, "memory=lstm": 4},
         ),
         (
             {"x-0": (GRU, 0), "x-1": (GRU, 1), "x": (LSTM.replace(frames=2), 0)},
-            {"x (memory=gru, frames=1)": 4, "x (memory=lstm, frames=2)": 2},
+            {"x (frames=1, memory=gru)": 4, "x (frames=2, memory=lstm)": 2},
         ),
     ],
 )

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from memrl_jax.config import Config, agent_name, flat, to_json
 from memrl_jax.run import experiment
 from memrl_jax.run.program import Run
+from memrl_jax.settings import named
 from memrl_jax.statistics import count
 
 
@@ -97,7 +98,9 @@ def _distinct(names: Sequence[str], configs: Sequence[Config]) -> list[str]:
         alike = [given[j] for j, other in enumerate(names) if other == name]
         differing = {k for one in alike for k in one if any(one[k] != x.get(k) for x in alike)}
         settings = ", ".join(f"{k}={given[i][k]}" for k in given[i] if k in differing)
-        unnamed = settings or f"{configs[i].environment}, {agent_name(configs[i])}"
+        memory = named(configs[i]).get("memory", "none")
+        with_memory = "" if memory == "none" else f" with {memory}"
+        unnamed = settings or f"{configs[i].environment}, {agent_name(configs[i])}{with_memory}"
         out.append((f"{name} ({settings})" if settings else name) if name else unnamed)
     return out
 
