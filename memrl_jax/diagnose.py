@@ -139,7 +139,7 @@ def extrapolation(
             trainer, _ = make(config.replace(environment_args=options))
             return trainer.evaluate(key, state, 100).total.mean()
 
-    with the `make` of `memrl_jax.config`. Compiles once per length. Raises ValueError without a
+    with the `make` of `memrl_jax.build`. Compiles once per length. Raises ValueError without a
     length, and for one below 1.
     """
     checks.positive("len(lengths)", len(lengths))
