@@ -117,8 +117,12 @@ def filled(name: str, agent: str) -> Any:
     return begin(jax.random.key(0))
 
 
-@pytest.mark.parametrize("agent", AGENTS)
-@pytest.mark.parametrize("name", MEMORIES)
+# Windows of one action begin with an empty memory, whichever it is: two of them stand for all.
+PAIRS = [(name, agent) for agent in ("drqn", "r2d2") for name in MEMORIES]
+PAIRS += [(name, "dqn") for name in ("none", "gru")]
+
+
+@pytest.mark.parametrize("name, agent", PAIRS)
 def test_it_trains_inside_every_agent(name: str, agent: str) -> None:
     made, segment = agent_of(name, agent)
 
