@@ -54,6 +54,18 @@ def zeros(space: Any) -> Any:
     return over(zero, space)
 
 
+def number(space: Any, x: Any) -> Array:
+    """Number elements of a space of discrete parts, each [...], row by row: int32 [...].
+
+    The last part counts fastest.
+    """
+    leaves = jax.tree.leaves(x)
+    total = jnp.zeros_like(leaves[0], jnp.int32)
+    for part, leaf in zip(parts(space), leaves, strict=True):
+        total = total * part.n + leaf.astype(jnp.int32)
+    return total
+
+
 def masked(x: Array, legal: Any) -> Array:
     """Return `x` [..., n], and -infinity where `legal` [..., n] is false; () takes all of it."""
     return x if isinstance(legal, tuple) else jnp.where(legal, x, -jnp.inf)

@@ -124,9 +124,8 @@ def dqn(config: DQNConfig, spec: Spec, body: Body, replay: ReplayMemory) -> Agen
 
     def observe(state: DQNState, segment: Segment) -> DQNState:
         replay_state = replay.add(state.replay, segment)
-        # What is done at the end of an episode is no step: the next one begins.
-        steps = jnp.sum(~segment.timestep.last[:-1], dtype=jnp.int32)
-        return state._replace(replay=replay_state, observed=tree.count(state.observed, steps))
+        observed = exploration.count_steps(state.observed, segment)
+        return state._replace(replay=replay_state, observed=observed)
 
     def improve(learner: Learner, sample: Sample) -> tuple[Learner, Loss]:
         grad = jax.grad(q_loss, has_aux=True)

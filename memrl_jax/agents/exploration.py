@@ -5,12 +5,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from memrl_jax import checks
+from memrl_jax import checks, tree
 from memrl_jax.agents.optimizer import LARGE
 from memrl_jax.schedules import linear
 from memrl_jax.settings import Settings
 from memrl_jax.spaces import Discrete, discrete, masked
-from memrl_jax.types import Array, Key, Spec, TimeStep
+from memrl_jax.types import Array, Key, Segment, Spec, TimeStep
 
 
 class ExplorationConfig(Settings):
@@ -67,6 +67,12 @@ def epsilon_greedy(
     action = jnp.where(explore < epsilon(config, observed, batch), random, best(q, timestep.legal))
     persists = (again < config.persistence) & ~timestep.start & allowed(timestep)
     return jnp.where(persists, timestep.action, action)
+
+
+def count_steps(observed: Array, segment: Segment) -> Array:
+    """Add the environment steps of a segment to how many there were, int32 []."""
+    # What is done at the end of an episode is no step: the next one begins.
+    return tree.count(observed, jnp.sum(~segment.timestep.last[:-1], dtype=jnp.int32))
 
 
 def best(q: Array, legal: Any) -> Array:

@@ -93,9 +93,7 @@ def mfec(config: MFECConfig, spec: Spec, horizon: int) -> Agent:
         return memory, action, lookup
 
     def observe(state: MFECState, segment: Segment) -> MFECState:
-        # What is done at the end of an episode is no step: the next one begins.
-        steps = jnp.sum(~segment.timestep.last[:-1], dtype=jnp.int32)
-        return state._replace(observed=tree.count(state.observed, steps))
+        return state._replace(observed=exploration.count_steps(state.observed, segment))
 
     def learn(key: Key, state: MFECState, segment: Segment) -> tuple[MFECState, dict[str, Array]]:
         lookup, steps = segment.extras, segment.action.shape[0]

@@ -147,9 +147,9 @@ def nec(config: NECConfig, spec: Spec, body: Body, replay: ReplayMemory) -> Agen
         oldest = tree.at(acted.timestep, slice(steps + 1))
         memory = tree.at(acted.memory, 0) if config.experience.stored_state else segment.memory
         known = Segment(memory, oldest, acted.action[:steps], target[:steps])
-        count = jnp.sum(~timestep.last, dtype=jnp.int32)  # what ends an episode is no step
         learner, replayed = state.learner._replace(tables=tables), replay.add(state.replay, known)
-        return NECState(learner, replayed, history, tree.count(state.observed, count))
+        observed = exploration.count_steps(state.observed, segment)
+        return NECState(learner, replayed, history, observed)
 
     def improve(learner: Learner, sample: Sample) -> tuple[Learner, Loss]:
         params, tables, optimizer_state = learner
@@ -237,6 +237,7 @@ def targets(config: NECConfig, acted: Acted) -> Array:
 
 
 def _check(config: NECConfig) -> None:
+    checks.widths("head", config.head)
     for field in ("entries", "key_size", "n_step", "updates"):
         checks.positive(field, getattr(config, field))
     checks.positive("neighbours", config.neighbours, config.entries)

@@ -235,6 +235,7 @@ def squared_error(clip: Array | float | None, value: Array, batch: Batch) -> Arr
 
 
 def _check(config: PPOConfig) -> None:
+    checks.widths("head", config.head)
     for field in ("epochs", "minibatches"):
         checks.positive(field, getattr(config, field))
     for field in ("discount", "gae_lambda"):

@@ -79,9 +79,7 @@ def pqn(config: PQNConfig, spec: Spec, body: Body) -> Agent:
         return memory, action, ()
 
     def observe(state: PQNState, segment: Segment) -> PQNState:
-        # What is done at the end of an episode is no step: the next one begins.
-        steps = jnp.sum(~segment.timestep.last[:-1], dtype=jnp.int32)
-        return state._replace(observed=tree.count(state.observed, steps))
+        return state._replace(observed=exploration.count_steps(state.observed, segment))
 
     def learn(key: Key, state: PQNState, segment: Segment) -> tuple[PQNState, dict[str, Array]]:
         passes = config.epochs, config.minibatches
@@ -142,8 +140,7 @@ def targets(config: PQNConfig, after: TimeStep, q: Array) -> Array:
 def _check(config: PQNConfig) -> None:
     for field in ("epochs", "minibatches"):
         checks.positive(field, getattr(config, field))
-    for width in config.head:
-        checks.positive("head", width)
+    checks.widths("head", config.head)
     for field in ("discount", "td_lambda"):
         checks.within(field, getattr(config, field), 0, 1)
     exploration.check(config.exploration)

@@ -197,6 +197,7 @@ def _networks(config: SACConfig, choice: Choices, body: Body) -> Networks:
 
 
 def _check(config: SACConfig) -> None:
+    checks.widths("head", config.head)
     checks.positive("updates", config.updates)
     for field in ("discount", "target_rate"):
         checks.within(field, getattr(config, field), 0, 1)

@@ -11,7 +11,7 @@ from memrl_jax import checks, tree
 from memrl_jax.agents import exploration
 from memrl_jax.agents.exploration import ExplorationConfig, best, discrete_actions, epsilon_greedy
 from memrl_jax.settings import Settings, static
-from memrl_jax.spaces import discrete, masked, parts
+from memrl_jax.spaces import discrete, masked, number, parts
 from memrl_jax.types import Agent, Array, Key, Segment, Spec, State, TimeStep
 
 MOST = 100_000_000  # values in a table, or in the traces of all environments
@@ -92,9 +92,7 @@ def tabular(config: TabularConfig, spec: Spec) -> Agent:
         return memory, action, ()
 
     def observe(state: TabularState, segment: Segment) -> TabularState:
-        # What is done at the end of an episode is no step: the next one begins.
-        steps = jnp.sum(~segment.timestep.last[:-1], dtype=jnp.int32)
-        return state._replace(observed=tree.count(state.observed, steps))
+        return state._replace(observed=exploration.count_steps(state.observed, segment))
 
     def learn(
         key: Key, state: TabularState, segment: Segment
@@ -135,19 +133,10 @@ def remembering(count: int, spec: Spec, actions: int) -> tuple[int, Callable[...
 
     def recall(memory: Array, timestep: TimeStep) -> tuple[Array, Array]:
         memory = jnp.where(timestep.start, 0, memory)
-        observation = row_major(spec.observations, timestep.observation)
+        observation = number(spec.observations, timestep.observation)
         return (memory * (n + 1) + observation + 1) % before, memory * n + observation
 
     return n * before, recall
-
-
-def row_major(space: Any, x: Any) -> Array:
-    """Return the numbers, int32 [...], of elements of a space of discrete parts, each [...]."""
-    leaves = jax.tree.leaves(x)
-    number = jnp.zeros_like(leaves[0], jnp.int32)
-    for part, leaf in zip(parts(space), leaves, strict=True):
-        number = number * part.n + leaf.astype(jnp.int32)
-    return number
 
 
 def traces(config: TabularConfig, q: Array, batch: int) -> Any:

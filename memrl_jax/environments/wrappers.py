@@ -11,7 +11,7 @@ import numpy as np
 
 from memrl_jax import checks, frames, tree
 from memrl_jax.environments.declared import declared
-from memrl_jax.spaces import Continuous, Discrete, discrete, is_part, over, parts
+from memrl_jax.spaces import Continuous, Discrete, discrete, is_part, number, over, parts
 from memrl_jax.types import Array, Environment, Key, TimeStep
 
 MOST = 2**16  # combinations that are numbered
@@ -119,7 +119,7 @@ def numbered(env: Environment) -> Environment:
     def seen(timestep: TimeStep) -> TimeStep:
         masks = jax.tree.leaves(timestep.legal)
         legal = reduce(_both, masks) if masks else ()
-        return timestep._replace(action=_number(timestep.action, counts), legal=legal)
+        return timestep._replace(action=number(space, timestep.action), legal=legal)
 
     def step(key: Key, state: Any, action: Array) -> tuple[Any, TimeStep]:
         return env.step(key, state, _combination(action, space, counts))
@@ -138,14 +138,6 @@ def _counts(field: str, space: Any) -> list[int]:
         product = " x ".join(map(str, counts))
         raise ValueError(f"{field}: {product} = {prod(counts)} are more than {MOST} combinations")
     return counts
-
-
-def _number(x: Any, counts: list[int]) -> Array:
-    """Number a combination, int32 arrays of one shape, row by row."""
-    number = jnp.int32(0)
-    for part, n in zip(jax.tree.leaves(x), counts, strict=True):
-        number = number * n + jnp.asarray(part, jnp.int32)
-    return number
 
 
 def _combination(number: Array, space: Any, counts: list[int]) -> Any:
