@@ -91,6 +91,10 @@ def make(**changes: Any) -> Any:
     return memrl_jax.make_train(BASE.replace(**changes))
 
 
+def make_preset(name: str, /, **changes: Any) -> Any:
+    return memrl_jax.make_train(memrl_jax.presets[name].replace(**changes))
+
+
 def make_environment(name: str, /, **options: Any) -> Any:
     return build.make_environment(BASE.replace(environment=name, environment_args=options))
 
@@ -262,6 +266,8 @@ def settings() -> Iterator[Case]:
     yield bad("encoder", make, encoder=(8, 0))
     yield bad("encoder", make, encoder=(2**31,))
     yield bad("head", make, head=(-1,))
+    for name in ("ppo", "pqn", "sac", "nec"):
+        yield bad("head", make_preset, name, head=(-1,))
     yield bad("frames", make, frames=2**31 - 1)
     yield bad("agent", make, agent=3)
     yield bad("agent", make, agent=memrl_jax.Config())
