@@ -18,7 +18,7 @@ from rich.console import Console
 from benchmarks import agents, babi, episodic, mazes, pendulum, policies, probes, runs, tasks
 from benchmarks.findings import Findings, Study
 from memrl_jax.checks import known
-from memrl_jax.cli import use_every_core
+from memrl_jax.cli import leave, use_every_core
 from memrl_jax.run.folder import versions, write
 
 RESULTS: dict[str, Study] = {
@@ -91,4 +91,4 @@ def report(found: Findings) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         finally:
             sys.stdout.flush()
     if code and arguments is None:
-        _leave(code)
+        leave(code)
     return code
 
 
@@ -64,7 +64,7 @@ def _failures() -> tuple[type[Exception], ...]:
     return (*kinds, jax.errors.JaxRuntimeError) if jax else kinds
 
 
-def _leave(code: int) -> None:
+def leave(code: int) -> None:
     """End at once: an interpreter that shuts down under a compiler at work would crash."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError):
