@@ -152,6 +152,23 @@ def ppo_pieces(begun: Begun) -> list[Program]:
     ]
 
 
+def products(case: tuple[int, int], units: tuple[int, int], batch: int) -> Program:
+    """Prepare the matrix products between two hidden layers in a gradient step of SAC, no more.
+
+    8 forwards: the policy before and after the action, two critics of the action taken and of the
+    policy's, two target critics; and 8 backwards. `case` is capacity and seeds.
+    """
+    # With orthonormal columns numbers stay as they are, however often they go back and forth.
+    w = jnp.linalg.qr(jax.random.normal(jax.random.key(0), (max(units), max(units))))[0]
+    w = w[: units[0], : units[1]]
+
+    def both(x: Any, _: None) -> Any:
+        return (x @ w) @ w.T, None
+
+    x = jax.random.normal(jax.random.key(1), (batch, units[0]))
+    return compiled(("products", *case), loop(lambda x: jax.lax.scan(both, x, length=8)[0]), x)
+
+
 def _act(env: Environment, agent: Agent, train: TrainState, length: int) -> tuple[Any, Any]:
     """Return rollouts of a policy that does not change, and what they carry."""
 

@@ -36,6 +36,13 @@ class Setting(NamedTuple):
         ).replace(capacity=capacity, learning_starts=1_000, double=False)
 
 
+class Size(NamedTuple):
+    """How large the networks of SAC and their batches are: those of DQN here, or SB3's own."""
+
+    units: tuple[int, int]
+    batch: int
+
+
 class Plan(NamedTuple):
     """What to time, as capacities and seeds, and for how long."""
 
@@ -124,13 +131,20 @@ def measure_ppo(plan: Plan, say: Say) -> list[Timing]:
     return fastest(interleave(programs, plan.seconds, plan.turns))
 
 
-def measure_sac(plan: Plan, say: Say) -> list[Timing]:
-    """Time SAC on Pendulum, in one environment, with Stable-Baselines3's settings."""
+def measure_sac(plan: Plan, size: Size, say: Say) -> list[Timing]:
+    """Time SAC on Pendulum in one environment, a gradient step a step, and its products alone."""
     config = Config(environment="Pendulum-v1", environments=1, agent=SACConfig()).replace(
-        encoder=(256,), head=(256,), batch_size=256, capacity=LARGE, learning_rate=3e-4
+        encoder=size.units[:1],
+        head=size.units[1:],
+        batch_size=size.batch,
+        capacity=LARGE,
+        learning_rate=3e-4,
     )
     say("compiling SAC")
-    programs = [memrl.training(memrl.begin(config, seeds=1))]
+    programs = [
+        memrl.training(memrl.begin(config, seeds=1)),
+        memrl.products((LARGE, 1), size.units, size.batch),
+    ]
     if peers.installed(actors.SB3):
         programs += [actors.soft_actor_critic(config, threads) for threads in threads_to_try()]
     return fastest(interleave(programs, plan.seconds, plan.turns))
@@ -148,20 +162,24 @@ def main() -> None:
     settings = [
         command.Setting(setting.name, partial(measure, plan, setting), tables, TRAINING)
         for setting in plan.settings
-    ] + [
+    ]
+    settings.append(
         command.Setting(
             "PPO with a GRU, 16 environments x 128 steps, 4 epochs of 4 minibatches, CartPole-v1",
             partial(measure_ppo, plan),
             lambda timings: [report.speeds(timings), report.beside(timings, "gradients")],
             ON_POLICY,
-        ),
-        command.Setting(
-            "SAC, 256 x 2 units, a gradient step a step, Pendulum-v1",
-            partial(measure_sac, plan),
-            lambda timings: [report.speeds(timings)],
-            CONTINUOUS,
-        ),
-    ]
+        )
+    )
+    for size in (Size((120, 84), 128), Size((256, 256), 256)):
+        settings.append(
+            command.Setting(
+                "SAC, {} and {} units, batches of {}, Pendulum-v1".format(*size.units, size.batch),
+                partial(measure_sac, plan, size),
+                lambda timings: [report.speeds(timings), report.beside(timings, "products")],
+                CONTINUOUS,
+            )
+        )
     command.run("train-quick" if quick else "train", report.machine(), settings)
 
 

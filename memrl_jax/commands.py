@@ -344,7 +344,7 @@ def table(rows: Mapping[str, Mapping[str, np.ndarray]], title: str) -> Table:
 
 
 def cell(values: np.ndarray, statistic: statistics.Statistic = iqm) -> str:
-    """Write a statistic of values, and its interval if there are several, in a cell of a table."""
+    """Write a statistic of values [S], and its interval if there are several, as text."""
     x = bootstrap(values, statistic)
     interval = f" [{x.low:.4g}, {x.high:.4g}]" if len(values) > 1 else ""
     return f"{x.estimate:.4g}{escape(interval)}"

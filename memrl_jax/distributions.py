@@ -128,23 +128,23 @@ def normal(space: Continuous) -> Distribution:
     clipped to LOG_STD. Draws are not clipped: an environment gets `clip(space, action)`. Raises
     ValueError for a space of integers.
     """
-    scale = _scale(space)
+    units = scale(space)
 
     def sample(key: Key, parameters: Array, legal: Any = ()) -> Array:
         mean, log_std = _mean_and_log_std(space, parameters)
-        return scale.outwards(mean + jnp.exp(log_std) * _noise(key, mean))
+        return units.outwards(mean + jnp.exp(log_std) * _noise(key, mean))
 
     def mode(parameters: Array, legal: Any = ()) -> Array:
-        return scale.outwards(_mean_and_log_std(space, parameters)[0])
+        return units.outwards(_mean_and_log_std(space, parameters)[0])
 
     def log_prob(parameters: Array, action: Array, legal: Any = ()) -> Array:
         mean, log_std = _mean_and_log_std(space, parameters)
-        x = _log_density((scale.inwards(action) - mean) * jnp.exp(-log_std)) - log_std
-        return _total(space, x) - scale.log_volume
+        x = _log_density((units.inwards(action) - mean) * jnp.exp(-log_std)) - log_std
+        return _total(space, x) - units.log_volume
 
     def entropy(parameters: Array, legal: Any = ()) -> Array:
         _, log_std = _mean_and_log_std(space, parameters)
-        return _total(space, log_std + 0.5 * math.log(2 * math.pi * math.e)) + scale.log_volume
+        return _total(space, log_std + 0.5 * math.log(2 * math.pi * math.e)) + units.log_volume
 
     size = 2 * math.prod(space.shape)
     return Distribution(size, sample, mode, log_prob, entropy, _then(sample, log_prob))
@@ -167,16 +167,16 @@ def tanh_normal(space: Continuous) -> Distribution:
     to 1, to 2e-2 up to the largest. Raises ValueError for a space of integers and for bounds that
     are infinite, or 2^31 or more apart.
     """
-    scale = _scale(space)
-    if not isinstance(scale.bounded, jax.core.Tracer) and not np.all(scale.bounded):
+    units = scale(space)
+    if not isinstance(units.bounded, jax.core.Tracer) and not np.all(units.bounded):
         bounds = checks.shown((space.low, space.high))
         raise ValueError(f"actions: tanh_normal needs finite bounds, which {bounds} are not")
 
     def outwards(u: Array) -> Array:
-        return clip(space, scale.outwards(jnp.tanh(u)))
+        return clip(space, units.outwards(jnp.tanh(u)))
 
     def density(u: Array, z: Array, log_std: Array) -> Array:
-        return _total(space, _log_density(z) - log_std - _log_det(u)) - scale.log_volume
+        return _total(space, _log_density(z) - log_std - _log_det(u)) - units.log_volume
 
     def sample_and_log_prob(key: Key, parameters: Array, legal: Any = ()) -> tuple[Array, Array]:
         mean, log_std = _mean_and_log_std(space, parameters)
@@ -193,7 +193,7 @@ def tanh_normal(space: Continuous) -> Distribution:
     def log_prob(parameters: Array, action: Array, legal: Any = ()) -> Array:
         mean, log_std = _mean_and_log_std(space, parameters)
         largest = 1 - float(jnp.finfo(jnp.float32).epsneg)
-        u = jnp.arctanh(jnp.clip(scale.inwards(action), -largest, largest))
+        u = jnp.arctanh(jnp.clip(units.inwards(action), -largest, largest))
         return density(u, (u - mean) * jnp.exp(-log_std), log_std)
 
     def entropy(parameters: Array, legal: Any = ()) -> Array:
@@ -203,7 +203,7 @@ def tanh_normal(space: Continuous) -> Distribution:
         for z, weight in zip(nodes, weights / weights.sum(), strict=True):
             expected += float(weight) * _log_det(mean + std * float(z))
         own = log_std + 0.5 * math.log(2 * math.pi * math.e)
-        return _total(space, own + expected) + scale.log_volume
+        return _total(space, own + expected) + units.log_volume
 
     size = 2 * math.prod(space.shape)
     return Distribution(size, sample, mode, log_prob, entropy, sample_and_log_prob)
@@ -221,7 +221,7 @@ def clip(space: Any, action: Any) -> Any:
     return spaces.over(clipped, space, action)
 
 
-class _Scale(NamedTuple):
+class Scale(NamedTuple):
     """Between a space's own units and those in which its bounds are -1 and 1."""
 
     bounded: Any  # [*shape] bool
@@ -230,7 +230,11 @@ class _Scale(NamedTuple):
     log_volume: Array  # [] logarithm of how much `outwards` stretches
 
 
-def _scale(space: Continuous) -> _Scale:
+def scale(space: Continuous) -> Scale:
+    """Return the scale of a space; raises ValueError for one of integers.
+
+    Numbers without bounds, or with some 2^31 or more apart, are left as they are.
+    """
     if not jnp.issubdtype(space.dtype, jnp.floating):
         raise ValueError(f"actions: {jnp.dtype(space.dtype)} is not a floating dtype")
     array: Any = jnp if any(isinstance(x, jax.core.Tracer) for x in space[2:]) else np
@@ -248,7 +252,7 @@ def _scale(space: Continuous) -> _Scale:
     def inwards(x: Array) -> Array:
         return (x.astype(jnp.float32) - like(x, middle)) / like(x, half)
 
-    return _Scale(bounded, outwards, inwards, jnp.sum(jnp.log(half)))
+    return Scale(bounded, outwards, inwards, jnp.sum(jnp.log(half)))
 
 
 def _then(sample: Callable[..., Any], log_prob: Callable[..., Array]) -> Callable[..., Any]:

@@ -128,7 +128,7 @@ def update_rewards(old: Returns, timestep: TimeStep, discount: Array | float) ->
 
 
 def rewards(statistics: Returns, reward: Array) -> Array:
-    """Return rewards in deviations of the discounted sums; none is shifted; at most LIMIT."""
+    """Return rewards [...] in deviations of the discounted sums, not shifted; at most LIMIT."""
     return _scaled(reward, jnp.float32(0), statistics.moments.variance)
 
 
@@ -150,36 +150,36 @@ class Normalizer(NamedTuple):
 
 
 def normalizer(
-    spec: Spec, of_what_is_seen: bool, of_what_is_earned: bool, discount: Array | float
+    spec: Spec, normalize_observations: bool, normalize_rewards: bool, discount: Array | float
 ) -> Normalizer:
-    """Return how observations, rewards, both or neither are normalised.
+    """Return how observations and rewards are normalised: each only if asked for.
 
     Raises ValueError where observations are to be and none is of floats.
     """
     space = spec.observations
-    if of_what_is_seen and not any(map(floating, spaces.parts(space))):
+    if normalize_observations and not any(map(floating, spaces.parts(space))):
         raise ValueError(f"normalize_observations: True, but there are no floats in {space}")
 
     def init(batch: int) -> Statistics:
         return Statistics(
-            of_observations(space) if of_what_is_seen else (),
-            of_rewards(batch) if of_what_is_earned else (),
+            of_observations(space) if normalize_observations else (),
+            of_rewards(batch) if normalize_rewards else (),
         )
 
     def see(statistics: Statistics, timestep: TimeStep) -> TimeStep:
-        if not of_what_is_seen:
+        if not normalize_observations:
             return timestep
         observation = observations(space, statistics.observations, timestep.observation)
         return timestep._replace(observation=observation)
 
     def earn(statistics: Statistics, after: TimeStep) -> tuple[Statistics, Array]:
-        if not of_what_is_earned:
+        if not normalize_rewards:
             return statistics, after.reward
         returns = update_rewards(statistics.rewards, after, discount)
         return statistics._replace(rewards=returns), rewards(returns, after.reward)
 
     def observe(statistics: Statistics, timestep: TimeStep) -> Statistics:
-        if not of_what_is_seen:
+        if not normalize_observations:
             return statistics
         every = jnp.ones_like(timestep.last)
         counted = update_observations(space, statistics.observations, timestep.observation, every)

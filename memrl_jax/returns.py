@@ -61,7 +61,7 @@ def n_step_returns(
 
 
 def rescale(x: Array, epsilon: Array | float) -> Array:
-    """Squash values: h(x) = sign(x) (sqrt(|x| + 1) - 1) + epsilon x, element by element.
+    """Squash values [...]: h(x) = sign(x) (sqrt(|x| + 1) - 1) + epsilon x.
 
     Pohlen et al. (2018), section 3.2; written without the difference, which loses small values.
     """
@@ -69,8 +69,9 @@ def rescale(x: Array, epsilon: Array | float) -> Array:
 
 
 def unscale(x: Array, epsilon: Array | float) -> Array:
-    """Invert `rescale`. Pohlen et al. (2018), proposition A.2, solved for sqrt(|y| + 1) - 1.
+    """Return the values [...] that `rescale` turns into `x` [...].
 
+    Pohlen et al. (2018), proposition A.2, solved for sqrt(|y| + 1) - 1.
     As published, float32 loses three digits at epsilon = 1e-3, more near zero, and all at 0.
     """
     root = jnp.sqrt(1 + 4 * epsilon * (jnp.abs(x) + 1 + epsilon))

@@ -31,7 +31,7 @@ def initial(env: Environment, memory: State, key: Key, batch: int) -> Actor:
 def rollout(
     env: Environment, policy: Policy, actor: Actor, key: Key, length: int
 ) -> tuple[Actor, Segment]:
-    """Take `length` actions in a batched environment and return what happened around them."""
+    """Take T = `length` actions in B environments: where to go on, and a segment [T + 1, B]."""
     act_key, env_key = jax.random.split(key)
     batch = actor.timestep.reward.shape[0]
     # All keys of a rollout in one draw: splitting inside the loop costs as much as a small network.

@@ -9,7 +9,7 @@ from memrl_jax.types import Array
 
 
 def linear(first: Any, last: Any, span: Any) -> Callable[[Array], Array]:
-    """Return `f(count)`: from `first` at 0 to `last` at `span`, and there it stays.
+    """Return `f(count [...]) -> [...]`: from `first` at 0 to `last` at `span`, and there it stays.
 
     All may be traced, unlike those of `optax.linear_schedule`.
     """

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from memrl_jax import tree
 from memrl_jax.environments.base import Running, batch, episodes
 from memrl_jax.rollout import Actor, Evaluation, evaluate, initial, rollout
 from memrl_jax.types import Agent, Array, Environment, Key, Segment, State, TimeStep
@@ -73,7 +74,7 @@ def make_trainer(env: Environment, agent: Agent, environments: int, length: int)
         train = TrainState(key, actor, Running.zeros(environments), state)
         unlearned = jax.tree.map(jnp.zeros_like, jax.eval_shape(step, train)[1])
         train, metrics = jax.lax.scan(warm, train, length=agent.warmup)
-        return train, unlearned | {name: jnp.sum(x, 0, x.dtype) for name, x in metrics.items()}
+        return train, unlearned | tree.total(metrics)
 
     def greedy(key: Key, state: State, count: int) -> Evaluation:
         def policy(key: Key, memory: State, timestep: TimeStep) -> Any:

@@ -11,7 +11,7 @@ from memrl_jax.types import Array
 def where(condition: Array, x: Any, y: Any) -> Any:
     """Choose `x` where `condition` holds and `y` elsewhere, leaf by leaf.
 
-    `condition` has the leading axes of every leaf and is broadcast over the others.
+    `condition` [*b] has the leading axes of every leaf [*b, ...].
     """
 
     def select(x: Array, y: Array) -> Array:
@@ -27,13 +27,18 @@ def at(xs: Any, index: Any) -> Any:
 
 
 def take(x: Array, index: Any) -> Array:
-    """Index the first axes of one array by integers that are known to lie inside; not checked."""
+    """Index the first axes of an array [...] by integers that must lie inside: nobody checks."""
     return x.at[index].get(mode="promise_in_bounds", wrap_negative_indices=False)
 
 
 def append(xs: Any, x: Any) -> Any:
     """Add `x` [...] as the last element of `xs` [T, ...]: [T + 1, ...]."""
     return jax.tree.map(lambda xs, x: jnp.concatenate([xs, x[None]]), xs, x)
+
+
+def total(xs: Any) -> Any:
+    """Sum every leaf [T, ...] over its first axis, in its own dtype: [...]."""
+    return jax.tree.map(lambda x: jnp.sum(x, axis=0, dtype=x.dtype), xs)
 
 
 def cast(x: Any, like: Any) -> Any:
@@ -61,6 +66,6 @@ def clone_keys(x: Any) -> Any:
 
 
 def count(x: Array, n: Any = 1) -> Array:
-    """Add `n`, 0 or more, to int32 counts; at 2**31 - 1 they stay there and do not wrap around."""
+    """Add `n`, 0 or more, to int32 counts [...], which stay at 2**31 - 1 once they are there."""
     total = x + n
     return jnp.where(total < x, jnp.iinfo(jnp.int32).max, total)

@@ -57,8 +57,8 @@ class Environment(NamedTuple):
     horizon: int  # no episode is longer than this many steps
 
 
-def nothing_to_see(*args: Any) -> dict[str, Array]:
-    """Return what there is to see where nobody tells: nothing."""
+def empty_record(*args: Any) -> dict[str, Array]:
+    """Return an empty record: the `inspect` of what has nothing to show."""
     return {}
 
 
@@ -75,7 +75,7 @@ class NeuralMemory(NamedTuple):
     initial_state: Callable[..., Any]  # () -> state
     step: Callable[..., Any]  # params, state, x [D], start [] -> (state, y)
     unroll: Callable[..., Any]  # params, state, xs [T, D], starts [T] -> (state, ys)
-    inspect: Callable[..., dict[str, Array]] = nothing_to_see  # as step -> name: weights
+    inspect: Callable[..., dict[str, Array]] = empty_record  # as step -> name: weights
 
 
 class Network(NamedTuple):
@@ -88,7 +88,7 @@ class Network(NamedTuple):
     initial_state: Callable[..., Any]  # batch size -> state
     step: Callable[..., Any]  # params, state, TimeStep [B], *inputs -> (state, output)
     unroll: Callable[..., Any]  # params, state, TimeStep [T, B], *inputs -> (state, outputs)
-    inspect: Callable[..., dict[str, Array]] = nothing_to_see  # as step -> the memory's, [B, ...]
+    inspect: Callable[..., dict[str, Array]] = empty_record  # as step -> the memory's, [B, ...]
 
 
 # Makes a network with a given head, a linen module: of one encoder and one memory, new parameters.
@@ -135,4 +135,4 @@ class Agent(NamedTuple):
     params: Callable[..., Any]  # state -> {"encoder": ..., "memory": ..., "head": ...}
     with_params: Callable[..., Any]  # state, params -> state
     warmup: int = 0  # rollouts to observe before learning
-    inspect: Callable[..., dict[str, Array]] = nothing_to_see  # state, memory, TimeStep -> [B, ...]
+    inspect: Callable[..., dict[str, Array]] = empty_record  # state, memory, TimeStep -> [B, ...]

@@ -13,7 +13,7 @@ from memrl_jax import checks, tree
 from memrl_jax.agents import exploration
 from memrl_jax.agents.exploration import ExplorationConfig, best, discrete_actions, epsilon_greedy
 from memrl_jax.agents.optimizer import OptimizerConfig, make_optimizer
-from memrl_jax.agents.windows import priority, refreshed
+from memrl_jax.agents.windows import gradient_steps, priority, refreshed
 from memrl_jax.networks import QHead
 from memrl_jax.returns import lambda_returns, n_step_returns, rescale, unscale
 from memrl_jax.settings import BodyConfig, ReplayConfig, Settings, static
@@ -148,8 +148,7 @@ def dqn(config: DQNConfig, spec: Spec, body: Body, replay: ReplayMemory) -> Agen
             metrics = {"loss_sum": loss.mean, "q_sum": loss.q, "updates": jnp.int32(1), **counts}
             return state._replace(learner=learner, replay=replay_state), metrics
 
-        state, metrics = jax.lax.scan(update, state, jax.random.split(key, config.updates))
-        return state, jax.tree.map(lambda x: jnp.sum(x, dtype=x.dtype), metrics)
+        return gradient_steps(key, state, update, config.updates)
 
     def params(state: DQNState) -> Any:
         return state.learner.params
@@ -175,7 +174,7 @@ def dqn(config: DQNConfig, spec: Spec, body: Body, replay: ReplayMemory) -> Agen
 
 
 def next_update(period: int, updates: Array) -> Array:
-    """Count on for ever: near the end of int32 go back by whole target periods."""
+    """Return the count [] int32 after one more update; near int32's end, back by whole periods."""
     end = checks.INT32 // period * period
     return jnp.where(updates + 1 == end, period, updates + 1)
 
@@ -196,10 +195,11 @@ def q_loss(
     sample: Sample,
     burn_in: int = 0,
 ) -> tuple[Array, Loss]:
-    """Return the mean loss over N windows of L actions, to be differentiated, and its parts.
+    """Return the mean loss [] over N windows of L actions, to be differentiated, and its parts.
 
-    The first `burn_in` actions only bring the memory up to date. The action taken at a `last`
-    timestep is ignored by the environment and here, and so is a window that weighs 0.
+    `sample.segment` has [burn_in + L + 1, N] timesteps; the first `burn_in` actions only bring the
+    memory up to date. The action taken at a `last` timestep is ignored by the environment and here,
+    and so is a window that weighs 0.
     """
     segment = sample.segment
     frozen = jax.lax.stop_gradient(params)

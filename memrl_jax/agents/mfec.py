@@ -147,7 +147,7 @@ def numbers(space: Discrete | Continuous) -> int:
 
 
 def sizes(space: Continuous) -> Array:
-    """Return the largest size of each number, like one element of the space; 1 where untold."""
+    """Return the largest size of each number [*shape] of a space; 1 where bounds do not tell it."""
     low, high = jnp.float32(space.low), jnp.float32(space.high)
     size = jnp.maximum(jnp.abs(low), jnp.abs(high))
     told = (high - low < 2**31 - 1) & (size > 0)
@@ -180,7 +180,7 @@ def returns(discount: Any, acted: Acted) -> Array:
 
 
 def outline(timestep: TimeStep) -> TimeStep:
-    """Leave out what is seen at a timestep."""
+    """Return timesteps [..., B] without observations and legal actions."""
     return timestep._replace(observation=(), legal=())
 
 

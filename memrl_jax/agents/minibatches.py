@@ -36,18 +36,13 @@ def epochs(
             return update(carry, batch)
         order = jax.random.permutation(key, environments).reshape(minibatches, -1)
         carry, metrics = jax.lax.scan(lambda x, i: update(x, share(batch, i)), carry, order)
-        return carry, total(metrics)
+        return carry, tree.total(metrics)
 
     carry, metrics = jax.lax.scan(epoch, carry, jax.random.split(key, count))
-    return carry, total(metrics)
+    return carry, tree.total(metrics)
 
 
 def share(batch: Any, index: Array) -> Any:
     """Return the part of a batch that belongs to some environments, by their numbers [n]."""
     rest = jax.tree.map(lambda x: jnp.take(x, index, axis=1), batch._replace(memory=()))
     return rest._replace(memory=jax.tree.map(lambda x: tree.take(x, index), batch.memory))
-
-
-def total(metrics: dict[str, Array]) -> dict[str, Array]:
-    """Sum over the first axis."""
-    return jax.tree.map(lambda x: jnp.sum(x, axis=0, dtype=x.dtype), metrics)

@@ -10,7 +10,7 @@ from memrl_jax import checks, episodic, tree
 from memrl_jax.agents import exploration
 from memrl_jax.agents.exploration import ExplorationConfig
 from memrl_jax.agents.optimizer import LARGE, OptimizerConfig, make_optimizer
-from memrl_jax.agents.windows import priority, refreshed
+from memrl_jax.agents.windows import gradient_steps, priority, refreshed
 from memrl_jax.episodic import Acted, Lookup, Tables
 from memrl_jax.networks import EmbeddingHead
 from memrl_jax.returns import n_step_returns
@@ -180,8 +180,7 @@ def nec(config: NECConfig, spec: Spec, body: Body, replay: ReplayMemory) -> Agen
             metrics = {"loss_sum": loss.mean, "q_sum": loss.q, "updates": jnp.int32(1), **counts}
             return state._replace(learner=learner, replay=replay_state), metrics
 
-        state, metrics = jax.lax.scan(update, state, jax.random.split(key, config.updates))
-        return state, jax.tree.map(lambda x: jnp.sum(x, dtype=x.dtype), metrics)
+        return gradient_steps(key, state, update, config.updates)
 
     def params(state: NECState) -> Any:
         return {**state.learner.params, "tables": state.learner.tables}

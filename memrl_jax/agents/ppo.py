@@ -193,7 +193,7 @@ def judge(
 def ppo_loss(
     params: Any, network: Network, distribution: Distribution, config: PPOConfig, batch: Batch
 ) -> tuple[Array, dict[str, Array]]:
-    """Return the loss of a batch, to be differentiated, and the means that it is made of.
+    """Return the loss [] of T actions in B environments, to be differentiated, and its parts [].
 
     Means, those that normalise the advantages too, are over the steps that count: the action taken
     at a `last` timestep is ignored by the environment and here.

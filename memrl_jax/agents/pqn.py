@@ -110,9 +110,10 @@ def pqn(config: PQNConfig, spec: Spec, body: Body) -> Agent:
 def q_loss(
     params: Any, network: Network, config: PQNConfig, segment: Segment
 ) -> tuple[Array, dict[str, Array]]:
-    """Return the mean squared error of T actions in N environments, to be differentiated.
+    """Return the mean squared error [] of T actions in N environments, and metrics.
 
-    And metrics. The action taken at a `last` timestep is ignored by the environment and here.
+    To be differentiated; `segment` has [T + 1, N] timesteps. The action taken at a `last` timestep
+    is ignored by the environment and here.
     """
     _, q = network.unroll(params, segment.memory, segment.timestep)
     before, after = tree.at(segment.timestep, slice(-1)), tree.at(segment.timestep, slice(1, None))

@@ -78,5 +78,8 @@ def restarting(agent: Agent, after: int, hold: int = 0) -> Agent:
 
 
 def chosen(condition: Array, x: Any, y: Any) -> Any:
-    """Choose between states; what is the same array in both, as a replay memory is, is not read."""
+    """Choose one of two states by a condition [].
+
+    An array that is in both, as those of a replay memory are, is passed on without being read.
+    """
     return jax.tree.map(lambda x, y: x if x is y else jnp.where(condition, x, y), x, y)

@@ -10,7 +10,7 @@ from memrl_jax import checks
 from memrl_jax.agents.optimizer import LARGE, SMALL, OptimizerConfig, make_optimizer
 from memrl_jax.agents.sac_loss import Loss, Networks, acting, sac_loss
 from memrl_jax.agents.soft import Choices, choices
-from memrl_jax.agents.windows import priority
+from memrl_jax.agents.windows import gradient_steps, priority
 from memrl_jax.networks import PolicyHead, TwinHeads, twins
 from memrl_jax.settings import BodyConfig, ReplayConfig, Settings, static
 from memrl_jax.spaces import Discrete, masked
@@ -150,8 +150,7 @@ def sac(config: SACConfig, spec: Spec, body: Body, replay: ReplayMemory) -> Agen
             metrics = {f"{name}_sum": x for name, x in loss.means.items()}
             return SACState(learner, replay_state), metrics | {"updates": jnp.int32(1), **counts}
 
-        state, metrics = jax.lax.scan(update, state, jax.random.split(key, config.updates))
-        return state, jax.tree.map(lambda x: jnp.sum(x, dtype=x.dtype), metrics)
+        return gradient_steps(key, state, update, config.updates)
 
     def params(state: SACState) -> Any:
         params = state.learner.params

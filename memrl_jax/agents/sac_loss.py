@@ -53,11 +53,12 @@ def sac_loss(
     sample: Sample,
     burn_in: int = 0,
 ) -> tuple[Array, Loss]:
-    """Return the sum of three losses over N windows of L actions, to be differentiated.
+    """Return the sum [] of three losses over N windows of L actions, to be differentiated.
 
-    The first moves the critics, the second the policy, the third the temperature, each alone. The
-    first `burn_in` actions only bring memories up to date. The action taken at a `last` timestep is
-    ignored by the environment and here, and so is a window that weighs 0.
+    The first loss moves the critics, the second the policy, the third the temperature, each alone.
+    `sample.segment` has [burn_in + L + 1, N] timesteps; the first `burn_in` actions only bring
+    memories up to date. The action taken at a `last` timestep is ignored by the environment and
+    here, and so is a window that weighs 0.
     Haarnoja et al. (2018b), equations 5, 7 and 18; Christodoulou (2019), equations 10 to 12.
     """
     memories = refreshed(params, target_critics, networks, choice, burn_in, sample.segment)
@@ -155,7 +156,8 @@ def refreshed(
 ) -> tuple[tuple[State, State, State], Segment]:
     """Unroll all networks over the first `burn_in` actions, which are not learned from.
 
-    Returns the memories of policy, critics and target critics, and the rest of the segment.
+    Returns the memories [N, ...] of policy, critics and target critics, and what is left of the
+    segment, [L + 1, N] timesteps.
     Kapturowski et al. (2019), section 3.
     """
     actor_memory, critics_memory = networks.memories(

@@ -50,19 +50,14 @@ def continuous(space: Any, target_entropy: Any) -> Choices:
     distribution = distributions.from_space(space, distributions.tanh_normal)
     target = -1.0 if target_entropy is None else target_entropy
     size = sum(math.prod(part.shape) for part in spaces.parts(space))
-    halves = [jnp.asarray(_middle_and_half(part)[1]) for part in spaces.parts(space)]
-    volume = sum(jnp.sum(jnp.log(half)) for half in halves)
+    log_volume = sum(distributions.scale(part).log_volume for part in spaces.parts(space))
 
     def made(action: Any) -> Any:
-        def inwards(part: Continuous, x: Array) -> Array:
-            middle, half = (jnp.broadcast_to(y, x.shape) for y in _middle_and_half(part))
-            return (x - middle) / half
-
-        return spaces.over(inwards, space, action)
+        return spaces.over(lambda part, x: distributions.scale(part).inwards(x), space, action)
 
     def draw(key: Key, parameters: Array, legal: Any) -> tuple[Any, Array]:
         action, log_prob = distribution.sample_and_log_prob(key, parameters, legal)
-        return made(action), -(log_prob + volume)
+        return made(action), -(log_prob + log_volume)
 
     return Choices(
         distribution,
@@ -73,13 +68,6 @@ def continuous(space: Any, target_entropy: Any) -> Choices:
         expected=lambda q, choice: q,
         target_entropy=lambda legal: jnp.float32(size) * target,
     )
-
-
-def _middle_and_half(part: Continuous) -> tuple[Array, Array]:
-    low, high = (
-        jnp.broadcast_to(jnp.asarray(x, jnp.float32), part.shape) for x in (part.low, part.high)
-    )
-    return (low + high) / 2, (high - low) / 2
 
 
 def discrete(actions: int, target_entropy: Any) -> Choices:

@@ -223,7 +223,7 @@ def update(
 
 
 def rate(config: TabularConfig, visits: Array) -> Array:
-    """Return the learning rate after this many visits, of any shape."""
+    """Return the learning rate [...] after so many visits [...]."""
     return config.learning_rate / jnp.maximum(visits, 1) ** config.visits_exponent
 
 

@@ -1,11 +1,13 @@
 """What agents that learn from replayed windows have in common."""
 
+from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from memrl_jax import tree
-from memrl_jax.types import Array, Network, Segment, State
+from memrl_jax.types import Array, Key, Network, Segment, State
 
 
 def refreshed(
@@ -13,7 +15,8 @@ def refreshed(
 ) -> tuple[State, State, Segment]:
     """Unroll both networks over the first `burn_in` actions, which are not learned from.
 
-    Returns their memories and the rest of the segment. Kapturowski et al. (2019), section 3.
+    Returns their memories [N, ...] and what is left of the segment, [L + 1, N] timesteps.
+    Kapturowski et al. (2019), section 3.
     """
     if not burn_in:
         return segment.memory, segment.memory, segment
@@ -33,3 +36,14 @@ def priority(mix: Array | float, error: Array, valid: Array) -> Array:
     size = jnp.where(valid, jnp.abs(error), 0.0)
     mean = size.sum(axis=0) / jnp.maximum(valid.sum(axis=0), 1)
     return mix * size.max(axis=0) + (1 - mix) * mean
+
+
+def gradient_steps(
+    key: Key, state: State, update: Callable[[State, Key], Any], count: int
+) -> tuple[State, dict[str, Array]]:
+    """Update `state` so many times, each with a key of its own; return metrics summed up, [] each.
+
+    `update`: state, key -> state and metrics [].
+    """
+    state, metrics = jax.lax.scan(update, state, jax.random.split(key, count))
+    return state, tree.total(metrics)

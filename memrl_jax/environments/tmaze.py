@@ -155,11 +155,11 @@ class TMaze:
         return jnp.array([cue, state.x == params.corridor], jnp.float32)
 
     def is_terminated(self, state: EnvState, params: EnvParams) -> Array:
-        """Whether an arm has been entered."""
+        """Tell whether an arm has been entered, [] bool."""
         return state.y != 0
 
     def is_truncated(self, state: EnvState, params: EnvParams) -> Array:
-        """Whether the time limit has been reached."""
+        """Tell whether the time limit has been reached, [] bool."""
         return state.time >= params.max_steps_in_episode
 
     @property

@@ -57,8 +57,8 @@ def from_controlled(
 ) -> NeuralMemory:
     """Make a memory from a linen module of which only the middle goes step by step.
 
-    It has the methods `look(x) -> seen` and `say(told) -> y`, for any leading axes, and
-    `turn(state, seen) -> (state, told)`. `inspect` tells of the state after a step.
+    It has the methods `look(x) -> seen` and `say(told) -> y`, for inputs and outputs [..., D], and
+    `turn(state, seen) -> (state, told)`, for one step. `inspect` tells of the state after a step.
     """
 
     def init(key: Key, x: Array) -> Any:
@@ -96,5 +96,5 @@ def from_controlled(
 
 
 def clipped(x: Array) -> Array:
-    """Keep every number between -20 and 20, beyond which activations only saturate."""
+    """Clip numbers [...] to -20 and 20, beyond which activations only saturate."""
     return jnp.clip(x, -CLIP, CLIP)

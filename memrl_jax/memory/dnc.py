@@ -110,7 +110,10 @@ def addresses_to_write(memory: Array, usage: Array, asked: Interface) -> Array:
 
 
 def write(memory: Array, weights: Array, erase: Array, add: Array) -> Array:
-    """Let all writers erase, then all add."""
+    """Return the memory [slots, width] after all W writers have erased and then added.
+
+    Writers have weights [W, slots]; `erase` and `add` are [W, width].
+    """
     kept = jnp.prod(1 - weights[:, :, None] * erase[:, None, :], axis=0)
     return memory * kept + weights.T @ add
 

@@ -88,6 +88,7 @@ def _forward(
 def _backward(kept: Any, gradients: Any) -> Any:
     kernels, keys, values, xs, past, before, of_past, weights = kept
     of_end, of_all = gradients
+    backwards = tuple(kernel.T for kernel in kernels)  # once, as in `gates`
 
     def step(of_state: State, x: Any) -> tuple[State, Any]:
         (t, of_input, same, start), before, of_past, weights, of_this = x
@@ -97,7 +98,7 @@ def _backward(kept: Any, gradients: Any) -> Any:
         of_h += of_scores @ _window(keys, t, same)
         _, pull = jax.vjp(lambda before, gates: update(before, of_input, gates), before, of_past)
         (of_c, _), of_gates = pull((of_state[0], of_h))
-        through = sum(g @ kernel.T for g, kernel in zip(of_gates, kernels, strict=True))
+        through = sum(g @ kernel for g, kernel in zip(of_gates, backwards, strict=True))
         of_before = of_c, through
         of_before = tree.where(start, jax.tree.map(jnp.zeros_like, of_before), of_before)
         return of_before, (of_gates, of_scores, of_o)

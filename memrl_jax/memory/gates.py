@@ -54,7 +54,10 @@ def _add_to_hidden(state: State, x: Any) -> State:
 def scan(
     update: Update, kernels: Gates, biases: Gates, state: State, inputs: Gates, starts: Array
 ) -> tuple[State, Array]:
-    """Return the last state and all hidden states; `inputs` are the inputs' parts of the gates."""
+    """Return the last state and all hidden states [T, features].
+
+    `inputs` [T, features] each are what the inputs add to the gates; `starts` [T].
+    """
     return _forward(update, kernels, biases, state, inputs, starts)[0]
 
 
@@ -76,12 +79,14 @@ def _forward(
 def _backward(update: Update, kept: Any, gradients: Any) -> Any:
     kernels, before, inputs, of_states, starts = kept
     of_end, of_hs = gradients
+    # Transposed here, once: a product with a transposed matrix costs twice as much in the loop.
+    backwards = tuple(kernel.T for kernel in kernels)
 
     def step(of_state: State, x: Any) -> tuple[State, Any]:
         before, of_input, gates, start, of_h = x
         _, pull = jax.vjp(update, before, of_input, gates)
         of_before, of_input, of_gates = pull(_add_to_hidden(of_state, of_h))
-        through = sum(g @ kernel.T for g, kernel in zip(of_gates, kernels, strict=True))
+        through = sum(g @ kernel for g, kernel in zip(of_gates, backwards, strict=True))
         of_before = _add_to_hidden(of_before, through)
         of_before = tree.where(start, jax.tree.map(jnp.zeros_like, of_before), of_before)
         return of_before, (of_input, of_gates)

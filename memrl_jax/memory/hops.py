@@ -38,7 +38,7 @@ class Trace(NamedTuple):
 def attend(
     u: Array, hops: Sequence[Hop], normalize: Callable[[Array], Array] = nn.softmax
 ) -> Trace:
-    """Look at a memory once for each hop; the last u of the trace is the answer.
+    """Look at a memory once for each hop, first for `u` [..., d]; the trace's last u is the answer.
 
     With `normalize` the identity, weights are the scores themselves (the paper's linear start).
     Sukhbaatar et al. (2015), equations 1 to 4.

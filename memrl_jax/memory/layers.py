@@ -18,7 +18,7 @@ class Heads(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        """Return the heads' parts."""
+        """Return the heads' parts [..., heads, features / heads] of `x` [..., D]."""
         x = nn.Dense(self.features, use_bias=self.use_bias)(x)
         return x.reshape(*x.shape[:-1], self.heads, -1)
 
@@ -61,7 +61,10 @@ class ToComplex(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, scale: Complex) -> Complex:
-        """Return scale * (kernel x); the kernel is scaled, for it is smaller than a sequence."""
+        """Return scale * (kernel x) of `x` [..., D], with a scale [hidden].
+
+        The kernel is scaled, because it is smaller than a sequence.
+        """
         shape = x.shape[-1], 2 * self.hidden
         kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
         scaled = Complex(*jnp.split(kernel, 2, axis=-1)) * Complex(*(part[None] for part in scale))
@@ -79,7 +82,7 @@ class RealPart(nn.Module):
 
     @nn.compact
     def __call__(self, h: Complex, times: float = 1.0) -> Array:
-        """Return the real part of `times` kernel h."""
+        """Return the real part [..., features] of `times` kernel h."""
         shape = 2 * h.real.shape[-1], self.features
         kernel = times * self.param("kernel", self.kernel_init, shape, jnp.float32)
         real, imag = jnp.split(kernel, 2)
@@ -97,7 +100,7 @@ class Project(nn.Module):
 
     @nn.compact
     def __call__(self, xs: Array) -> Array:
-        """Return a linear map of every row."""
+        """Return [T, features] of rows [T, D]."""
         finite = all_finite(xs)
         ys = nn.Dense(self.features, name="dense")(jnp.where(finite, xs, 0))
         return jnp.where(finite, ys, jnp.nan)

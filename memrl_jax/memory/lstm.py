@@ -10,7 +10,7 @@ from memrl_jax.types import Array, NeuralMemory
 
 
 def update(state: tuple[Array, Array], x: Gates, from_h: Gates) -> tuple[Array, Array]:
-    """Return the next cell and hidden state from what input and hidden state say to the gates."""
+    """Return the next cell and hidden state [features], from the two addends of every gate."""
     i, f, g, o = (a + b for a, b in zip(x, from_h, strict=True))
     c = nn.sigmoid(f) * state[0] + nn.sigmoid(i) * jnp.tanh(g)
     return c, nn.sigmoid(o) * jnp.tanh(c)

@@ -51,7 +51,7 @@ def scan(
 def sequential(
     monoid: Monoid, initial: State, state: State, updates: Any, starts: Array
 ) -> tuple[State, Any]:
-    """One update after another."""
+    """Apply updates [T, ...] one after another; see `scan`."""
 
     def step(state: State, x: tuple[Any, Array]) -> tuple[State, Any]:
         update, start = x
@@ -66,7 +66,7 @@ def sequential(
 def associative(
     monoid: Monoid, initial: State, state: State, updates: Any, starts: Array
 ) -> tuple[State, Any]:
-    """All updates as a tree of combinations, in log T rounds."""
+    """Combine updates [T, ...] as a tree, in log T rounds; see `scan`."""
 
     def combine(first: tuple[Array, Any], then: tuple[Array, Any]) -> tuple[Array, Any]:
         # A reset is a pair that forgets what came before it. The choice is made before combining,
@@ -112,7 +112,7 @@ class Complex(NamedTuple):
 
     @classmethod
     def polar(cls, modulus: Array, phase: Array) -> "Complex":
-        """Return the numbers of this modulus and phase."""
+        """Return the numbers [...] of this modulus and phase [...]."""
         return cls(modulus * jnp.cos(phase), modulus * jnp.sin(phase))
 
     def __mul__(self, other: "Complex") -> "Complex":  # type: ignore[override]

@@ -45,7 +45,7 @@ class Maps(nn.Module):
         return self.key(x), self.value(x)
 
     def read(self, h: Array, o: Array) -> Array:
-        """Return phi(W h + o), where phi rectifies the second half."""
+        """Return phi(W h + o), [..., features] each, where phi rectifies the second half."""
         linear, rectified = jnp.split(self.out(h) + o, [self.features // 2], axis=-1)
         return jnp.concatenate([linear, nn.relu(rectified)], axis=-1)
 

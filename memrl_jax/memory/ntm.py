@@ -53,7 +53,7 @@ def aim(products: Array, lengths: Array, heads: Heads, before: Array) -> Array:
 
 
 def by_content(products: Array, lengths: Array, key: Array, strength: Array) -> Array:
-    """Return a softmax over slots of the cosine of each with the key, times the strength."""
+    """Return weights [heads, slots]: a softmax of strengths [heads] times cosines."""
     squared = lengths[None] * jnp.sum(key * key, axis=-1, keepdims=True)
     cosine = products * jax.lax.rsqrt(jnp.maximum(squared, TINY))
     return jax.nn.softmax(strength[:, None] * cosine)

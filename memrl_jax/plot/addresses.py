@@ -159,7 +159,7 @@ def by_step(weights: Array, starts: Array) -> Array:
 
 
 def weighed(field: str, values: ArrayLike, axes: str) -> Array:
-    """Return `values` as an array of three axes, all of them finite numbers."""
+    """Return `values` as an array [T, ...] of three axes, all of them finite numbers."""
     array = real(field, values)
     if array.ndim != 3 or array.size == 0:
         raise ValueError(f"{field}: shape {array.shape} is not [T, {axes}]")

@@ -120,7 +120,7 @@ def _maps(figure: Figure) -> set[str]:
 
 
 def drawing(figure: Figure, shows: Sequence[Show]) -> Callable[[int], Array]:
-    """Draw once what does not move; return what draws a step, ten times as fast."""
+    """Draw once what does not move; return what draws a step, [height, width, 3]."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     for show in shows:

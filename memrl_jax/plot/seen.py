@@ -54,7 +54,7 @@ def _part(name: str, x: Array) -> Array:
 
 
 def height(part: Array, span: Span) -> float:
-    """Return how many inches the panel of a part takes."""
+    """Return how many inches the panel of a part [T, ...] takes."""
     if part.ndim == 4:
         return 2.8
     count = numbers(part, span).shape[1]
@@ -62,7 +62,7 @@ def height(part: Array, span: Span) -> float:
 
 
 def panel(axes: Axes, name: str, part: Array, span: Span) -> Show:
-    """Draw a part of an observation, on a scale that `span` sets for all steps and episodes."""
+    """Draw a part [T, ...] of observations, on one scale, `span`, for all steps and episodes."""
     axes.set_title(name, loc="left", fontsize=10, **PLAIN)
     if part.ndim == 4:
         return _image(axes, part, span)

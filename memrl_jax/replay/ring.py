@@ -98,7 +98,7 @@ def windows(segments: int, period: int, length: int, stride: int, frames: int) -
 
 
 def init(shape: Windows, example: Segment) -> Ring:
-    """Make an empty ring for segments like `example`, which has no time axis.
+    """Make an empty ring for segments like `example` [B, ...], which has no time axis.
 
     Raises ValueError if it would hold too many timesteps to count.
     """
@@ -118,9 +118,9 @@ def init(shape: Windows, example: Segment) -> Ring:
 
 
 def add(shape: Windows, ring: Ring, segment: Segment) -> Ring:
-    """Write a segment over the oldest one.
+    """Write a segment of `period` actions, [period + 1, B] timesteps, over the oldest one.
 
-    Raises ValueError unless it has `period` actions, and shapes and dtypes like the example's.
+    Raises ValueError for another length, and for shapes and dtypes unlike the example's.
     """
     actions = len(segment.timestep.reward) - 1
     if actions != shape.period:
@@ -164,7 +164,7 @@ def _check(period: int, batch: int, path: Any, x: Array, like: Array) -> None:
 
 
 def starts(shape: Windows, ring: Ring) -> tuple[Array, Array]:
-    """Return the first row at which a whole window begins, and how many do, `stride` rows apart."""
+    """Return the first row of a whole window, and how many begin `stride` rows apart: [] each."""
     oldest, held = _held(shape, ring)
     count = (held - shape.first - shape.length - 1) // shape.stride + 1
     return (oldest + shape.first) % shape.rows, jnp.maximum(0, count)
@@ -184,7 +184,7 @@ def unchanged(shape: Windows, ring: Ring, row: Array, added: Array) -> Array:
 
 
 def changed(shape: Windows, ring: Ring) -> tuple[Array, Array]:
-    """Return the rows of all starts that the last `add` may have changed, and which are whole now.
+    """Return the rows [n] of all starts that the last `add` changed, and which are whole now [n].
 
     It took the windows that began in what it overwrote, or that had frames there, and completed
     those that lacked its rows.
@@ -231,7 +231,7 @@ def gather(shape: Windows, ring: Ring, start: Array, environment: Array) -> Segm
 
 
 def pack(row: Any) -> Array:
-    """Bit-cast the leaves of one row into words: whole words first, then bytes, padded to four."""
+    """Bit-cast the leaves of one row into words [W] uint32: whole words, then bytes, padded."""
     words: list[Array] = []
     small: list[Array] = []
     for x in jax.tree.leaves(row):
@@ -276,9 +276,9 @@ def _as(piece: Array, shape: tuple[int, ...], dtype: Any) -> Array:
 
 
 def sample(shape: Windows, ring: Ring, batch_size: int, key: Array) -> Sample:
-    """Draw windows uniformly, with replacement, from all that are whole.
+    """Draw `batch_size` windows uniformly, with replacement, from all that are whole.
 
-    If none is, weights are 0.
+    The segment has [length + 1, batch_size] timesteps. If no window is whole, weights are 0.
     """
     first, count = starts(shape, ring)
     environments = ring.record.shape[1]

@@ -50,7 +50,7 @@ def write(tree: SumTree, index: Array, weight: Array) -> SumTree:
 
 
 def total(tree: SumTree) -> Array:
-    """Return the sum of all leaves."""
+    """Return the sum [] of all leaves."""
     return tree[-1].sum()
 
 
@@ -83,7 +83,7 @@ def _choose(weight: Array, position: Array) -> tuple[Array, Array]:
 
 
 def stratified(key: Array, tree: SumTree, count: int) -> Array:
-    """Draw `count` leaves, one from each of as many equal parts of the total.
+    """Draw leaves [count], one from each of `count` equal parts of the total.
 
     A leaf's expected number of draws is `count` times its share, as in independent draws, but
     varies less. Shares of some 2**-46 are still drawn, but a leaf or a block with less than 2**-24

@@ -96,12 +96,10 @@ def digest(history: History) -> str:
 
 
 def means(sums: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Turn sums into means: `return` and `length` per episode, `reward` per environment step,
-    others per update.
+    """Turn sums [...] into means [...], and leave counts as they are.
 
-    Counts stay as they are.
-
-    NaN where nothing was counted, e.g. before the first episode has ended.
+    `return` and `length` are per episode, `reward` is per environment step, all others are per
+    update. NaN where nothing was counted, e.g. before the first episode has ended.
     """
 
     def per(total: np.ndarray, count: np.ndarray) -> np.ndarray:

@@ -87,7 +87,7 @@ class Program(NamedTuple):
         return log, evaluation, save
 
     def totals(self, carry: Carry) -> dict[str, np.ndarray]:
-        """Fetch the sums since the last point, of the seeds that are not padding."""
+        """Fetch the sums [S] since the last point, of the seeds that are not padding."""
         return {name: x[: self.run.seeds] for name, x in sums.totals(carry.sums).items()}
 
     def handover(self, carry: Carry) -> tuple[Carry, float]:

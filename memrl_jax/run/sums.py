@@ -33,7 +33,7 @@ def zeros(metrics: Mapping[str, Any]) -> Sums:
 
 
 def add(sums: Sums, metrics: Mapping[str, Array]) -> Sums:
-    """Add the metrics of one step, each a number.
+    """Add the metrics [] of one step.
 
     Once a sum is NaN or infinite all of them stay as they are: what was first can then be told.
     """

@@ -189,7 +189,7 @@ def _nil_is_zero(params: Params) -> Params:
 
 
 def descend(params: Params, gradient: Params, rate: Array, max_norm: float) -> Params:
-    """Take a step down the gradient, of which each matrix has a norm of at most `max_norm`.
+    """Take a step down the gradient; that of each matrix [..., n, d] is clipped to `max_norm`.
 
     The norm is that of all numbers of a matrix, as in the paper; the code takes the spectral one.
     """
@@ -202,7 +202,7 @@ def descend(params: Params, gradient: Params, rate: Array, max_norm: float) -> P
 
 
 def schedule(setting: Setting) -> tuple[np.ndarray, np.ndarray]:
-    """Return for each epoch whether it is without a softmax, and its learning rate."""
+    """Return whether each epoch is without a softmax, and its learning rate: [epochs] each."""
     at_least("linear_epochs", setting.linear_epochs, 0)
     after = np.arange(1, positive("epochs", setting.epochs) + 1)
     halvings = after // positive("halve_every", setting.halve_every)

@@ -61,7 +61,7 @@ def symbol_loss(logits: Array, target: Array) -> Array:
 
 
 def symbol_errors(logits: Array, target: Array) -> Array:
-    """Return 1 if the likeliest symbol is not the true one, else 0."""
+    """Return 1 if the likeliest of the symbols [O] is not the true one, else 0; float32 []."""
     return (jnp.argmax(logits) != jnp.argmax(target)).astype(jnp.float32)
 
 
@@ -89,7 +89,7 @@ def channel(where: Array) -> Array:
 
 
 def random_bits(key: Key, *shape: int) -> Array:
-    """Return fair coins, float32 of this shape."""
+    """Return fair coins [*shape], float32."""
     return jax.random.bernoulli(key, 0.5, shape).astype(jnp.float32)
 
 

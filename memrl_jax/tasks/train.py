@@ -130,5 +130,5 @@ def train(probe: Probe, key: Key, steps: int) -> tuple[ProbeState, Metrics]:
 
 
 def accuracy(metrics: Metrics) -> Array:
-    """Return the share of answers that are right."""
+    """Return the share [...] of answers that are right, from sums [...]."""
     return 1.0 - metrics["errors"] / metrics["answers"]
