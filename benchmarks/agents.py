@@ -1,4 +1,4 @@
-"""What agents should learn: their runs, and the claims that are made of them."""
+"""What agents should learn: their runs, and claims about the returns."""
 
 from collections.abc import Callable
 
@@ -16,7 +16,7 @@ from memrl_jax.types import Array, Environment
 
 
 def alone(preset: str, environment: str, args: dict[str, int], steps: int) -> memrl_jax.Config:
-    """Leave it to the memory: the previous action and reward, in which a bit can be kept, go."""
+    """Return a preset without previous action and reward: only its memory can keep a bit."""
     return memrl_jax.presets[preset].replace(
         environment=environment,
         environment_args=args,
@@ -45,9 +45,9 @@ def tmaze() -> Result:
 
 
 def tmaze_in(dtype: str = "uint8", low: int = 0, high: int = 1) -> Environment:
-    """Show the T-Maze in numbers of another kind, which run from `low` to `high`.
+    """Make the T-Maze with observations of another dtype, from `low` to `high`.
 
-    As it is if `low` is negative; otherwise one number each for up, down and the junction.
+    They are the usual two if `low` is negative, else one each for up, down and the junction.
     """
 
     def observe(x: Array) -> Array:
@@ -89,7 +89,7 @@ def tmaze_bytes() -> Result:
 def tmaze_50() -> Result:
     r2d2 = alone("r2d2", "TMaze", {"corridor": 50}, 300_000).replace(
         memory_args={"horizon": 100},
-        window=100,  # to hold an episode from the cue to the choice wherever it begins
+        window=100,  # holds an episode from the cue to the choice, wherever it begins
         updates=4,
         learning_rate=5e-4,
         decay_updates=5_900.0,
@@ -104,8 +104,8 @@ def tmaze_50() -> Result:
 
 
 def tmaze_20() -> Result:
-    # Whoever walks at random never comes to the junction; whoever hardly explores comes there as
-    # soon as going on seems best. Windows are long enough to hold a whole episode of 21 actions.
+    # A random walk never reaches the junction; an agent that hardly explores does once it prefers
+    # to go on. Windows are long enough to hold a whole episode of 21 actions.
     drqn = alone("drqn", "TMaze", {"corridor": 20}, 80_000).replace(
         window=44,
         batch_size=16,
@@ -124,7 +124,7 @@ def tmaze_20() -> Result:
         "MemN2N": ("memn2n", past, 1e-3),
         "key-value": ("kv_memory", past, 1e-3),
         "RMQN": ("rmqn", frames, 1e-3),
-        # With 1e-3, values of some seeds grew without end.
+        # With 1e-3, the values of some seeds diverged.
         "MQN": ("mqn", frames, 3e-4),
         "FRMQN": ("frmqn", frames, 3e-4),
     }
@@ -165,9 +165,9 @@ def cartpole() -> Result:
 
 
 def cartpole_positions() -> Result:
-    # Windows much shorter than episodes leave the memory adrift after them: with 8 and 16 actions
-    # fewer seeds keep their balance. The replay memory keeps the whole run; with a tenth of it,
-    # what was learned was forgotten. With steps that stay as large, balance comes and goes.
+    # With windows much shorter than episodes, the memory drifts beyond their length: with 8 and 16
+    # actions fewer seeds balance the pole. The replay memory keeps the whole run; with a tenth of
+    # it, what was learned was forgotten. Without learning rate decay, the balance comes and goes.
     drqn = memrl_jax.presets["drqn"].replace(
         environment="CartPole-positions",
         window=32,
@@ -209,7 +209,7 @@ def memory_chain() -> Result:
 
 def memories() -> Result:
     drqn = alone("drqn", "MemoryChain-bsuite", {"memory_length": 5}, 40_000)
-    # The cue is 5 steps back when it is asked for; what is stacked has to reach it.
+    # The cue is 5 steps back when it is asked for; stacked frames have to reach it.
     args = {"frame_stack": {"features": 16, "frames": 6}}
     runs = {name: drqn.replace(memory=name, memory_args=args.get(name, {})) for name in MEMORIES}
 

@@ -1,8 +1,8 @@
-"""Memory networks on bAbI, 1,000 questions a task: ten restarts, the one of the lowest loss counts.
+"""Memory networks on bAbI, 1,000 questions per task; of ten restarts, the lowest loss counts.
 
 The original files are read from the folder that the environment variable MEMRL_BABI names; the
-short form asks about stories in their manner instead. Tasks that are done are kept in
-`runs/` of the result's folder until the report is written, so what was interrupted goes on.
+short form uses generated stories instead. Finished tasks are kept in `runs/` of the result's folder
+until the report is written, so that an interrupted result can go on.
 Sukhbaatar et al. (2015), table 1.
 """
 
@@ -32,13 +32,13 @@ PAPER = {
     **{11: 0.7, 12: 0.0, 13: 0.3, 14: 0.9, 15: 0.0, 16: 0.4, 17: 51.0, 18: 10.5, 19: 81.4, 20: 0.0},
 }
 EASY = 1, 12, 15, 20
-LATER = 4, 6, 9, 10, 11, 13, 14, 7, 8, 5, 16, 17, 18, 19, 2, 3  # those of long stories last
-EVERY = 5  # epochs from point to point of the curves
-Done = dict[str, Any]  # what is kept of a task: JSON
+LATER = 4, 6, 9, 10, 11, 13, 14, 7, 8, 5, 16, 17, 18, 19, 2, 3  # those with long stories last
+EVERY = 5  # epochs between two points of the curves
+Done = dict[str, Any]  # results of a task, as JSON types
 
 
 class Plan(NamedTuple):
-    """What to learn."""
+    """Which tasks to train on, and how."""
 
     load: Callable[[int], babi.Dataset]
     tasks: tuple[int, ...]
@@ -47,7 +47,7 @@ class Plan(NamedTuple):
 
 
 def study(console: Console, place: Path, quick: bool) -> Findings:
-    """Learn every task by itself."""
+    """Train on every task separately."""
     plan = short() if quick else full()
     kept = place / "runs"
     kept.mkdir(exist_ok=True)
@@ -76,13 +76,13 @@ def full() -> Plan:
 
 
 def short() -> Plan:
-    """Return a plan for one task, of stories that are written here."""
+    """Return a plan for one task, with generated stories."""
     setting = SINGLE._replace(linear_epochs=5, epochs=5)
     return Plan(partial(babi.generate, count=64), (1,), 2, setting)
 
 
 def learned(plan: Plan, kept: Path, console: Console) -> dict[str, Done]:
-    """Learn the tasks that `kept` does not hold yet, adding each as soon as it is done."""
+    """Train on the tasks that the file `kept` does not hold, adding each once it is done."""
     about = {"restarts": plan.restarts, "setting": plan.setting._asdict()}
     held: dict[str, Any] = (
         json.loads(kept.read_text()) if kept.exists() else {"about": about, "tasks": {}}
@@ -102,7 +102,7 @@ def learned(plan: Plan, kept: Path, console: Console) -> dict[str, Done]:
 
 
 def learn(dataset: babi.Dataset, plan: Plan) -> Done:
-    """Train restarts with seeds from 0 on; return percents of questions answered wrong."""
+    """Train restarts with seeds from 0 on; return percentages of questions answered wrong."""
     began = time.perf_counter()
     answerer = make_answerer(dataset, plan.setting)
 
@@ -126,7 +126,7 @@ def learn(dataset: babi.Dataset, plan: Plan) -> Done:
 
 
 def without_curves(done: Done) -> Done:
-    """Return what is to be told of a task."""
+    """Return the results of a task without its curves."""
     return {name: value for name, value in done.items() if name != "held_out"}
 
 
@@ -160,7 +160,7 @@ def draw(tasks: Mapping[str, Done], path: Path) -> None:
 
 
 def table(tasks: Mapping[str, Done]) -> Table:
-    """Set ours beside the published figures."""
+    """Tabulate our figures beside the published ones."""
     out = Table("task", "best of restarts", "median restart", "published", title="% wrong")
     for task, done in tasks.items():
         out.add_row(task, f"{done['best']:.1f}", f"{done['median']:.1f}", f"{PAPER[int(task)]:.1f}")

@@ -1,7 +1,7 @@
 """Replay memories alone: ours and those of other libraries, holding the same fields.
 
-An iteration adds what 10 environments did in a period, draws a batch, and gives what was drawn
-new priorities. Nothing is learned. All memories are full before they are timed.
+An iteration adds what 10 environments did in a period, draws a batch, and updates the priorities
+of what was drawn. Nothing is learned. All memories are full before they are timed.
 """
 
 from collections.abc import Callable
@@ -30,7 +30,7 @@ class Case(NamedTuple):
     batch_size: int
     period: int = 1  # actions in every environment between two draws
     length: int = 1  # actions in a window
-    stride: int = 1  # timesteps between two windows' beginnings
+    stride: int = 1  # timesteps between the starts of two windows
 
 
 class Memory(NamedTuple):
@@ -44,7 +44,7 @@ class Memory(NamedTuple):
 
 
 def memrl(case: Case, **options: Any) -> Memory:
-    """Make our memory; `options` are its constructor's."""
+    """Make our memory; `options` go to its constructor."""
     if case.replay == PRIORITIZED:
         options = {"exponent": EXPONENT, "importance": IMPORTANCE, **options}
     ours = replay.REPLAYS[case.replay](
@@ -71,7 +71,7 @@ def memrl(case: Case, **options: Any) -> Memory:
 
 
 def flashbax(case: Case) -> Memory:
-    """Make flashbax's: flat for transitions, of trajectories for windows."""
+    """Make flashbax's memory: a flat buffer for transitions, a trajectory buffer for windows."""
     import flashbax
 
     flat = case.length == 1
@@ -103,7 +103,7 @@ def flashbax(case: Case) -> Memory:
 
 
 def timesteps(*shape: int) -> TimeStep:
-    """Make timesteps that differ."""
+    """Make timesteps [*shape] whose observations differ."""
     observation = jnp.arange(np.prod((*shape, *OBSERVATION)), dtype=jnp.float32)
     return TimeStep(
         observation=observation.reshape(*shape, *OBSERVATION),
@@ -128,7 +128,7 @@ def program(name: str, case: Case, memory: Memory, seeds: int = 1) -> Program:
     def step(carry: Any) -> Any:
         key, state, experience, priority, _ = carry
         key, sample_key = jax.random.split(key)
-        # Something new each time, or it would be computed before the loop.
+        # New values in each iteration, or the work would be hoisted out of the loop.
         experience = experience._replace(reward=experience.reward + 1)
         priority = (priority + 0.618) % 1
         state = memory.add(state, experience)
@@ -151,7 +151,7 @@ def program(name: str, case: Case, memory: Memory, seeds: int = 1) -> Program:
 def cpprb(case: Case) -> tuple[Program, int]:
     """Prepare cpprb's memory of transitions; also count the bytes of its arrays.
 
-    Its trees are not among them, for it does not show them.
+    Its trees are not counted, as it does not expose them.
     """
     from cpprb import PrioritizedReplayBuffer, ReplayBuffer
 

@@ -2,10 +2,10 @@
 
     python -m benchmarks.cliffwalk [--quick]
 
-A chain of n states in which one action of two goes on and the other ends the episode; only the
-last state's right action is rewarded. The replay memory holds what all 2^n sequences of actions
-do, so what there is to learn stands in one transition of 2^(n + 1) - 2. Counted are updates of a
-table of values until their mean squared error is below 0.001.
+In a chain of n states, one of two actions goes on and the other ends the episode; only the last
+state's right action is rewarded. The replay memory holds the transitions of all 2^n sequences of
+actions, so only one of 2^(n + 1) - 2 is rewarded. The measure is the number of updates of a Q-table
+until its mean squared error is below 0.001.
 Schaul et al. (2016), section 3.1 and appendix B.1.
 """
 
@@ -29,16 +29,16 @@ from memrl_jax.types import Array, Key, ReplayMemory, Segment, State, TimeStep
 
 RESULTS = Path(__file__).parent / "results"
 RATE, TOLERANCE = 0.25, 1e-3
-LIMIT = 20_000_000  # updates at which a seed is given up
+LIMIT = 20_000_000  # updates after which a seed is given up
 
 
 class Steps(NamedTuple):
-    """What is carried from update to update."""
+    """What the loop over updates carries."""
 
     key: Key
     replay: State
     q: Array  # [n, 2]
-    updates: Array  # [] int32; those that drew the step from one episode to the next do not count
+    updates: Array  # [] int32; draws of the step from one episode to the next are not counted
 
 
 def experience(n: int) -> TimeStep:
@@ -49,7 +49,7 @@ def experience(n: int) -> TimeStep:
         for state, right in enumerate(actions):
             goal = right and state == n - 1
             over = goal or not right
-            # After the end the observation means nothing; the last state stands in.
+            # After the end the observation does not matter; the last state is used.
             after = min(state + 1, n - 1)
             rows.append((after, right, float(goal), float(not over), False, bool(over)))
             if over:
@@ -60,7 +60,7 @@ def experience(n: int) -> TimeStep:
 
 
 def filled(n: int, name: str, **options: Any) -> tuple[ReplayMemory, State]:
-    """Return a replay memory of single transitions and its state that holds all experience."""
+    """Return a replay memory of single transitions, and its state with all experience added."""
     timestep = experience(n)
     rows = len(timestep.reward)
     replay = REPLAYS[name](segments=rows, period=1, length=1, batch_size=1, **options)
@@ -69,14 +69,14 @@ def filled(n: int, name: str, **options: Any) -> tuple[ReplayMemory, State]:
     def add(state: State, pair: TimeStep) -> tuple[State, None]:
         return replay.add(state, Segment((), pair, pair.action[1:], ())), None
 
-    # The timestep that follows the newest is not at hand: the first stands in, and is not stored.
+    # No timestep follows the newest: the first takes that place, and is not stored.
     pairs = jax.tree.map(lambda x: jnp.stack([x, jnp.roll(x, -1, axis=0)], axis=1), timestep)
     state, _ = jax.jit(lambda pairs: jax.lax.scan(add, replay.init(example), pairs))(pairs)
     return replay, state
 
 
 def updates_needed(n: int, name: str, seeds: int, **options: Any) -> np.ndarray:
-    """Return how many updates every seed took [seeds]."""
+    """Return how many updates every seed took, [seeds]."""
     replay, state = filled(n, name, **options)
     discount = 1 - 1 / n
     true = jnp.stack([jnp.zeros(n), discount ** jnp.arange(n - 1, -1, -1.0)], axis=1)

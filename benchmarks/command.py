@@ -1,4 +1,4 @@
-"""What the benchmarks' commands have in common: settings one after another, tables, a JSON file."""
+"""What the benchmarks' commands share: run settings in turn, print tables, write a JSON file."""
 
 import argparse
 import sys
@@ -27,7 +27,7 @@ class Setting(NamedTuple):
 
 
 def quick(description: str) -> bool:
-    """Read the command line: whether only a few short cases are wanted."""
+    """Parse the command line; return whether only a few short cases are wanted."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--quick", action="store_true", help="a few short cases, in a minute")
     return bool(parser.parse_args().quick)

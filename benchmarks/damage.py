@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-Damage = Callable[[random.Random, Path], None]  # of the file at a path
+Damage = Callable[[random.Random, Path], None]  # damages the file at a path
 
 DEEP = "[" * 100_000 + "]" * 100_000
 VALUES: list[Any] = [
@@ -94,7 +94,7 @@ def fifo(draw: random.Random, path: Path) -> None:
 
 
 def edit(draw: random.Random, value: Any) -> Any:
-    """Change, rename, add or drop one thing somewhere in what JSON holds."""
+    """Change, rename, add or drop one item somewhere in a JSON value."""
     if not isinstance(value, dict | list) or not value or draw.random() < 0.1:
         return draw.choice(VALUES)
     if isinstance(value, list):
@@ -111,7 +111,7 @@ def edit(draw: random.Random, value: Any) -> Any:
 
 
 def rewrite(draw: random.Random, text: bytes) -> bytes:
-    """Write other JSON, or what is nearly JSON."""
+    """Return other JSON, or text that is nearly JSON."""
     if draw.random() < 0.3:
         return draw.choice(TEXTS).encode()
     edited = json.dumps(edit(draw, json.loads(text))).encode()
@@ -146,7 +146,7 @@ def rewrite_header(draw: random.Random, data: bytes) -> bytes:
 
 
 def of_another_seed(draw: random.Random, data: bytes) -> bytes:
-    """Pretend that a run with another setting has written it."""
+    """Make a checkpoint claim to be of a run with another setting."""
     said = json.loads(header(data))
     said["about"]["settings"] |= draw.choice([{"seed": 7}, {"learning_rate": 0.5}])
     return with_header(data, json.dumps(said).encode())
@@ -158,7 +158,7 @@ def the_one_before(draw: random.Random, path: Path) -> None:
 
 
 def rewrite_metrics(draw: random.Random, data: bytes) -> bytes:
-    """Write other arrays."""
+    """Return metrics with arrays missing, added or changed."""
     with np.load(io.BytesIO(data)) as arrays:
         past = dict(arrays)
     name = draw.choice(list(past))

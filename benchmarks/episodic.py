@@ -1,8 +1,8 @@
-"""Episodic control beside DQN: how many steps it takes, and what comes of them.
+"""Episodic control beside DQN: steps until a task is solved, and final returns.
 
-A task counts as solved from the first greedy evaluation that returns enough; what is compared is
-the median of these steps over seeds. DQN has the same task and, of the few
-settings tried on other seeds, those that solved it soonest.
+A task counts as solved at the first greedy evaluation that returns enough; the median of these
+steps over seeds is compared. DQN has, of the few settings tried on other seeds, those that solved
+the task soonest.
 """
 
 import json
@@ -23,7 +23,7 @@ from memrl_jax.statistics import iqm
 
 
 class Race(NamedTuple):
-    """Runs of the same task, and the return that solves it; None if that is not the question."""
+    """Runs on one task, and the return that solves it; None if they are not judged by it."""
 
     title: str
     runs: Mapping[str, memrl_jax.Config]
@@ -63,12 +63,12 @@ def steps_to(enough: float, curve: Curve) -> list[float | None]:
 
 
 def median(steps: list[float | None]) -> float:
-    """Return the median; who never solved it took for ever."""
+    """Return the median, where seeds that never solved the task count as infinite."""
     return float(np.median([np.inf if x is None else x for x in steps]))
 
 
 def judged(enough: float, returns: Returns, taken: Mapping[str, list[float | None]]) -> list[Claim]:
-    """Judge whether the episodic ones solve a task, still in the end, and sooner than DQN."""
+    """Judge whether episodic control solves a task, still does in the end, and sooner than DQN."""
     claims = []
     for label in taken.keys() - {"DQN"}:
         score = float(iqm(returns[label].mean(axis=1)))

@@ -2,10 +2,10 @@
 
     python -m benchmarks.faults [--quick]
 
-A small run is killed (SIGKILL) at random moments and resumed until it ends; begun again from every
+A small run is killed (SIGKILL) at random moments and resumed until it ends; resumed from every
 state that its folder has between two operations on files; resumed with damaged files; and written
-by two processes at once. It must end with the bits of a run that nothing happened to, or be
-refused in one line.
+by two processes at once. It must end bit-identical to an undisturbed run, or be refused in one
+line.
 """
 
 import json
@@ -33,7 +33,7 @@ from memrl_jax.run import experiment, folder, history
 def mutations(
     place: Path, whole: Path, what: str, damages: Iterator[damage.Damage], draw: random.Random
 ) -> Figures:
-    """Resume a run that had finished, its files damaged, within seconds."""
+    """Damage the files of a finished run and resume it; count how that ends."""
     good = ("refused in one line", "answered by the checkpoint before", "harmless: same numbers")
     ends: Counter[str] = Counter()
     for number, spoil in enumerate(damages):
@@ -57,7 +57,7 @@ def _resumed(out: Path, whole: Path) -> str:
 
 
 def _refused(out: Path, whole: Path, line: str) -> str:
-    """Check that the line is one and names a file; do what it says of the checkpoint before."""
+    """Check that the error is one line and names a file; follow its advice on the one before."""
     if len(line.splitlines()) != 1 or str(out) not in line:
         return f"refused in other words: {line!r}"
     if "which is whole" not in line:
@@ -69,7 +69,7 @@ def _refused(out: Path, whole: Path, line: str) -> str:
 
 
 def numbers(out: Path) -> tuple[Any, ...]:
-    """Return what a run has learned and measured, and what it was told to do, up to its end."""
+    """Return settings, metrics, leaves of the last checkpoint and logged steps, up to the end."""
     _, config, options = folder.read(str(out))
     end = SMALL.total_steps
     past = history.until(history.read(out / "metrics.npz"), end)
@@ -116,7 +116,7 @@ def figures(place: Path, quick: bool, say: Callable[[str], None]) -> Iterator[Fi
 
 
 def cached(place: Path) -> None:
-    """Let the processes that are started share what they compile."""
+    """Let the processes that are started share compiled programs."""
     os.environ["JAX_COMPILATION_CACHE_DIR"] = str(place)
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"

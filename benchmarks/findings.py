@@ -1,4 +1,4 @@
-"""What a result of this project is: something that runs, and what it found."""
+"""What a result of this project is: a study that runs, and its findings."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,7 +16,7 @@ class Claim(NamedTuple):
 
 
 class Findings(NamedTuple):
-    """What came of a result; beside these it leaves a picture, `curves.png`, in its folder."""
+    """The outcome of a study, which also leaves a picture, `curves.png`, in its folder."""
 
     title: str
     claims: list[Claim]  # empty if it was run in its short form

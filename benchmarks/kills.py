@@ -1,6 +1,7 @@
-"""Runs in processes of their own, which are killed, or told to train the same run.
+"""Runs in child processes, which are killed, or which both train the same run.
 
-`python -m benchmarks.kills train STEPS RUN ...` is one that is killed, `obey` one that is told.
+`python -m benchmarks.kills train STEPS RUN ...` is a child to be killed; one with `obey` trains the
+runs named on its standard input.
 """
 
 import itertools
@@ -63,7 +64,7 @@ def _bits(out: Path, like: Path) -> str:
 
 
 def _train(runs: list[Path], whole: Undisturbed, draw: random.Random | None) -> dict[Path, str]:
-    """Train runs in one process, and kill that if told to; return how those ended that did."""
+    """Train runs in one process, killed if `draw` is given; return how those ended that did."""
     with process("train", LONG.total_steps, *runs) as child:
         if draw and draw.random() < 0.2:
             time.sleep(draw.uniform(0, whole.startup))
@@ -113,7 +114,7 @@ def child_train(config: memrl_jax.Config, runs: list[Path]) -> None:
         threads = [threading.Thread(target=run, args=x) for x in zip(runs, began, strict=True)]
         for thread, event in zip(threads, began, strict=True):
             thread.start()
-            event.wait()  # what it has compiled serves the next
+            event.wait()  # so that the next can use what this one has compiled
         told("training")
         for thread in threads:
             thread.join()
@@ -127,7 +128,7 @@ def writers(place: Path, whole: Undisturbed, count: int, draw: random.Random) ->
         time.sleep(whole.seconds / 4)
     ends: Counter[str] = Counter()
     with process("obey") as first, process("obey") as second:
-        for child in (first, second):  # compiled before anything is timed
+        for child in (first, second):  # compile before anything is timed
             _tell(child, place / f"warm-{child.pid}")
             _answer(child)
         for i in range(count):
@@ -163,7 +164,7 @@ def _answer(child: subprocess.Popen[str]) -> str:
 
 
 def child_obey() -> None:
-    """Train what is named on a line of the input, and say how it went."""
+    """Train the run named on each line of the input, and print how it ended."""
     with compiled_once():
         for line in sys.stdin:
             try:

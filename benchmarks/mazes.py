@@ -1,4 +1,4 @@
-"""Mazes of Oh et al. (2016): agents learn in some and play in others as well.
+"""Mazes of Oh et al. (2016): agents train in some and are evaluated in others as well.
 
 A grid-world with the maps, actions and rewards of the tasks, not Minecraft and its pixels.
 """
@@ -25,23 +25,23 @@ from memrl_jax.types import Array, Key, State
 
 TRAINED = 5, 7, 9
 LENGTHS = *TRAINED, 15, 20, 30, 40
-HORIZON = 100  # steps to play in, as in the paper; to learn in, there are 50
-FRAMES = 50  # that memories hold when they play, as in the paper
+HORIZON = 100  # steps of an episode in evaluation, as in the paper; in training, there are 50
+FRAMES = 50  # that memories hold in evaluation, as in the paper
 SEEN, UNSEEN = "PatternMatching", "PatternMatchingTest"
 
 
 class Plan(NamedTuple):
-    """Agents to train, and where they then play."""
+    """Agents to train, and places in which they are then evaluated."""
 
-    result: runs.Result  # its claims are made of rates of success [seeds, places]
+    result: runs.Result  # its claims take success rates [seeds, places]
     places: tuple[Any, ...]
     at: Callable[[memrl_jax.Config, Any], memrl_jax.Config]  # a run's config, a place
     episodes: int  # that every seed plays in each place
-    draw: Callable[..., None] | None = None  # places, rates of success, file
+    draw: Callable[..., None] | None = None  # places, success rates, file
 
 
 def study(plan: Callable[[], Plan], console: Console, place: Path, quick: bool) -> Findings:
-    """Train the agents, then let them play in all places; draw what came of it."""
+    """Train the agents, evaluate them in all places, and draw the results."""
     result, places, at, episodes, draw = plan()
     result = runs.shortened(result) if quick else result
     kept = place / "runs"
@@ -63,12 +63,12 @@ def study(plan: Callable[[], Plan], console: Console, place: Path, quick: bool) 
 
 
 def by_place(places: tuple[Any, ...], rates: np.ndarray) -> dict[str, np.ndarray]:
-    """Turn rates of success [seeds, places] into columns."""
+    """Turn success rates [seeds, places] into columns."""
     return {str(at): x for at, x in zip(places, rates.T, strict=True)}
 
 
 def rates(folder: str, places: tuple[Any, ...], at: Callable, episodes: int) -> np.ndarray:
-    """Return the success of every seed of a run in every place, [S, places]."""
+    """Return the success rate of every seed of a run in every place, [S, places]."""
     config, run, states = experiment.trained(folder)
 
     def play(place: Any, key: Key, state: State) -> Array:
@@ -93,10 +93,10 @@ def networks(
 ) -> dict[str, memrl_jax.Config]:
     """Return the runs of three memory Q-networks and of DQN with a window of 12 frames.
 
-    They play for `length` steps in `copies` of the environment, then learn; `agent` says how.
-    Exploration is as likely in the end as at first.
+    They act for `length` steps in `copies` of the environment, then learn; `agent` says how.
+    Epsilon stays constant.
     """
-    # Windows hold all of an episode.
+    # Windows hold nearly all of an episode, which has at most 50 steps.
     preset = memrl_jax.presets["mqn"].replace(
         window=48, epsilon_start=epsilon, epsilon_end=epsilon, **agent
     )
@@ -106,7 +106,7 @@ def networks(
     base = preset.replace(
         environment=environment,
         environment_args=args,
-        # Among fewer frames the one that tells is found sooner; 24 hold the way through every maze.
+        # Among fewer frames, the one with the cue is found sooner; 24 cover the way through a maze.
         memory_args={"features": 64, "frames": 24},
         environments=copies,
         rollout_length=length,
@@ -123,9 +123,9 @@ def networks(
 
 def imaze() -> Plan:
     """Learn in short corridors and play in long ones. Oh et al. (2016), section 5.1."""
-    # A random walk finds the goal of a corridor of 9 in one episode of 700; an agent that hardly
-    # explores finds it once it goes on where it can. Few passes over many steps cost no more than
-    # many passes over few.
+    # A random walk reaches the goal of a corridor of 9 in one episode of 700; an agent that hardly
+    # explores reaches it once it prefers to go on. Few updates on many steps cost no more than many
+    # updates on few steps.
     agents = networks(
         "IMaze",
         {"lengths": TRAINED},
@@ -141,7 +141,7 @@ def imaze() -> Plan:
         n_step=5,
         epsilon_spread=3.0,
     )
-    # Having no LSTM, with steps of 5e-4 it did not learn to look around before it goes.
+    # Without an LSTM, a learning rate of 5e-4 did not teach it to look around before it goes.
     agents["MQN"] = agents["MQN"].replace(learning_rate=1e-3)
 
     def judge(found: runs.Returns) -> list[Claim]:
@@ -169,9 +169,9 @@ def imaze() -> Plan:
 
 
 def longer(config: memrl_jax.Config, length: int) -> memrl_jax.Config:
-    """Play at another length, and give a memory that can look further back more frames.
+    """Return the config for another length, with more frames in a memory that can hold them.
 
-    No parameter of it depends on how many it holds. Those that are stacked cannot be more.
+    No parameter of such a memory depends on their number. Stacked frames cannot be more.
     """
     given = named(config)
     frames = {} if given["memory"] == "frame_stack" else {"frames": FRAMES}
@@ -191,11 +191,12 @@ def pattern_matching() -> Plan:
 
     On the original maps, in the folder that the environment variable MEMRL_MAZES names.
     """
-    # Who goes straight to the goals hardly ever sees both rooms, and before it pays nobody looks;
-    # who goes on turning sees them in one episode of three. What is paid for the others is noise,
-    # which targets of one step keep from all values but the last. Even so, networks that learned
-    # the way first mostly did not learn the match: in the one looked at, a third of the encoder's
-    # units were dead in rooms. A fresh one does, from what an old one does that knows the way.
+    # An agent that goes straight to the goals hardly ever sees both rooms, and has no reason to
+    # look before that pays; one that repeats its turns sees both in one episode of three. Rewards
+    # of the others are noise, which one-step targets keep from all values but the last. Even so,
+    # networks that first learned the way mostly did not learn to compare the rooms: in the one
+    # inspected, a third of the encoder's units were dead in rooms. A fresh network does, from the
+    # experience of an old one that knows the way.
     agents = networks(
         "OriginalMaze",
         {"path": "$MEMRL_MAZES", "task": SEEN},

@@ -3,7 +3,7 @@
     python -m benchmarks.memory [--quick]
 
 B sequences of T inputs of D features, with resets: forward alone, and with the gradient of
-parameters and inputs; quickly, only those memories that have a target. All programs of one length
+parameters and inputs; with --quick, only memories that have a target. All programs of one length
 are timed in turns, and ratios are medians over the turns; even so they mean little on a machine
 that is busy with other things. Figures go to benchmarks/results/.
 """
@@ -26,7 +26,7 @@ from memrl_jax.memory import MEMORIES, deltanet
 from memrl_jax.types import Array, NeuralMemory
 
 B, D = 32, 128
-# Those that both ways to scan are timed of; the others are scanned as suits the platform.
+# Memories that are timed with both scans; the others use the one that suits the platform.
 BOTH = ("mingru", "lru")
 # The width of all others is D, their other sizes are the defaults.
 EXTERNAL = {"slots": 128, "width": 32, "hidden": D}
@@ -58,7 +58,7 @@ class Model(NamedTuple):
 
 
 def ours(name: str) -> list[Model]:
-    """Make one of our memories; of some, once for every way to scan."""
+    """Make one of our memories; those in BOTH once for every scan."""
     if name in BOTH:
         scans = ("sequential", "associative")
         return [_ours(f"{name}, {scan}", MEMORIES[name](D, scan=scan)) for scan in scans]
@@ -79,7 +79,7 @@ def _ours(name: str, memory: NeuralMemory) -> Model:
 
 
 def flax(name: str) -> Model:
-    """Make a cell of flax, unrolled by flax; it knows no resets."""
+    """Make a cell of flax, unrolled by flax, without resets."""
     cell = {"flax GRU": nn.GRUCell, "flax LSTM": nn.OptimizedLSTMCell}[name](D)
     rnn = nn.RNN(cell, time_major=True)
     params = jax.jit(rnn.init)(jax.random.key(0), jnp.zeros((2, B, D), jnp.float32))
@@ -136,7 +136,7 @@ def programs(model: Model, length: int) -> list[Program]:
     def loss(params: Any, xs: Array) -> Array:
         return jnp.mean(model.run(params, xs, starts) ** 2)
 
-    # What is computed goes on into the next iteration, so that nothing of it can be left out.
+    # Results go into the next iteration, so that the compiler cannot leave anything out.
     def forward(carry: Any) -> Any:
         params, xs = carry
         return params, xs + 1e-9 * loss(params, xs)

@@ -30,8 +30,8 @@ def version(library: str) -> str:
 def rejax(config: Config, seeds: int) -> Program:
     """Prepare rejax, with its seeds vmapped as its documentation does.
 
-    Its iteration is a vector step and an update; its `train` is the loop over iterations that is
-    timed here, with evaluations in between, which are not.
+    Its iteration is a step of all environments and an update. Its `train` is the loop over
+    iterations that is timed here, with evaluations in between, which are not.
     """
     algorithm = _rejax_algorithm(config)
     init, step, keys = algorithm.init_state, algorithm.train_iteration, jax.random.key(0)
@@ -60,7 +60,7 @@ def _rejax_algorithm(config: Config) -> Any:
     from rejax import DQN
 
     class OldCartPole(CartPole):
-        """gymnax 1 steps to six values; rejax unpacks the five of gymnax 0."""
+        """gymnax 1 returns six values from a step; rejax unpacks the five of gymnax 0."""
 
         def step(self, key: Any, state: Any, action: Any, params: Any = None) -> Any:
             *before, terminated, truncated, info = super().step(key, state, action, params)
@@ -88,9 +88,9 @@ def _rejax_algorithm(config: Config) -> Any:
 
 
 def stable_baselines3(config: Config, threads: int) -> Program:
-    """Prepare Stable-Baselines3 with gymnasium's CartPole and a number of torch's threads.
+    """Prepare Stable-Baselines3 with gymnasium's CartPole and so many torch threads.
 
-    It explores as in most of a run, for it skips the network where it acts at random.
+    Epsilon is that of most of a run, because random actions skip the network.
     """
     import torch
     from stable_baselines3 import DQN

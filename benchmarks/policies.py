@@ -19,7 +19,7 @@ def at_least(returns: Returns, label: str, least: float) -> Claim:
 
 
 def with_memory(environment: str) -> memrl_jax.Config:
-    """Return the recurrent settings for half as long; steps that stay as large undo balance."""
+    """Return the recurrent preset, half as long; without learning rate decay, balance is lost."""
     return memrl_jax.presets["recurrent-ppo"].replace(
         environment=environment,
         total_steps=250_368,

@@ -1,6 +1,6 @@
 """Results of neural memories that learn a task under supervision, all seeds in one program.
 
-A training that is interrupted goes on: until the report is written, states and curves are kept in
+An interrupted training can be resumed: until the report is written, states and curves are kept in
 `runs/` of the result's folder.
 """
 
@@ -27,7 +27,7 @@ Figures = Mapping[str, Mapping[str, np.ndarray]]  # label -> name -> [seeds]
 
 
 class Learner(NamedTuple):
-    """A memory and how it learns: Adam, with steps that shrink to nothing in a straight line."""
+    """A memory and how it learns: by Adam, with a learning rate that decays linearly to 0."""
 
     memory: str
     memory_args: Mapping[str, Any]
@@ -39,7 +39,7 @@ class Learner(NamedTuple):
 
 
 class Test(NamedTuple):
-    """Fresh sequences to be judged by, of the task or of a longer one."""
+    """Fresh sequences to evaluate on, of the task or of a longer one."""
 
     task: Task
     sequences: int
@@ -58,10 +58,10 @@ class Result(NamedTuple):
 
 
 class Trained(NamedTuple):
-    """What training has come to."""
+    """The state of a training, and its curve so far."""
 
     carry: Any  # keys, parameters and the optimizer's state, [seeds, ...]
-    errors: list[list[float]]  # [points so far, seeds], of a sequence
+    errors: list[list[float]]  # [points so far, seeds], wrong bits per sequence
     seconds: float
 
 
@@ -91,7 +91,7 @@ def study(make: Callable[[], Result], console: Console, place: Path, quick: bool
 
 
 def memory(learner: Learner) -> NeuralMemory:
-    """Make what is to learn."""
+    """Make the memory of a learner."""
     return MEMORIES[learner.memory](**learner.memory_args)
 
 
@@ -117,7 +117,7 @@ def train(result: Result, learner: Learner, probe: Probe, path: Path, console: C
 
 
 def trainer(learner: Learner, probe: Probe, steps: int, points: int) -> tuple[Callable, Callable]:
-    """Return `begin(seed)` and `go_on(carry) -> carry, errors of a sequence` by `steps` steps."""
+    """Return `begin(seed) -> carry` and `go_on(carry) -> (carry, errors)`, of `steps` steps."""
     rate = optax.linear_schedule(learner.learning_rate, 0.0, steps * points)
     clip = optax.clip_by_global_norm(learner.max_gradient_norm)
     optimizer = optax.chain(clip, optax.adam(rate))
@@ -145,7 +145,7 @@ def trainer(learner: Learner, probe: Probe, steps: int, points: int) -> tuple[Ca
 
 
 def resumed(path: Path, about: Mapping[str, Any], carry: Any) -> Trained:
-    """Read what was saved."""
+    """Read what was saved; raises ValueError if that has other settings."""
     saved = checkpoint.about(path)
     if any(saved[name] != value for name, value in about.items()):
         raise ValueError(f"out: {path} was begun with other settings; remove it to begin anew")
@@ -153,7 +153,7 @@ def resumed(path: Path, about: Mapping[str, Any], carry: Any) -> Trained:
 
 
 def tested(result: Result, probe: Probe, params: Any) -> dict[str, np.ndarray]:
-    """Return for every test what a sequence has in wrong bits, and their percentage, [seeds]."""
+    """Return for every test the wrong bits per sequence, and their percentage, [seeds] each."""
     figures = {}
     for i, (name, test) in enumerate(result.tests.items()):
 

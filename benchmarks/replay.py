@@ -4,7 +4,7 @@
 
 Everything in a table is timed in turns within one run, and ratios are medians over the turns;
 even so they mean little on a machine that is busy with other things. JAX libraries run whole
-iterations in one compiled loop, the others in a loop of Python. Of R2D2, a whole iteration is
+iterations in one compiled loop, the others in a loop of Python. For R2D2, a whole iteration is
 timed beside its pieces. Figures go to benchmarks/results/.
 """
 

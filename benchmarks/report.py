@@ -35,7 +35,7 @@ def machine(libraries: Sequence[str] = PEERS) -> dict[str, Any]:
 def tables(
     name: str, timings: Sequence[Timing], parts: Sequence[Table], targets: Sequence[Target]
 ) -> Group:
-    """Put a setting's tables under its name, and what became of its targets below."""
+    """Put a setting's tables under its name, and the outcome of its targets below."""
     judged = [_targets(timings, targets)] if targets else []
     return Group("", f"[bold]{name}[/]", *parts, *judged)
 

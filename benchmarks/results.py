@@ -1,4 +1,4 @@
-"""What is learned: `python -m benchmarks.results NAME [--quick] [--out FOLDER]`.
+"""Results of learning: `python -m benchmarks.results NAME [--quick] [--out FOLDER]`.
 
 Each result trains from scratch, evaluates on fresh episodes or questions, says of every claim
 whether it was reached, and writes curves, figures, configs and seeds to a folder.
@@ -59,7 +59,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def run(given: Options, console: Console) -> None:
-    """Run a result, tell of its claims and write its report."""
+    """Run a result, print its claims and write its report."""
     study = RESULTS[known("name", given.name, RESULTS)]
     place = Path(given.out or f"benchmarks/results/{given.name}{'-quick' * given.quick}")
     place.mkdir(parents=True, exist_ok=True)
@@ -69,12 +69,12 @@ def run(given: Options, console: Console) -> None:
         verdict = "reached" if claim.reached else "NOT REACHED"
         console.print(f"{verdict:>11}  {claim.text}: {claim.figure}")
     write(place / "result.json", report(found))
-    shutil.rmtree(place / "runs")  # what an interrupted study would have gone on from
+    shutil.rmtree(place / "runs")  # what an interrupted study would be resumed from
     console.print(f"{found.minutes:.1f} minutes; curves: {place / 'curves.png'}")
 
 
 def report(found: Findings) -> str:
-    """Write figures, claims, configs and seeds as JSON text."""
+    """Return figures, claims, configs and seeds as JSON text."""
     claims = [claim._asdict() | {"reached": bool(claim.reached)} for claim in found.claims]
     return json.dumps(
         {

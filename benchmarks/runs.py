@@ -1,6 +1,6 @@
 """Results of agents: every run is trained, then evaluated greedily in fresh environments.
 
-A result that is interrupted goes on: until its report is written, its runs are kept in `runs/` of
+An interrupted result can be resumed: until its report is written, its runs are kept in `runs/` of
 its folder.
 """
 
@@ -36,7 +36,7 @@ class Result(NamedTuple):
 
 
 def memoryless(config: memrl_jax.Config) -> memrl_jax.Config:
-    """Take the memory out, and the previous action and reward, in which a bit can be kept."""
+    """Return a config without memory, previous action and reward, all of which can keep a bit."""
     return config.replace(
         memory="none", memory_args={}, previous_action=False, previous_reward=False
     )
@@ -106,7 +106,7 @@ def begin_or_go_on(
 
 
 def timed(report: experiment.Report, path: Path) -> experiment.Report:
-    """Let a report also keep in a file how many seconds there have been, over interruptions."""
+    """Return a report that also saves to a file the seconds so far, over all interruptions."""
     earlier, began = seconds(path), time.perf_counter()
 
     def kept(progress: experiment.Progress) -> None:
@@ -117,7 +117,7 @@ def timed(report: experiment.Report, path: Path) -> experiment.Report:
 
 
 def seconds(path: Path) -> float:
-    """Return what `timed` has kept, if anything."""
+    """Return the seconds that `timed` has saved, or 0."""
     return float(path.read_text()) if path.exists() else 0.0
 
 

@@ -2,10 +2,10 @@
 
     python -m benchmarks.staleness [--quick]
 
-R2D2 is trained on the T-Maze with a corridor of 50. Its replay memory then holds states that older
-parameters left behind. Windows are drawn whose whole episode is still held, so that the true state
-of the present parameters is known, and delta-Q is taken over the same timesteps for all four ways
-to begin: at once or `burn_in` actions earlier, from zero or from what was stored.
+R2D2 is trained on the T-Maze with a corridor of 50. Its replay memory then holds memory states of
+older parameters. Windows are drawn whose episode is still held from its start, so that the true
+state of the present parameters is known. Delta-Q is taken over the same timesteps for all four ways
+to begin: at once or `burn_in` actions earlier, from zero or from the stored state.
 Kapturowski et al. (2019), section 3.
 """
 
@@ -36,7 +36,7 @@ WINDOWS = 256  # drawn from each seed's replay memory
 
 
 def staleness(config: Config, key: Key) -> dict[str, Array]:
-    """Train; return the mean delta-Q of every timestep that would be learned from, [window]."""
+    """Train; return the mean delta-Q of every timestep to learn from, [window], by way to begin."""
     env = make_environment(config)
     options: Any = config.agent
     head = QHead(env.spec.actions.n, options.head, options.dueling, options.body.layers)
@@ -48,7 +48,7 @@ def staleness(config: Config, key: Key) -> dict[str, Array]:
     params, held = state.agent.learner.params, state.agent.replay.ring
 
     period, learned = config.rollout_length, options.experience.window
-    # Somewhere in so many timesteps an episode begins; from there on the memory is true.
+    # In so many timesteps an episode surely begins; from there on the memory is true.
     history = -(-(env.horizon + 1) // period) * period
     first = history + options.experience.burn_in  # timestep of the first action to learn from
     rows, environments = held.record.shape[:2]
@@ -59,7 +59,7 @@ def staleness(config: Config, key: Key) -> dict[str, Array]:
     segment = ring.gather(shape, held, start % rows, environment)
 
     def off(begin: int, stored: bool) -> Array:
-        """Begin at that timestep of the window."""
+        """Return delta-Q, [learned], when beginning at that timestep of the window."""
         memory = ring.gather(shape, held, (start + begin) % rows, environment).memory
         memory = memory if stored else jax.tree.map(jnp.zeros_like, memory)
         before, rest = (

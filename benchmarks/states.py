@@ -12,7 +12,7 @@ from benchmarks.trials import SMALL, Figures, Tree, content, same, train
 
 
 def states(place: Path, whole: Path, every: int = 1) -> Figures:
-    """Go on from every state that the folder of a run, and of its resume, was in."""
+    """Resume from every state that the folder was in during a run, and during a resume of it."""
     begun = recorded(place / "begun", lambda out: train(out, SMALL))
     measured = [x for x in begun if "run/metrics.npz" in x]
     restore(measured[len(measured) // 2], place / "resumed")
@@ -70,7 +70,7 @@ def recorded(root: Path, train: Callable[[Path], Any]) -> list[Tree]:
 
 
 def torn(before: Tree, after: Tree) -> list[Tree]:
-    """Return `after` with a file that has grown, not been renamed, since `before` cut short."""
+    """Return versions of `after` in which a file that has grown since `before` is cut short."""
     out = []
     for name, data in after.items():
         old = before.get(name) or b""

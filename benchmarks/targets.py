@@ -67,7 +67,7 @@ TRAINING = (
 
 
 def worst_against(peer: str) -> Callable[[Timings], float]:
-    """Return how many times faster ours is in the case where that is least."""
+    """Return the measure of how many times faster than a peer ours is in its worst case."""
 
     def measure(t: Timings) -> float:
         cases = [case for name, *case in t if name == peer]
@@ -83,7 +83,7 @@ def worst_against(peer: str) -> Callable[[Timings], float]:
 
 
 def against_alone(piece: str) -> Callable[[Timings], float]:
-    """Return the time of an iteration over that of a piece alone, where training was timed once."""
+    """Return the measure of an iteration's time over that of a piece alone, at the one capacity."""
 
     def measure(t: Timings) -> float:
         (rows,) = {rows for name, rows, _ in t if name == piece} or {0}
@@ -109,7 +109,7 @@ ITERATION = (
 
 
 def memory_faster(ours: str, theirs: str) -> Callable[[Timings], float]:
-    """Return how many times faster one memory is than another, forward and backward."""
+    """Return the measure of how many times faster one memory is than another, with gradients."""
 
     def measure(t: Timings) -> float:
         length = next(iter(t))[1]
@@ -139,7 +139,7 @@ ACCELERATED = (  # of 1,024 inputs
 
 
 def outcomes(timings: Sequence[Timing], targets: Sequence[Target]) -> list[Outcome]:
-    """Hold the timings of a setting against its targets."""
+    """Compare the timings of a setting with its targets."""
     by_case = {timing[:3]: timing for timing in timings}
     return [_outcome(target, by_case) for target in targets]
 

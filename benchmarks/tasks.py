@@ -35,7 +35,7 @@ def recall() -> Result:
         "12 items": Test(associative_recall(12, fewest=12), 200),
     }
     dnc = {"features": 64, "hidden": 64, "slots": 64, "width": 20, "read_heads": 1}
-    # Heads as many as in the paper, table 1.
+    # As many heads as in the paper, table 1.
     ntm = {"features": 100, "controller": "feedforward", "read_heads": 4, "write_heads": 4}
     learners = {
         "DNC": Learner("dnc", dnc, sequences=50_000),

@@ -1,4 +1,4 @@
-"""Timing programs in turns, so that whatever else a machine does falls on all of them."""
+"""Timing of programs in turns, so that other load on the machine affects all of them alike."""
 
 import math
 import time
@@ -11,7 +11,7 @@ import numpy as np
 
 
 class Program(NamedTuple):
-    """Something that goes on from where it was."""
+    """A program that is timed; each call goes on from where the last one ended."""
 
     name: str
     capacity: int  # timesteps in the replay memory of a seed
@@ -19,7 +19,7 @@ class Program(NamedTuple):
     compile_seconds: float | None
     advance: Callable[[int], None]  # iterations of every seed; returns once they are done
     steps: Callable[[], int]  # environment steps so far, over all seeds
-    variant: str = ""  # of which the fastest counts
+    variant: str = ""  # of several variants, the fastest counts
 
 
 class Timing(NamedTuple):
@@ -58,7 +58,7 @@ def compiled(
 
 
 def loop(step: Callable[[Any], Any]) -> Any:
-    """Jit any number of steps in a row; what they carry is donated."""
+    """Return a jitted loop, carry, iterations -> carry, over `step`; the carry is donated."""
 
     def steps(carry: Any, iterations: Any) -> Any:
         return jax.lax.fori_loop(0, iterations, lambda _, carry: step(carry), carry)
@@ -94,9 +94,9 @@ def fastest(timings: Sequence[Timing]) -> list[Timing]:
 
 
 def _iterations(program: Program, seconds: float) -> int:
-    """Return how many iterations take about `seconds`, or longer where few would be mostly waiting.
+    """Return how many iterations take about `seconds`, or ten times the overhead of a call.
 
-    As `memrl train` does, because handing over seeds with large replay memories takes its time.
+    As `memrl train` does, because copying large replay memories in and out takes time.
     """
     program.advance(1)
     fixed = _time(program, 0)

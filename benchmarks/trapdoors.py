@@ -1,7 +1,7 @@
-"""A task for agents that keep to what is legal: `python -m benchmarks.trapdoors`.
+"""A task that can only be solved with action masks: `python -m benchmarks.trapdoors`.
 
-Where illegal actions are allowed, it cannot be solved: what an agent sees does not tell them from
-others. It prints the returns of several agents with masks and without, beside the best there is.
+Without masks, nothing that an agent sees tells illegal actions from others. The command prints the
+returns of several agents with masks and without, beside the best there is.
 """
 
 from itertools import product
@@ -22,7 +22,7 @@ BOTH = (Discrete(DOORS), Discrete(DOORS))
 
 
 class Floor(NamedTuple):
-    """Where one is."""
+    """The state of an episode."""
 
     number: Array  # [] int32
     rising: Array  # [] bool: whether higher doors pay more here, or lower ones
@@ -30,12 +30,12 @@ class Floor(NamedTuple):
 
 
 def trapdoors(masked: bool = True) -> Environment:
-    """Choose a door on either side on each of FLOORS floors.
+    """Make an environment in which to choose one door on each of two sides, on FLOORS floors.
 
-    A door pays from 0 to 1 / 2 by its number, rising or falling, and which it is on this floor is
-    all that is seen. Behind half of all doors, drawn anew on every floor, is a trapdoor: one pays
-    nothing and ends the episode. A door on either side is always safe. `masked` makes trapdoors
-    illegal; otherwise they can be fallen through.
+    A door pays from 0 to 1 / 2 by its number, rising or falling; the observation is which of the
+    two holds on this floor. Every door has a trapdoor with probability 1 / 2, drawn anew on every
+    floor, but one door on each side is always safe. A trapdoor pays nothing and ends the episode.
+    `masked` makes trapdoors illegal; otherwise they can be chosen.
     """
 
     def arrive(key: Key, number: Array) -> tuple[Floor, Array]:
@@ -67,13 +67,13 @@ def best_return() -> float:
     """Return what the best legal policy earns in an episode, by enumeration of safe doors."""
     drawn = np.array([*product([0, 1], repeat=DOORS)], bool)[1:]
     top = [np.flatnonzero(safe).max() for safe in drawn]
-    # None at all, of the same probability as any other draw, leaves one at random.
+    # The draw without any safe door, as likely as any other, leaves one at random.
     mean = (sum(top) + (DOORS - 1) / 2) / 2**DOORS
     return FLOORS * mean / (DOORS - 1)
 
 
 def bound_without_masks() -> float:
-    """Return more than any policy earns that cannot see the trapdoors: always the best doors."""
+    """Return an upper bound for policies without masks: always the best doors, at their risk."""
     safe = 0.5 + 0.5**DOORS / DOORS
     earned = 0.0
     for _ in range(FLOORS):

@@ -1,4 +1,4 @@
-"""A small run, and whether what happened to it left its bits as they should be."""
+"""A small run, and a bit-by-bit comparison of what became of it."""
 
 import json
 from collections import Counter
@@ -59,7 +59,7 @@ def content(root: Path) -> Tree:
 
 
 def same(out: Path, like: Path) -> bool:
-    """Return whether no bit differs: checkpoints, metrics, config, log but for its times."""
+    """Tell whether all bits agree, but for `out` in the config and times in the log."""
     return _timeless(out) == _timeless(like)
 
 

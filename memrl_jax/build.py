@@ -1,4 +1,4 @@
-"""The composition root: the only place where an environment, an agent and its parts meet."""
+"""The composition root: only here are an environment, an agent and its parts put together."""
 
 import inspect
 import math
@@ -45,13 +45,13 @@ def make_agent(config: Config, env: Environment) -> Agent:
 
 
 def parts(config: Config, env: Environment) -> Parts:
-    """Return what the agent of a config may be made of."""
+    """Return the parts that the agent of a config can be made from."""
     body = partial(make_body, spec=env.spec)
     return Parts(env.spec, env.horizon, body, partial(make_replay, config=config))
 
 
 def make_body(config: BodyConfig, spec: Spec) -> Body:
-    """Make an encoder and a memory that wait for a head; raises ValueError for unknown options."""
+    """Return `body(head) -> Network`; raises ValueError for unknown memories and settings."""
     return partial(recurrent, encoder(config, spec), make_memory(config))
 
 
@@ -87,7 +87,7 @@ def make_replay(experience: ReplayConfig, config: Config) -> ReplayMemory:
 
 
 def _sizes(experience: ReplayConfig, config: Config) -> tuple[int, int, int, int]:
-    """Return segments, their period, the length of windows and the stride between them."""
+    """Return the number of segments, their period, the length of windows and their stride."""
     segments = checks.divides(
         "capacity",
         checks.positive("capacity", experience.capacity, ring.MOST),
@@ -112,7 +112,7 @@ def _sizes(experience: ReplayConfig, config: Config) -> tuple[int, int, int, int
 
 
 def _priorities(experience: ReplayConfig, constructor: Any) -> dict[str, Any]:
-    """Return what a replay memory takes that draws by priority; another takes none of it."""
+    """Return the arguments for sampling by priority, if the constructor takes them."""
     importance = ("importance_start", "importance_end", "importance_updates")
     read = {"exponent": ("priority_exponent", "priority_mix"), "importance": importance}
     given = {}
@@ -129,7 +129,7 @@ def _priorities(experience: ReplayConfig, constructor: Any) -> dict[str, Any]:
 
 
 def _unread(experience: ReplayConfig, fields: tuple[str, ...]) -> None:
-    """Raise ValueError for values that the replay memory would ignore; traced ones pass."""
+    """Raise ValueError for changed fields that the replay memory would ignore; traced ones pass."""
     for field in fields:
         value, default = getattr(experience, field), getattr(ReplayConfig, field)
         if not isinstance(value, jax.core.Tracer) and value != default:
@@ -149,7 +149,7 @@ def _frames(experience: ReplayConfig, config: Config, constructor: Any) -> dict[
 
 
 def make(config: Config) -> tuple[Trainer, int]:
-    """Return the trainer of a config and how many steps of it a whole run takes."""
+    """Return the trainer of a config, and how many of its steps a run takes after the warm-up."""
     check(config)
     rollouts = checks.divides(
         "total_steps",
@@ -171,10 +171,10 @@ def make(config: Config) -> tuple[Trainer, int]:
 def make_train(config: Config) -> Callable[[Key], tuple[TrainState, Metrics]]:
     """Return `train(key) -> (TrainState, metrics)`, a pure function of the key.
 
-    Metrics are sums and counts, [1 + steps]: of the warm-up, then of every training step. Jit it,
-    vmap it over keys; to vmap over floats of the config as well, call `make_train` inside the
-    function that is vmapped.
-    Raises ValueError, in one line that names the field, for anything that cannot be trained.
+    Metrics are sums and counts, [1 + steps]: of the warm-up, then of every training step. Jit
+    `train` and vmap it over keys; to vmap over floats of the config as well, call `make_train`
+    inside the function that is vmapped.
+    Raises ValueError, with a one-line message that names the field, if it cannot be trained.
     """
     trainer, steps = make(config)
 

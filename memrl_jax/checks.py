@@ -1,6 +1,6 @@
-"""Checks of what a user wrote; each raises ValueError with one line that names the field.
+"""Checks of user input; each raises ValueError with one line that names the field.
 
-What kind of value a field takes is said once, by its type hint; `kind` says how it is read.
+The type of a field is declared once, by its type hint; `kind` says what each hint accepts.
 """
 
 import functools
@@ -29,7 +29,7 @@ __all__ = ["INT32", "UNROLLED", "Seed", "Steps", "nearest", "shown"]
 __all__ += ["above", "at_least", "divides", "known", "positive", "widths", "within"]
 __all__ += ["fields", "kind", "options", "typed"]
 
-UNROLLED = 1000  # the most parts that are made and traced one by one
+UNROLLED = 1000  # the most parts that a Python loop makes and traces
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -65,7 +65,7 @@ def divides(field: str, value: int, by_field: str, by: int) -> int:
 
 
 def within(field: str, value: Any, low: float, high: float) -> Any:
-    """Return `value` if all of it lies in [low, high]; traced values are not looked at."""
+    """Return `value` [...] if all of it lies in [low, high]; traced values are not checked."""
     if isinstance(value, jax.core.Tracer):
         return value
     if not is_real(value):
@@ -76,7 +76,7 @@ def within(field: str, value: Any, low: float, high: float) -> Any:
 
 
 def above(field: str, value: Any, low: float) -> Any:
-    """Return `value` if all of it is finite and above `low`; traced values are not looked at."""
+    """Return `value` [...] if it is finite and above `low`; traced values are not checked."""
     within(field, value, -math.inf, math.inf)
     if not isinstance(value, jax.core.Tracer) and not np.all((low < value) & (value < math.inf)):
         raise ValueError(f"{field}: {shown(value)} is not a finite number above {low:g}")
@@ -92,24 +92,24 @@ def known(field: str, name: str, names: Iterable[str]) -> str:
 
 
 def kind(field: str, value: Any, hint: Any) -> None:
-    """Check that `value` is of the kind that a type hint names.
+    """Check that `value` fits a type hint.
 
-    Whole numbers (NumPy's too, booleans not) end at int32 unless the hint says more (`Steps`,
-    `Seed`). Numbers are Python's, NumPy's or JAX's without axes, traced ones too; NaN is none, nor
-    is what would become infinite in float32. A list does where a tuple is meant.
+    int accepts integers of Python and NumPy, not booleans, within int32 unless the hint allows more
+    (`Steps`, `Seed`). float accepts scalars of Python, NumPy and JAX, traced ones too, but neither
+    NaN nor what would become infinite in float32. A list is accepted for a tuple.
     """
     _judge(f"{field}: ", value, hint)
 
 
 def fields(config: Any) -> None:
-    """Check the kinds of all fields of a dataclass or NamedTuple."""
+    """Check all fields of a dataclass or NamedTuple against their type hints."""
     for name, hint in hints(type(config)).items():
         if hasattr(config, name):
             kind(name, getattr(config, name), hint)
 
 
 def options(field: str, constructor: Callable[..., Any], given: Mapping[str, Any]) -> None:
-    """Check the names of `given` against the constructor's signature, the kinds by its hints."""
+    """Check the names and values of `given` against a constructor's signature and type hints."""
     kind(field, given, Mapping)
     parameters = inspect.signature(constructor).parameters
     free = any(x.kind is x.VAR_KEYWORD for x in parameters.values())
@@ -127,7 +127,7 @@ def options(field: str, constructor: Callable[..., Any], given: Mapping[str, Any
 
 
 def typed(constructor: Callable[P, T]) -> Callable[P, T]:
-    """Check the kinds of a constructor's arguments, whoever calls it."""
+    """Wrap a constructor so that it checks its arguments against their type hints."""
 
     @functools.wraps(constructor)
     def construct(*args: P.args, **kwargs: P.kwargs) -> T:

@@ -26,11 +26,11 @@ commands:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code: 0, 2 for bad input, 130 after Ctrl-C.
+    """Run one command and return its exit code: 0, 2 for a reported error, 130 after Ctrl-C.
 
-    Output that nothing reads any more (`| head -1`) ends no command: it goes on, and is told so
-    once. What a terminal cannot show of it is escaped. Without `arguments` this is the program
-    itself: then a failure ends it here.
+    A command goes on if nothing reads its output any more (`| head -1`), and says so once on
+    stderr. Characters that the terminal cannot show are escaped. Without `arguments`, those of the
+    process are taken, and a failure ends it here by `leave`.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     with contextlib.redirect_stdout(Output(sys.stdout)):
@@ -58,14 +58,14 @@ def _run(given: list[str]) -> int:
 
 
 def _failures() -> tuple[type[Exception], ...]:
-    """Return what is answered by one line; jax has raised nothing if it is not imported."""
+    """Return the exceptions that are reported in one line; jax's only if jax is imported."""
     kinds = (ValueError, FloatingPointError, OSError, MemoryError, OverflowError)
     jax = sys.modules.get("jax")
     return (*kinds, jax.errors.JaxRuntimeError) if jax else kinds
 
 
 def leave(code: int) -> None:
-    """End at once: an interpreter that shuts down under a compiler at work would crash."""
+    """End the process at once: a normal shutdown would crash while a compiler is at work."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError):
             stream.flush()
@@ -93,14 +93,14 @@ def use_every_core() -> None:
 
     undecided = jax.config.jax_num_cpu_devices == -1  # type: ignore[attr-defined]
     if undecided and "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
-        # Only Linux tells which cores are ours.
+        # Only Linux tells which cores this process may use.
         allowed = getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 1))
-        with contextlib.suppress(RuntimeError):  # it has started: these devices will do
+        with contextlib.suppress(RuntimeError):  # it has started: keep its devices
             jax.config.update("jax_num_cpu_devices", len(allowed(0)))
 
 
 def start() -> None:
-    """Start the platforms that the user chose, if any; raises ValueError for one that is not."""
+    """Start the platforms that the user chose, if any; raises ValueError if one cannot be used."""
     import jax
 
     chosen = jax.config.jax_platforms  # type: ignore[attr-defined]
@@ -112,18 +112,18 @@ def start() -> None:
 
 
 class Output:
-    """Standard output that outlives its reader, and escapes what its encoding lacks."""
+    """Standard output that survives the end of its reader, and escapes what its encoding lacks."""
 
     def __init__(self, stream: Any) -> None:
         """Write to `stream`."""
         self.stream = stream
 
     def __getattr__(self, name: str) -> Any:
-        """Be like the stream in everything else."""
+        """Pass on everything else to the stream."""
         return getattr(self.stream, name)
 
     def write(self, text: str) -> int:
-        """Write what can be written."""
+        """Write `text`, with escapes for what the encoding lacks."""
         encoding = getattr(self.stream, "encoding", None) or "utf-8"
         shown = text.encode(encoding, "backslashreplace").decode(encoding)
         self._try(lambda: self.stream.write(shown))
@@ -137,7 +137,7 @@ class Output:
         try:
             write()
         except BrokenPipeError:
-            # What waits in the buffer, and all that follows, goes nowhere.
+            # Discard what is in the buffer, and all that follows.
             os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
             with contextlib.suppress(OSError):
                 print("memrl: nothing reads the output any more; going on", file=sys.stderr)

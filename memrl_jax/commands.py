@@ -1,4 +1,4 @@
-"""What the commands of `memrl` do."""
+"""The commands of `memrl`."""
 
 import collections.abc
 import contextlib
@@ -39,7 +39,7 @@ from memrl_jax.statistics import bootstrap, iqm
 
 MISSING = tyro.MISSING_NONPROP
 
-SHOWN = {  # metric -> the axis of its plot; others are called as they are
+SHOWN = {  # metric -> label of its axis; others are labelled by their name
     "return": "return of training episodes",
     "length": "length of training episodes (steps)",
     "evaluation_return": "return of greedy episodes",
@@ -163,7 +163,7 @@ def train(arguments: list[str]) -> int:
         path = asked.pop("resume")
         changes = {name: x for name, x in asked.items() if x is not None}
         return follow(lambda say, report: experiment.resume(path, say, report, changes))
-    for module in _modules(arguments):  # for they may bring the preset
+    for module in _modules(arguments):  # they may define the preset
         imports.load("imports", module)
     name = checks.known("preset", arguments[0], presets)
     default = Train(Trained(**_fields(presets[name])), Run())
@@ -175,7 +175,7 @@ def train(arguments: list[str]) -> int:
 
 
 def _modules(arguments: list[str]) -> list[str]:
-    """Return what follows `--import`."""
+    """Return the modules that follow `--import`."""
     pairs = zip(arguments, [*arguments[1:], None], strict=True)
     after = [follower for word, follower in pairs if word == "--import" and follower]
     return after + [x.partition("=")[2] for x in arguments if x.startswith("--import=")]
@@ -186,7 +186,7 @@ def _fields(config: Config) -> dict[str, Any]:
 
 
 def follow(train: Callable[[experiment.Say, experiment.Report], experiment.Result]) -> int:
-    """Train with a progress bar, and say how it ended."""
+    """Train with a progress bar, print how it ended, and return the exit code."""
     console = Console()
     with progress_bar(console) as report:
         result = train(partial(console.print, markup=False), report)
@@ -217,7 +217,7 @@ def evaluate(arguments: list[str]) -> int:
 
 
 def _evaluated(pool: Pool, played: Mapping[str, Evaluation], episodes: int) -> Table:
-    """Tabulate returns and lengths of all seeds of a pool, and what they are together."""
+    """Tabulate returns and lengths of all seeds of a pool, and their IQM."""
     names = dict(zip(played, short([*played]), strict=True))
     rows = Table("seed", "return", "length", title=escape(f"{pool.name}: greedy episodes"))
     for path, x in played.items():
@@ -275,7 +275,7 @@ def plot(arguments: list[str]) -> int:
 
 
 def _series(pool: Pool, what: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return the steps and values [seeds, steps] of a metric, over all runs of a pool."""
+    """Return the steps [points] and values [seeds, points] of a metric, over all runs of a pool."""
     own = history.timesteps(what)
     pasts = {path: history.read(Path(path) / "metrics.npz") for path in pool.runs}
     for path, past in pasts.items():
@@ -318,7 +318,7 @@ def list_names(arguments: list[str]) -> int:
 
 
 def check_out(path: str, suffix: str) -> None:
-    """Raise ValueError, before there is anything to write, for a file that cannot be written."""
+    """Raise ValueError for a file that cannot be written, before the work on its contents."""
     out = Path(path)
     if out.suffix != suffix:
         raise ValueError(f"out: {path!r} does not end in {suffix}")
@@ -344,7 +344,7 @@ def table(rows: Mapping[str, Mapping[str, np.ndarray]], title: str) -> Table:
 
 
 def cell(values: np.ndarray, statistic: statistics.Statistic = iqm) -> str:
-    """Write a statistic of values [S], and its interval if there are several, as text."""
+    """Format a statistic of values [S], and its interval if there are several."""
     x = bootstrap(values, statistic)
     interval = f" [{x.low:.4g}, {x.high:.4g}]" if len(values) > 1 else ""
     return f"{x.estimate:.4g}{escape(interval)}"
@@ -352,7 +352,7 @@ def cell(values: np.ndarray, statistic: statistics.Statistic = iqm) -> str:
 
 @contextlib.contextmanager
 def progress_bar(console: Console) -> Iterator[experiment.Report]:
-    """Show steps, steps/s, time gone and left, and returns; without a terminal, a line a tenth."""
+    """Show steps, steps/s, times and returns; without a terminal, a line per tenth of the run."""
     bar = Progress(
         TextColumn("{task.fields[steps]}"),
         BarColumn(bar_width=None),
@@ -393,7 +393,7 @@ def progress_bar(console: Console) -> Iterator[experiment.Report]:
 
 
 def parse(kind: Any, arguments: list[str], program: str, default: Any = MISSING) -> Any:
-    """Read arguments into a dataclass; raises ValueError, in one line, for what does not fit."""
+    """Parse arguments into a dataclass; raises ValueError, in one line, for invalid ones."""
     _check_once(arguments)
     registry = tyro.constructors.ConstructorRegistry()
     registry.primitive_rule(_options_rule)
@@ -415,7 +415,7 @@ def parse(kind: Any, arguments: list[str], program: str, default: Any = MISSING)
 
 
 def _check_once(arguments: list[str]) -> None:
-    """Raise ValueError for an option that is given again."""
+    """Raise ValueError for an option that is given more than once."""
     words = [x.partition("=")[0].replace("_", "-") for x in arguments if x.startswith("--")]
     for option in words:
         if words.count(option) > 1 and option != "--import":
@@ -423,7 +423,7 @@ def _check_once(arguments: list[str]) -> None:
 
 
 def _one_line(text: str) -> str:
-    """Take the message, and the options near it, out of what tyro writes around them."""
+    """Extract the message, and the options it suggests, from the text that tyro writes."""
     lines = [line.strip() for line in text.splitlines()]
     blocks = [list(x) for rule, x in groupby(lines, lambda line: not line.strip("-")) if not rule]
     _title, message, *hints = blocks
@@ -433,7 +433,7 @@ def _one_line(text: str) -> str:
 
 
 def _options_rule(info: Any) -> Any:
-    """Read a mapping from `name=value` words, with numbers and booleans as such."""
+    """Parse a mapping from `name=value` words, with numbers and booleans as such."""
     if typing.get_origin(info.type) is not collections.abc.Mapping:
         return None
     return tyro.constructors.PrimitiveConstructorSpec(

@@ -1,4 +1,4 @@
-"""What a training run is, as data: nothing is made here."""
+"""The config of a training run, as data: nothing is made here."""
 
 import json
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ from memrl_jax.settings import Settings, static
 class Config(Settings):
     """One training run. Floats may be traced and vmapped over; everything else recompiles.
 
-    `config.replace(name=value)` finds a setting by its name, also in the agent and its parts.
+    `config.replace(name=value)` replaces a setting by its name, also in the agent and its parts.
     """
 
     environment: str = static("CartPole-v1")
@@ -51,7 +51,7 @@ class Config(Settings):
     """How the agent learns."""
 
     def __post_init__(self) -> None:
-        """Import what is to be imported, and freeze."""
+        """Import the modules in `imports`, and freeze."""
         checks.kind("imports", self.imports, tuple[str, ...])
         for module in self.imports:
             imports.load("imports", module)
@@ -59,7 +59,7 @@ class Config(Settings):
 
 
 def agent_name(config: Config) -> str:
-    """Return the name of the agent that a config's `agent` belongs to, by its class."""
+    """Return the name in AGENTS of the agent whose settings have the class of `config.agent`."""
     cls = type(config.agent)
     names = [name for name, (known, _) in AGENTS.items() if known is cls]
     if not names:
@@ -71,13 +71,13 @@ def agent_name(config: Config) -> str:
 
 
 def check(config: Config) -> None:
-    """Raise ValueError for an agent without a name and for fields of another kind than hinted."""
+    """Raise ValueError for an agent that is not in AGENTS, and for fields of the wrong type."""
     agent_name(config)
     settings.check(config)
 
 
 def to_json(config: Config) -> str:
-    """Write a config as JSON text; raises ValueError for fields of the wrong kind."""
+    """Write a config as JSON text; raises ValueError for fields of the wrong type."""
     check(config)
     given = _plain(config)
     return json.dumps(given | {"agent": {"name": agent_name(config), **given["agent"]}}, indent=2)
@@ -92,7 +92,7 @@ def _plain(config: Settings) -> dict[str, Any]:
 def plain(field: str, value: Any) -> Any:
     """Return `value` as JSON types; raises ValueError, which names `field`, if it has none.
 
-    A number of NumPy's or JAX's becomes one of Python's.
+    Scalars of NumPy and JAX become Python numbers.
     """
     if isinstance(value, Mapping):
         return {name: plain(f"{field}: {name}", x) for name, x in value.items()}
@@ -106,7 +106,7 @@ def plain(field: str, value: Any) -> Any:
 
 
 def from_json(text: str) -> Config:
-    """Read a config from JSON text, and import what it says; raises ValueError for no config."""
+    """Read a config from JSON text and import its `imports`; raises ValueError if it is invalid."""
     try:
         given = json.loads(text)
     except (ValueError, TypeError, RecursionError) as error:
@@ -119,7 +119,7 @@ def from_json(text: str) -> Config:
 
 
 def _without(field: str, given: Any, name: str) -> tuple[dict[str, Any], Any]:
-    """Return a mapping less one entry, and that one."""
+    """Return a mapping without one entry, and the value of that entry."""
     checks.kind(field, given, Mapping)
     if name not in given:
         raise ValueError(f"{field}: {name} is missing")
@@ -127,7 +127,7 @@ def _without(field: str, given: Any, name: str) -> tuple[dict[str, Any], Any]:
 
 
 def _read(field: str, cls: Any, given: Any) -> Any:
-    """Read settings and the parts within them."""
+    """Make settings, and the parts within them, from JSON types."""
     checks.kind(field, given, Mapping)
     meant = kinds.hints(cls)
     for name in given:

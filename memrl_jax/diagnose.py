@@ -1,8 +1,8 @@
-"""What goes wrong in memories: diagnostics of trained and of training agents.
+"""Diagnostics of memories, in trained agents and during training.
 
-They take plain functions, so a bare memory, a supervised model and an agent's network will all do.
-Tables over time and lag are [T, K]: row t is an output, column k what came k steps before it, and
-NaN stands where k > t. `plot.recall`, `plot.erasure` and `plot.extrapolation` draw them.
+They take plain functions, and so work for a bare memory, a supervised model or an agent's network.
+Tables over time and lag are [T, K]: row t is an output, column k is for the step k before it, NaN
+where k > t. `plot.recall`, `plot.erasure` and `plot.extrapolation` draw the results.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,15 +19,15 @@ def recall(unroll: Callable[[Any], Array], xs: Any) -> Array:
     """Return how strongly each output depends on each earlier input, [T, K = T].
 
     Entry [t, k] is the Frobenius norm of d output[t] / d input[t - k], exact, and 0 across a reset.
-    `unroll` maps inputs, a pytree of floats [T, ...], to outputs [T, ...]: of a bare memory
+    `unroll` maps inputs, a pytree of floats [T, ...], to outputs [T, ...]: for a bare memory
 
         lambda xs: memory.unroll(params, memory.initial_state(), xs, starts)[1]
 
-    and of an agent's network, with timesteps [T, B] and norms that run over the batch,
+    and for an agent's network, with timesteps [T, B] and norms over the whole batch,
 
         lambda xs: network.unroll(params, state, timestep._replace(observation=xs))[1]
 
-    Costs T passes backwards, one after another, each for all parts of an output at once. Raises
+    Costs T backward passes, one after another, each vmapped over the elements of an output. Raises
     ValueError for inputs that are not floats and for outputs of another length.
     """
     steps = _steps(xs)
@@ -50,17 +50,17 @@ def recall(unroll: Callable[[Any], Array], xs: Any) -> Array:
 
 
 def erasure(step: Callable[[State, Any], tuple[State, Array]], initial: State, xs: Any) -> Array:
-    """Return how far each output moves if the memory is erased some steps before it, [T, K = T].
+    """Return how much each output changes if the memory is erased some steps before, [T, K = T].
 
-    Entry [t, k] is the distance between output[t] as it is and as it would be if `initial` had
-    replaced the memory just before step t - k; k = 0 leaves it the present input only. `step`
-    maps a state and one of `xs`, a pytree [T, ...], to the next state and an output: of a bare
+    Entry [t, k] is the L2 distance between output[t] as it is and as it would be if `initial` had
+    replaced the memory just before step t - k; for k = 0 only the present input is left. `step`
+    maps a state and one of `xs`, a pytree [T, ...], to the next state and an output: for a bare
     memory
 
         lambda state, x: memory.step(params, state, *x)
 
-    with xs = (inputs, starts); of an agent's network `partial(network.step, params)`, with
-    timesteps [T, B] and distances that run over the batch. Both sequences begin from `initial`.
+    with xs = (inputs, starts); for an agent's network `partial(network.step, params)`, with
+    timesteps [T, B] and distances over the whole batch. Both sequences begin from `initial`.
     Holds T memories at a time.
     """
     times = jnp.arange(_steps(xs))
@@ -85,14 +85,14 @@ def trace(
 ) -> dict[str, Array]:
     """Return what a memory attends to, reads and writes at every step of a sequence, [T, ...].
 
-    `inspect` tells it of the step that `step` takes with the same arguments, a state and one of
-    `xs`, a pytree [T, ...]: of a bare memory
+    `inspect` describes the step that `step` takes with the same arguments, a state and one of `xs`,
+    a pytree [T, ...]: for a bare memory
 
         lambda state, x: memory.inspect(params, state, *x)
 
-    with xs = (inputs, starts) and the `step` of `erasure`; of an agent's network
+    with xs = (inputs, starts) and the `step` of `erasure`; for an agent's network
     `partial(network.inspect, params)`, with timesteps [T, B]. See `NeuralMemory` for the names;
-    `rollout.player` records what an agent has in mind in an episode that it plays;
+    `rollout.player` records the same, with values and policy, of an episode that an agent plays;
     `plot.addresses` and `plot.attention` draw the record.
     """
 
@@ -107,9 +107,9 @@ def horizon(table: Array, fraction: float = 0.01) -> Array:
     """Return how many steps back a table [T, K] of `recall` or `erasure` reaches, float32 [].
 
     It is the largest lag at which the mean over t is at least `fraction` of its largest value over
-    lags. Resets count: what an episode cannot reach is 0. K - 1 means that the table is too short
-    to tell. NaN if all is 0, or something NaN. Raises ValueError for a `fraction` outside (0, 1]
-    and for a table that is not [T, K].
+    lags. The mean includes entries across a reset, which are 0. K - 1 means that the table is too
+    short to tell. NaN if the table is all 0, or has a NaN where k <= t. Raises ValueError for a
+    `fraction` outside (0, 1] and for a table that is not [T, K].
     """
     checks.kind("fraction", fraction, float)
     if not 0 < fraction <= 1:
@@ -168,12 +168,11 @@ def delta_q(
 ) -> Array:
     """Return how far Q from a replayed memory is from Q from the true one, [L - burn_in, N].
 
-    Both are unrolled over the same `timestep` [L, N], whose `start` must tell the truth:
-    from `memory` [N, ...], as replay gives it, and from `truth` [N, ...], what these `params` have
-    there when they see the episode from its start. After `burn_in` timesteps the distance between
-    the action values is taken, over the largest true value that follows. Raises ValueError for a
-    burn-in that leaves no timestep.
-    Kapturowski et al. (2019), section 3.1.
+    The network is unrolled over the same `timestep` [L, N], whose `start` must be true to the
+    episodes, from two memories: `memory` [N, ...], as replay gives it, and `truth` [N, ...], as
+    these `params` produce it from the episode's start on. After `burn_in` timesteps, the L2
+    distance between the action values is divided by the largest absolute true value that follows.
+    Raises ValueError for a burn-in that leaves no timestep. Kapturowski et al. (2019), section 3.1.
     """
     checks.at_least("burn_in", burn_in, 0, len(timestep.reward) - 1)
     _, q = network.unroll(params, memory, timestep)
@@ -192,7 +191,7 @@ def _steps(xs: Any) -> int:
 
 
 def _by_lag(table: Array) -> Array:
-    """Turn [t, i], of an output and an earlier step, into [t, k = t - i]."""
+    """Turn a table [t, i] of outputs and earlier steps into [t, k = t - i], NaN where k > t."""
     t = jnp.arange(len(table))[:, None]
     k = t.T
     return jnp.where(k <= t, table[t, t - k], jnp.nan)

@@ -1,4 +1,4 @@
-"""Distributions of actions, made once from a space, given the numbers that a head puts out."""
+"""Action distributions, made once from a space; their parameters are a head's output."""
 
 import math
 from collections.abc import Callable
@@ -12,16 +12,16 @@ from memrl_jax import checks, spaces
 from memrl_jax.spaces import Continuous, Discrete, masked
 from memrl_jax.types import Array, Key
 
-LOG_STD = (-20.0, 2.0)  # deviations are kept between the powers of e (Haarnoja et al. 2018, code)
-NODES = 32  # of the quadrature that the entropy of a squashed normal takes
-WIDE = 2.0**31  # bounds so far apart tell nothing of the actions that matter
+LOG_STD = (-20.0, 2.0)  # log standard deviations are clipped to this (Haarnoja et al. 2018, code)
+NODES = 32  # quadrature nodes for the entropy of `tanh_normal`
+WIDE = 2.0**31  # bounds this far apart say nothing of the actions that matter, and are ignored
 
 
 class Distribution(NamedTuple):
-    """What is done, by chance, given `parameters` [..., size] of float32; any leading axes.
+    """A distribution of actions given float32 `parameters` [..., size]; any leading axes.
 
-    `legal` tells which actions are allowed, as in `TimeStep`: bool [..., n] for each discrete part,
-    arranged like the action; () allows all. Illegal actions have probability 0: they are never
+    `legal` says which actions are allowed, as in `TimeStep`: bool [..., n] for each discrete part,
+    in a pytree like the action; () allows all. Illegal actions have probability 0: they are never
     drawn, their `log_prob` is -inf, and no gradient reaches their parameters.
     """
 
@@ -30,17 +30,17 @@ class Distribution(NamedTuple):
     mode: Callable[..., Any]  # parameters, legal=() -> action [..., *shape]
     log_prob: Callable[..., Array]  # parameters, action, legal=() -> [...]
     entropy: Callable[..., Array]  # parameters, legal=() -> [...]
-    # key, parameters, legal=() -> (action, log_prob [...]), differentiable where a normal is drawn.
+    # key, parameters, legal=() -> (action, log_prob [...]); reparametrised where it is continuous.
     sample_and_log_prob: Callable[..., tuple[Any, Array]]
 
 
 def from_space(
     space: Any, continuous: Callable[[Continuous], Distribution] | None = None
 ) -> Distribution:
-    """Return independent distributions over the parts of a space of actions.
+    """Return a distribution over an action space whose parts are independent.
 
-    Discrete parts are `categorical`, continuous ones what `continuous` makes of them: `normal`, if
-    it is left out.
+    Discrete parts are `categorical`; `continuous` makes those of continuous parts, by default
+    `normal`.
     """
     make = continuous or normal
 
@@ -51,7 +51,7 @@ def from_space(
 
 
 def categorical(n: int) -> Distribution:
-    """Return the distribution over 0 .. n - 1 with given logits [..., n]; actions are int32."""
+    """Return the distribution over 0 .. n - 1 with logits [..., n]; actions are int32 [...]."""
     checks.positive("n", n)
 
     def log_probs(logits: Array, legal: Any) -> Array:
@@ -69,17 +69,17 @@ def categorical(n: int) -> Distribution:
 
     def entropy(logits: Array, legal: Any = ()) -> Array:
         log_p = log_probs(logits, legal)
-        # Chosen before the product: 0 times -inf is NaN.
+        # Select before multiplying: 0 * -inf is NaN.
         return -jnp.sum(jnp.exp(log_p) * jnp.where(jnp.isfinite(log_p), log_p, 0.0), axis=-1)
 
     return Distribution(n, sample, mode, log_prob, entropy, _then(sample, log_prob))
 
 
 def product(parts: Any) -> Distribution:
-    """Return a pytree of independent distributions as one: of a pytree of actions like it.
+    """Combine a pytree of independent distributions into one over pytrees of actions.
 
-    The parameters [..., size] are those of the parts in the order of the leaves. Log-probabilities
-    and entropies are the sums over the parts.
+    The parameters [..., size] are those of the parts, concatenated in the order of the leaves.
+    Log-probabilities and entropies are the sums over the parts.
     """
     structure: Any
     each, structure = jax.tree.flatten(parts, is_leaf=lambda x: isinstance(x, Distribution))
@@ -122,11 +122,10 @@ def product(parts: Any) -> Distribution:
 def normal(space: Continuous) -> Distribution:
     """Return the diagonal normal distribution over arrays [..., *shape].
 
-    Its parameters [..., 2 prod(shape)] are the means and then the logarithms of the deviations, in
-    units of the space: 0 is the middle of its bounds and 1 the way from there to the upper one, or
-    plain numbers where it has no bounds, or some 2^31 or more apart. Logarithms of deviations are
-    clipped to LOG_STD. Draws are not clipped: an environment gets `clip(space, action)`. Raises
-    ValueError for a space of integers.
+    Its parameters [..., 2 prod(shape)] are the means, then the log standard deviations, clipped to
+    LOG_STD. Both are in units in which the bounds are -1 and 1, or in the action's own units where
+    there are no bounds, or they are about 2^31 or more apart. Samples are not clipped: pass
+    `clip(space, action)` to the environment. Raises ValueError for a space of integers.
     """
     units = scale(space)
 
@@ -151,21 +150,21 @@ def normal(space: Continuous) -> Distribution:
 
 
 def tanh_normal(space: Continuous) -> Distribution:
-    """Return what becomes of a diagonal normal variable u under tanh, scaled to the bounds.
+    """Return the distribution of tanh(u), scaled to the bounds, for a diagonal normal u.
 
-    Its parameters [..., 2 prod(shape)] are the means and then the logarithms of the deviations of
-    u, the latter clipped to LOG_STD. log det = log(1 - tanh(u)^2) is written as
+    Its parameters [..., 2 prod(shape)] are the means of u, then its log standard deviations,
+    clipped to LOG_STD. log det = log(1 - tanh(u)^2) is computed as
     2 (log 2 - u - softplus(-2 u)), which neither over- nor underflows (Haarnoja et al. 2018,
     appendix C, has the plain form).
 
-    float32 rounds tanh(u) to 1 beyond |u| = 9, so u cannot be had from such an action. Where a
-    density is differentiated through a draw, take `sample_and_log_prob`, which knows u. `log_prob`
-    takes an action at a bound or beyond for the nearest one inside, tanh(u) = 1 - 2^-24, so that
-    |u| = 8.66: all is finite there, and the action's own gradient is 0. Between the two it is as
-    exact as u can be told from the action. `mode` is where the mean of u goes.
-    `entropy` is a Gauss-Hermite quadrature with NODES nodes, exact to 1e-5 for deviations of u up
-    to 1, to 2e-2 up to the largest. Raises ValueError for a space of integers and for bounds that
-    are infinite, or 2^31 or more apart.
+    float32 rounds tanh(u) to 1 beyond |u| = 9, so u cannot be recovered from such an action. To
+    differentiate a density through a sample, use `sample_and_log_prob`, which knows u. `log_prob`
+    replaces an action at or beyond a bound by the nearest one inside, tanh(u) = 1 - 2^-24 with
+    |u| = 8.66: the result is finite there, and its gradient with respect to the action is 0. Inside
+    the bounds it is as exact as u can be recovered from the action. `mode` is tanh of the mean of
+    u, scaled. `entropy` is a Gauss-Hermite quadrature with NODES nodes, exact to 1e-5 for
+    deviations of u up to 1, to 2e-2 up to the largest. Raises ValueError for a space of integers
+    and for bounds that are infinite, or 2^31 or more apart.
     """
     units = scale(space)
     if not isinstance(units.bounded, jax.core.Tracer) and not np.all(units.bounded):
@@ -222,24 +221,24 @@ def clip(space: Any, action: Any) -> Any:
 
 
 class Scale(NamedTuple):
-    """Between a space's own units and those in which its bounds are -1 and 1."""
+    """Conversion between a space's own units and those in which its bounds are -1 and 1."""
 
     bounded: Any  # [*shape] bool
-    outwards: Callable[[Array], Array]  # [..., *shape] -> [..., *shape]
-    inwards: Callable[[Array], Array]
-    log_volume: Array  # [] logarithm of how much `outwards` stretches
+    outwards: Callable[[Array], Array]  # [..., *shape] -> [..., *shape], to the space's own units
+    inwards: Callable[[Array], Array]  # [..., *shape] -> [..., *shape], its inverse
+    log_volume: Array  # [] log determinant of the Jacobian of `outwards`
 
 
 def scale(space: Continuous) -> Scale:
     """Return the scale of a space; raises ValueError for one of integers.
 
-    Numbers without bounds, or with some 2^31 or more apart, are left as they are.
+    Numbers without bounds, or with bounds about 2^31 or more apart, are left as they are.
     """
     if not jnp.issubdtype(space.dtype, jnp.floating):
         raise ValueError(f"actions: {jnp.dtype(space.dtype)} is not a floating dtype")
     array: Any = jnp if any(isinstance(x, jax.core.Tracer) for x in space[2:]) else np
     low, high = (array.broadcast_to(array.asarray(x, jnp.float32), space.shape) for x in space[2:])
-    bounded = high / 2 - low / 2 < WIDE / 2  # halves, whose difference does not overflow
+    bounded = high / 2 - low / 2 < WIDE / 2  # halved first: high - low may overflow
     low, high = array.where(bounded, low, -1.0), array.where(bounded, high, 1.0)
     middle, half = (low + high) / 2, (high - low) / 2
 
@@ -264,7 +263,7 @@ def _then(sample: Callable[..., Any], log_prob: Callable[..., Array]) -> Callabl
 
 
 def _mean_and_log_std(space: Continuous, parameters: Array) -> tuple[Array, Array]:
-    """Return both parts of parameters [..., 2 prod(shape)], [..., *shape] each."""
+    """Split parameters [..., 2 prod(shape)] into mean and clipped log_std, [..., *shape] each."""
     shape = (*parameters.shape[:-1], *space.shape)
     mean, log_std = jnp.split(parameters, 2, axis=-1)
     return mean.reshape(shape), jnp.clip(log_std.reshape(shape), *LOG_STD)

@@ -1,4 +1,4 @@
-"""Parts of the user's own: modules to import by name or path, and what is in them."""
+"""The user's own parts: modules imported by name or path, and what is in them."""
 
 import importlib
 import sys
@@ -14,8 +14,8 @@ from memrl_jax import checks
 def load(field: str, name: str) -> ModuleType:
     """Import a module by its name (the current folder counts), or by the path of its .py file.
 
-    Raises ValueError, in one line, if there is none, if it raises, and for a file that has the
-    name of another module.
+    Raises ValueError, in one line, if there is no such module, if importing it raises, and for a
+    file that has the name of another module.
     """
     path = Path(name)
     if path.suffix != ".py":
@@ -31,7 +31,7 @@ def load(field: str, name: str) -> ModuleType:
 
 
 def part(field: str, name: str, registry: Mapping[str, Any]) -> Any:
-    """Return what `name` stands for: an entry of a registry, or what `module:name` holds."""
+    """Return what `name` stands for: an entry of a registry, or what `module:name` refers to."""
     where, colon, attribute = str(name).rpartition(":")
     if not colon:
         return registry[checks.known(field, name, registry)]
@@ -56,7 +56,7 @@ def _imported(field: str, name: str, folder: Path, module: str) -> ModuleType:
 
 
 def _near(name: str, folder: Path) -> str:
-    """Suggest a module of a folder, and say where was looked."""
+    """Suggest a module of a folder, and say which folder was searched."""
     found = [x.name for x in folder.glob("*.py")] + [
         x.parent.name for x in folder.glob("*/__init__.py")
     ]
@@ -65,8 +65,8 @@ def _near(name: str, folder: Path) -> str:
 
 
 def _told(error: BaseException) -> str:
-    """Say in one line what was raised, and where."""
+    """Describe in one line what was raised, and where."""
     *_, last = traceback.extract_tb(error.__traceback__)
-    # An error of syntax tells its place itself.
+    # A SyntaxError names its place itself.
     place = "" if isinstance(error, SyntaxError) else f" ({last.filename}, line {last.lineno})"
     return " ".join(f"{type(error).__name__}: {error}{place}".split())

@@ -1,4 +1,4 @@
-"""What type hints mean for values: which part of a value does not fit, and why."""
+"""Values checked against type hints: which part of a value does not fit, and why."""
 
 import difflib
 import functools
@@ -15,20 +15,20 @@ import numpy as np
 
 INT32 = 2**31 - 1  # the largest int32
 FLOAT32 = float(np.finfo(np.float32).max)
-# Hints of whole numbers that may exceed int32, and up to where.
+# Hints of integers that may exceed int32, with their upper limits.
 Steps = Annotated[int, 2**53]
 Seed = Annotated[int, 2**32 - 1]
 
 
 class Fault(NamedTuple):
-    """What does not fit, which may be a part of the whole, and why."""
+    """A value, or the part of it, that does not fit its type hint, and why."""
 
     value: Any
-    problem: str  # goes on from "is"
+    problem: str  # completes "<value> is"
 
 
 def fault(value: Any, hint: Any) -> Fault | None:
-    """Return what of `value` does not fit a type hint, or None; what is no type fits anything."""
+    """Return the part of `value` that does not fit a type hint, or None; unknown hints fit all."""
     origin, arguments = get_origin(hint) or hint, get_args(hint)
     if origin is Annotated:
         return _of_whole(value, arguments[1]) if arguments[0] is int else fault(value, arguments[0])
@@ -47,42 +47,42 @@ def fault(value: Any, hint: Any) -> Fault | None:
 
 
 def hints(of: Any) -> dict[str, Any]:
-    """Return the type hints of what a function or a class takes; of a user's, those it has."""
+    """Return the type hints of a function's or class's parameters; {} if they cannot be read."""
     while isinstance(of, functools.partial):
         of = of.func
     try:
         own = get_type_hints(of.__init__, include_extras=True) if inspect.isclass(of) else {}
         found = get_type_hints(of, include_extras=True) | own
-    except (NameError, TypeError):  # some name in them is not to be had, or it can have none
+    except (NameError, TypeError):  # a name in them cannot be resolved, or `of` cannot have any
         return {}
     return {name: hint for name, hint in found.items() if name != "return"}
 
 
 def unknown(name: Any, names: Iterable[Any]) -> str:
-    """Say that `name` is none of `names`, and which was likely meant."""
+    """Describe `name` as unknown, with the most similar of `names`, and all of them."""
     names = [str(x) for x in names]
     return f"unknown; {nearest(name, names)}(one of: {', '.join(names)})"
 
 
 def nearest(name: Any, names: Iterable[str]) -> str:
-    """Ask for the one of `names` that was likely meant, if there is one."""
+    """Suggest the most similar of `names`, as a question, if one is similar."""
     near = difflib.get_close_matches(str(name), list(names), n=1, cutoff=0.5)
     return f"did you mean {near[0]!r}? " if near else ""
 
 
 def shown(value: Any) -> str:
-    """Write a value in one line of at most 80 letters."""
+    """Format a value in one line of at most 80 characters."""
     text = " ".join((str if hasattr(value, "dtype") else repr)(value).split())
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def is_whole(value: Any) -> bool:
-    """Tell whether `value` is a whole number of Python's or NumPy's; booleans are none."""
+    """Tell whether `value` is an integer of Python or NumPy; booleans are not."""
     return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
 def is_real(value: Any) -> bool:
-    """Tell whether `value` is a number or an array of them, neither booleans nor complex."""
+    """Tell whether `value` is a real number or an array of them; booleans are not."""
     if isinstance(value, np.generic | np.ndarray | jax.Array):
         return any(jnp.issubdtype(value.dtype, x) for x in (np.integer, np.floating))
     return isinstance(value, int | float) and not isinstance(value, bool)
@@ -92,14 +92,14 @@ def _of_union(value: Any, found: list[Fault | None]) -> Fault | None:
     faults = [x for x in found if x is not None]
     if len(faults) < len(found):
         return None
-    # Of the right kind but out of range says more than of no kind.
+    # A fault of the right type but out of range says more than one of the wrong type.
     close = [x for x in faults if not x.problem.startswith("not ")]
     *kinds, last = [x.problem.removeprefix("not ") for x in faults]
     return close[0] if close else Fault(value, f"not {', '.join(kinds)} or {last}")
 
 
 def _of_sequence(value: Any, origin: Any, kinds: tuple[Any, ...]) -> Fault | None:
-    """Take a list for a tuple; `kinds` are those of its parts."""
+    """Check a sequence, also a list for a tuple; `kinds` are the hints of its items."""
     if isinstance(value, str) or not isinstance(value, Sequence):
         return Fault(value, f"not a sequence{f', each {_name(kinds[0])}' if kinds else ''}")
     if origin is tuple and kinds and Ellipsis not in kinds:
@@ -119,7 +119,7 @@ def _of_whole(value: Any, high: int) -> Fault | None:
 
 
 def _of_number(value: Any) -> Fault | None:
-    """Take numbers without axes, traced ones too; infinite ones, but not those that become so."""
+    """Accept scalars, traced or infinite ones too, but no finite one that float32 cannot hold."""
     if not is_real(value) or np.ndim(value):
         return Fault(value, "not a number")
     if isinstance(value, jax.core.Tracer):

@@ -1,6 +1,6 @@
-"""Running statistics by which observations and rewards are normalised, as pytrees of arrays.
+"""Running statistics for normalising observations and rewards, as pytrees of arrays.
 
-All are updated from batches of any leading axes, of which `mask` tells what counts.
+Batches of observations may have any leading axes; `mask` says which elements count.
 """
 
 from collections.abc import Callable
@@ -13,29 +13,30 @@ from memrl_jax import spaces
 from memrl_jax.spaces import Continuous
 from memrl_jax.types import Array, Spec, TimeStep
 
-LIMIT = 10.0  # normalised numbers are clipped to this size, as in VecNormalize
-EPSILON = 1e-8  # added to variances before the root is taken
+LIMIT = 10.0  # normalised values are clipped to [-LIMIT, LIMIT], as in VecNormalize
+EPSILON = 1e-8  # added to variances before the square root
 
 
 class Moments(NamedTuple):
-    """Mean and variance of what has been counted so far, element by element."""
+    """Mean and variance of the values counted so far, element by element."""
 
-    counted: Array  # [] float32: how many; past 2^24 one more at a time is lost in rounding
+    counted: Array  # [] float32: how many; past 2^24, adding 1 at a time is lost in rounding
     mean: Array  # [...] float32; 0 before anything was counted
     variance: Array  # [...] float32; 1 before anything was counted
 
 
 def moments(shape: tuple[int, ...]) -> Moments:
-    """Return the statistics of nothing yet."""
+    """Return the initial moments of values of this shape."""
     zeros = jnp.zeros(shape, jnp.float32)
     return Moments(jnp.zeros((), jnp.float32), zeros, zeros + 1)
 
 
 def update(old: Moments, x: Array, mask: Array) -> Moments:
-    """Count what of `x` [*mask.shape, ...] is where `mask` (bool) holds.
+    """Update moments with the values of `x` [*mask.shape, ...] where `mask` (bool) is true.
 
-    Numbers are taken relative to the mean so far, and twice to their own: large means cost no more
-    digits than they take up in the numbers themselves. Chan et al. (1983), equations 1.5 and 1.8.
+    Values are taken relative to the mean so far, then to their own mean, whose rounding error is
+    corrected: a large mean costs no more digits than it takes up in the values themselves.
+    Chan et al. (1983), equations 1.5 and 1.8.
     """
     axes = tuple(range(mask.ndim))
     valid = mask.reshape(mask.shape + (1,) * (x.ndim - mask.ndim))
@@ -68,20 +69,20 @@ def _scaled(x: Array, mean: Array, variance: Array) -> Array:
 
 
 def floating(part: Any) -> bool:
-    """Tell whether a part of a space of observations is normalised: arrays of floats are.
+    """Tell whether a part of an observation space is normalised: arrays of floats are.
 
-    Integers, images among them, are scaled by their declared bounds where they are encoded.
+    Integers, images among them, are scaled by their declared bounds in the encoder instead.
     """
     return isinstance(part, Continuous) and bool(jnp.issubdtype(part.dtype, jnp.floating))
 
 
 def of_observations(space: Any) -> Any:
-    """Return the statistics of nothing yet: `Moments` of every part that is floating, else ()."""
+    """Return the initial statistics of an observation space: `Moments` of float parts, else ()."""
     return spaces.over(lambda part: moments(part.shape) if floating(part) else (), space)
 
 
 def update_observations(space: Any, old: Any, observation: Any, mask: Array) -> Any:
-    """Count the observations [*mask.shape, ...] where `mask` holds, part by part."""
+    """Update statistics by part with observations [*mask.shape, ...] where `mask` is true."""
 
     def updated(part: Any, old: Any, x: Array) -> Any:
         return update(old, x, mask) if floating(part) else ()
@@ -90,7 +91,7 @@ def update_observations(space: Any, old: Any, observation: Any, mask: Array) -> 
 
 
 def observations(space: Any, statistics: Any, observation: Any) -> Any:
-    """Return observations [..., *shape] less their mean, in deviations; at most LIMIT in size."""
+    """Standardise the float parts of observations [..., *shape]; clip them to [-LIMIT, LIMIT]."""
 
     def normalised(part: Any, of: Any, x: Array) -> Array:
         return _scaled(x, of.mean, of.variance).astype(x.dtype) if floating(part) else x
@@ -99,23 +100,23 @@ def observations(space: Any, statistics: Any, observation: Any) -> Any:
 
 
 class Returns(NamedTuple):
-    """Discounted sums of past rewards, whose deviation is the unit of rewards."""
+    """Discounted sums of past rewards; rewards are divided by their standard deviation."""
 
-    total: Array  # [B] float32: the sum so far of the episode under way
-    moments: Moments  # [] of these sums
+    total: Array  # [B] float32: the sum so far in the current episode
+    moments: Moments  # [] of these sums, over all environments and timesteps
 
 
 def of_rewards(batch: int) -> Returns:
-    """Return the statistics of `batch` episodes that have not begun."""
+    """Return the initial reward statistics of `batch` environments."""
     return Returns(jnp.zeros(batch, jnp.float32), moments(()))
 
 
 def update_rewards(old: Returns, timestep: TimeStep, discount: Array | float) -> Returns:
-    """Count the sums at the timesteps [T, B] arrived at: sum = discount sum + reward.
+    """Update statistics with the sums at timesteps [T, B]: sum = discount * sum + reward.
 
-    A sum starts from 0 with every episode, be the one before it terminated or cut off by a time
-    limit. The reward on arriving at the end of an episode counts; the timestep that starts one
-    has no reward, and no sum is counted there.
+    The sum restarts from 0 with every episode, whether the one before it terminated or was
+    truncated. The reward at a `last` timestep counts; a `start` timestep has no reward, and no sum
+    is counted there.
     """
 
     def step(total: Array, x: tuple[Array, Array]) -> tuple[Array, Array]:
@@ -128,33 +129,33 @@ def update_rewards(old: Returns, timestep: TimeStep, discount: Array | float) ->
 
 
 def rewards(statistics: Returns, reward: Array) -> Array:
-    """Return rewards [...] in deviations of the discounted sums, not shifted; at most LIMIT."""
+    """Divide rewards [...] by the deviation of the discounted sums; clip to [-LIMIT, LIMIT]."""
     return _scaled(reward, jnp.float32(0), statistics.moments.variance)
 
 
 class Statistics(NamedTuple):
-    """What an agent knows of the scales of its environment."""
+    """Running statistics of an agent's observations and rewards."""
 
     observations: Any  # `Moments` of the parts; () if they are not normalised
     rewards: Any  # `Returns`; () if they are not normalised
 
 
 class Normalizer(NamedTuple):
-    """How an agent normalises what it sees and earns."""
+    """The functions by which an agent normalises observations and rewards."""
 
-    init: Callable[[int], Statistics]  # batch size -> of nothing yet
+    init: Callable[[int], Statistics]  # batch size -> initial statistics
     see: Callable[[Statistics, TimeStep], TimeStep]  # [..., B], with normalised observations
-    # Statistics that count the rewards of timesteps arrived at [T, B], and these normalised.
+    # Updates statistics with the rewards of timesteps [T, B], and returns these normalised [T, B].
     earn: Callable[[Statistics, TimeStep], tuple[Statistics, Array]]
-    observe: Callable[[Statistics, TimeStep], Statistics]  # counts observations [T, B]
+    observe: Callable[[Statistics, TimeStep], Statistics]  # updates them with [T, B]
 
 
 def normalizer(
     spec: Spec, normalize_observations: bool, normalize_rewards: bool, discount: Array | float
 ) -> Normalizer:
-    """Return how observations and rewards are normalised: each only if asked for.
+    """Return the normalizer of observations and of rewards, each only if asked for.
 
-    Raises ValueError where observations are to be and none is of floats.
+    Raises ValueError if observations are to be normalised, but no part of them is of floats.
     """
     space = spec.observations
     if normalize_observations and not any(map(floating, spaces.parts(space))):

@@ -22,10 +22,10 @@ WORD = 2**32 - 1  # the largest number that is folded into a key at a time
 
 
 def seed_keys(seed: int, seeds: int, *stream: int) -> Key:
-    """Return a key for every seed [S]; more seeds leave the first ones as they are.
+    """Return a key for every seed, [S]; the first keys are the same for any number of seeds.
 
-    Keys of another `stream` have nothing in common with them, as long as no stream is the
-    beginning of another. Without one it is 0.
+    Different streams have no keys in common, as long as no `stream` is a prefix of another. The
+    default is stream 0.
     """
     key = jax.random.key(seed)
     for number in stream or (0,):
@@ -35,24 +35,24 @@ def seed_keys(seed: int, seeds: int, *stream: int) -> Key:
 
 
 def _words(number: int) -> tuple[int, ...]:
-    """Split a number into words below 2^32 that are not the beginning of another number's.
+    """Split a number into words below 2^32 that are not a prefix of another number's.
 
-    A key that keys are made of must not be one that is used itself: splitting is folding in.
+    A key from which others are derived must not be used itself: `split` gives what `fold_in` does.
     """
     return (number,) if number < WORD else (WORD, number % 2**32, *_words(number // 2**32))
 
 
 def mesh(seeds: int) -> Mesh:
-    """Return the devices that run `seeds` seeds: at most one per seed."""
+    """Return a mesh of the devices that run `seeds` seeds: at most one per seed."""
     devices = jax.devices()[:seeds]
     return Mesh(np.array(devices), ("seeds",))
 
 
 def pad(states: Any, seeds: int) -> Any:
-    """Spread seeds over the devices, the last one repeated until these are filled evenly.
+    """Shard states [S, ...] over the devices, with copies of the last one to fill them evenly.
 
-    The repeats cost no time. Where a state lies decides what is compiled: new and loaded ones
-    must lie alike.
+    The padding costs no time. Programs are compiled for a sharding, so new and loaded states must
+    have the same one.
     """
     where = mesh(seeds)
     extra = -seeds % where.size
@@ -66,7 +66,7 @@ def pad(states: Any, seeds: int) -> Any:
 
 
 def padded(shapes: Any, seeds: int) -> Any:
-    """Return the shapes of states [S, ...] as `pad` lays them out."""
+    """Return the shapes and shardings that `pad` gives to states of shapes [S, ...]."""
     where = mesh(seeds)
     sharding, rows = NamedSharding(where, P("seeds")), seeds + -seeds % where.size
 
@@ -77,7 +77,7 @@ def padded(shapes: Any, seeds: int) -> Any:
 
 
 def over_seeds(f: Callable[..., Any], seeds: int) -> Callable[..., Any]:
-    """Return `g(xs, *shared)`: `f(x, *shared)` of every seed of the padded `xs` [S, ...]."""
+    """Return `g(xs, *shared)`, jitted: `f(x, *shared)` for every seed of padded `xs` [S, ...]."""
     where = mesh(seeds)
     one_by_one = where.devices.flat[0].platform == "cpu"
 
@@ -91,9 +91,9 @@ def over_seeds(f: Callable[..., Any], seeds: int) -> Callable[..., Any]:
 
 
 def update_seeds(f: Callable[..., Any], seeds: int) -> Callable[..., Any]:
-    """Like `over_seeds` for an `f` that returns its own `x` updated; `xs` is donated.
+    """Like `over_seeds`, for an `f` that returns its `x` updated; `xs` is donated.
 
-    Seeds are updated in place, so a large state is held once.
+    States are updated in place, so a large one is held once.
     """
     where = mesh(seeds)
     one_by_one = where.devices.flat[0].platform == "cpu"
@@ -118,5 +118,5 @@ def _shard(local: Callable[..., Any], where: Mesh, **options: Any) -> Callable[.
             local, mesh=where, in_specs=specs, out_specs=P("seeds"), check_vma=False
         )(xs, *shared)
 
-    # Told, because jax would lay out empty arrays in another way.
+    # Explicit, because jax would choose another sharding for empty arrays.
     return jax.jit(sharded, out_shardings=NamedSharding(where, P("seeds")), **options)

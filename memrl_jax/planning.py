@@ -1,4 +1,4 @@
-"""What is best where a model of the environment is known."""
+"""Planning with a known model of the environment."""
 
 from typing import Any
 
@@ -17,14 +17,14 @@ def value_iteration(
     legal: Any = (),
     tolerance: float = 1e-6,
 ) -> tuple[Array, Array]:
-    """Return the values of the best policy, of states [S] and of their actions [S, A].
+    """Return the values under the best policy, of states [S] and of actions [S, A].
 
-    `transition` [S, A, S] are probabilities of what follows; where they add up to less than 1, the
-    episode terminates with the rest. `reward` [S, A] is expected, `legal` [S, A] says which actions
-    are allowed, () all. Ends when no value changes by more than `tolerance` times the largest one,
-    or times 1 where all are smaller: errors are up to discount / (1 - discount) times that.
-    Values of illegal actions are what they would be. Raises ValueError for shapes that do not fit
-    and a discount outside [0, 1].
+    `transition` [S, A, S] are probabilities of the next state; where they add up to less than 1,
+    the episode terminates with the rest. `reward` [S, A] is the expected reward; `legal` [S, A]
+    says which actions are allowed, () all. Stops when no value changes by more than `tolerance`
+    times max(1, the largest absolute value): errors are up to discount / (1 - discount) times that.
+    The value of an illegal action is that of taking it once. Raises ValueError for shapes that do
+    not fit and a discount outside [0, 1].
     Sutton & Barto (2018), equation 4.10.
     """
     states, actions = jnp.shape(reward)

@@ -1,4 +1,4 @@
-"""Configs by name: what `memrl train PRESET` begins from."""
+"""Configs by name: what `memrl train PRESET` starts from."""
 
 from memrl_jax.agents import (
     DQNConfig,
@@ -28,8 +28,8 @@ _recurrent = Config(agent=DQNConfig()).replace(
 def _memory_q_network(memory: str) -> Config:
     """Return the settings of Oh et al. (2016) for one of their three memories.
 
-    As published, but for sizes and rates that suit small tasks, ten copies of the environment, and
-    Adam. The target network moves as far per timestep: 1 - (1 - 1e-3)^40 in an update.
+    As published, except for sizes and rates that suit small tasks, ten copies of the environment,
+    and Adam. The target network moves as far per timestep as theirs: 1 - (1 - 1e-3)^40 per update.
     """
     return Config(agent=DQNConfig()).replace(
         memory=memory,
@@ -61,8 +61,8 @@ presets: dict[str, Config] = {
         learning_starts=2_000,
         epsilon_steps=30_000.0,
     ),
-    # Kapturowski et al. (2019), table 2 and section 2.3, but for sizes and rates that suit small
-    # tasks, and Adam's epsilon: with theirs, gradients of small networks would hardly move them.
+    # Kapturowski et al. (2019), table 2 and section 2.3, except for sizes and rates that suit small
+    # tasks, and Adam's epsilon: with theirs, small networks would hardly move.
     "r2d2": _recurrent.replace(
         memory="lstm",
         rollout_length=20,
@@ -87,7 +87,7 @@ presets: dict[str, Config] = {
     "rmqn": _memory_q_network("rmqn"),
     "frmqn": _memory_q_network("frmqn"),
     "ppo": Config(agent=PPOConfig()).replace(environments=20, rollout_length=25),
-    # Rewards in their own unit, or the value's gradient drowns the policy's in a shared memory.
+    # Rewards are normalised; otherwise the value's gradient swamps the policy's in a shared memory.
     "recurrent-ppo": Config(agent=PPOConfig()).replace(
         environments=16,
         rollout_length=32,
@@ -102,8 +102,8 @@ presets: dict[str, Config] = {
         entropy_bonus=0.001,
         normalize_rewards=True,
     ),
-    # Gallici et al.'s settings of CartPole-v1, but for smaller layers, half as many minibatches and
-    # a learning rate that suits rewards as they are (theirs are divided by 10) and does not decay.
+    # Gallici et al.'s settings for CartPole-v1, except for smaller layers, half as many minibatches
+    # and a constant learning rate that suits unscaled rewards (theirs are divided by 10).
     "pqn": Config(agent=PQNConfig()).replace(
         encoder=(128,),
         head=(128,),
@@ -123,7 +123,7 @@ presets: dict[str, Config] = {
         epsilon_end=0.01,
         epsilon_steps=5_000.0,
     ),
-    # Pritzel et al. (2017), but for sizes and rates that suit small tasks, and shorter returns.
+    # Pritzel et al. (2017), except for sizes and rates that suit small tasks, and shorter returns.
     "nec": Config(agent=NECConfig()).replace(
         environments=8,
         rollout_length=8,

@@ -1,4 +1,4 @@
-"""Acting: the one loop in which a policy meets an environment."""
+"""Rollouts: the loop in which a policy acts in an environment."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -15,7 +15,7 @@ Policy = Callable[[Key, State, TimeStep], tuple[State, Array, Any]]
 
 
 class Actor(NamedTuple):
-    """Where acting goes on: B environments and the memory of the policy in each."""
+    """What a rollout continues from: B environments and the policy's memory in each."""
 
     environment: State  # [B, ...]
     timestep: TimeStep  # [B, ...]
@@ -23,7 +23,7 @@ class Actor(NamedTuple):
 
 
 def initial(env: Environment, memory: State, key: Key, batch: int) -> Actor:
-    """Begin B episodes of a batched environment, with the policy's initial memory [B, ...]."""
+    """Begin B = `batch` episodes of a batched `env`, with the policy's initial memory [B, ...]."""
     state, timestep = env.reset(jax.random.split(key, batch))
     return Actor(state, timestep, memory)
 
@@ -31,10 +31,13 @@ def initial(env: Environment, memory: State, key: Key, batch: int) -> Actor:
 def rollout(
     env: Environment, policy: Policy, actor: Actor, key: Key, length: int
 ) -> tuple[Actor, Segment]:
-    """Take T = `length` actions in B environments: where to go on, and a segment [T + 1, B]."""
+    """Take T = `length` actions in B environments; return the next actor and the segment.
+
+    The segment has [T + 1, B] timesteps and [T, B] actions.
+    """
     act_key, env_key = jax.random.split(key)
     batch = actor.timestep.reward.shape[0]
-    # All keys of a rollout in one draw: splitting inside the loop costs as much as a small network.
+    # Split all keys at once: splitting inside the loop costs as much as a small network.
     keys = jax.random.split(act_key, length), jax.random.split(env_key, (length, batch))
 
     def step(actor: Actor, keys: tuple[Key, Key]) -> tuple[Actor, Any]:
@@ -52,11 +55,14 @@ class Evaluation(NamedTuple):
 
     total: Array  # [E] float32 return
     length: Array  # [E] int32 steps
-    done: Array  # [E] bool: the episode ended within the horizon, or its return ceased to be finite
+    done: Array  # [E] bool: the episode ended within the horizon, or its return is not finite
 
 
 def evaluate(env: Environment, policy: Policy, memory: State, key: Key, count: int) -> Evaluation:
-    """Play one episode in each of `count` new environments, `env.horizon` steps at most."""
+    """Play one episode in each of E = `count` new copies of a batched `env`.
+
+    Episodes have at most `env.horizon` steps; `memory` [E, ...] is the policy's initial one.
+    """
     reset_key, key = jax.random.split(key)
     actor = initial(env, memory, reset_key, count)
     zero = Running.zeros(count)
@@ -79,19 +85,19 @@ def evaluate(env: Environment, policy: Policy, memory: State, key: Key, count: i
 
 
 class Episode(NamedTuple):
-    """One episode, step by step, and what the agent had in mind; or one step of it."""
+    """One recorded episode and what the agent computed at each step; or one step of it."""
 
-    observation: Any  # [T, ...] what each action was chosen by
-    action: Any  # [T] int32
+    observation: Any  # [T, ...] what the agent saw when it chose each action
+    action: Any  # [T, ...] a pytree like the action space
     reward: Any  # [T] float32, earned by that action
-    record: dict[str, Any]  # name: [T, ...] what `Agent.inspect` tells, e.g. `q` [T, A]
+    record: dict[str, Any]  # name: [T, ...] what `Agent.inspect` returns, e.g. `q` [T, A]
 
 
 def player(env: Environment, agent: Agent) -> Callable[[State, Key], Episode]:
-    """Make `play(agent_state, key)`: one recorded episode of a single environment.
+    """Return `play(agent_state, key)`, which records one episode of a single environment.
 
-    The agent acts as in `evaluate`: with the same key it plays the same episode. It takes T steps,
-    `env.horizon` at most; so `play` gives NumPy arrays, and is not to be jitted.
+    The agent acts as in `evaluate`: the same key gives the same episode. The number of steps T, at
+    most `env.horizon`, varies, so `play` returns NumPy arrays and cannot be jitted.
     """
     one = batch(env)
 

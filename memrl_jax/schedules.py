@@ -1,4 +1,4 @@
-"""The one schedule: a straight line, which may be traced."""
+"""The only schedule: linear, with arguments that may be traced."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,8 +9,8 @@ from memrl_jax.types import Array
 
 
 def linear(first: Any, last: Any, span: Any) -> Callable[[Array], Array]:
-    """Return `f(count [...]) -> [...]`: from `first` at 0 to `last` at `span`, and there it stays.
+    """Make `f(count [...]) -> [...]`, linear from `first` at 0 to `last` at `span`, then constant.
 
-    All may be traced, unlike those of `optax.linear_schedule`.
+    All arguments may be traced, unlike those of `optax.linear_schedule`.
     """
     return lambda count: first + jnp.clip(count / span, 0.0, 1.0) * (last - first)

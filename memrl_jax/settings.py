@@ -1,4 +1,4 @@
-"""Settings as data: what all configs have in common, and the parts that several agents share."""
+"""Settings as data: the base class of all configs, and the parts that several agents share."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, replace
@@ -11,32 +11,32 @@ from memrl_jax import checks
 
 
 def static(default: Any) -> Any:
-    """Declare a field that shapes the program: another value is another compile."""
+    """Declare a static field: another value recompiles the program."""
     return struct.field(pytree_node=False, default=default)
 
 
 class Settings(struct.PyTreeNode):
-    """A config, or a part of one. Floats are leaves, which may be traced and vmapped over.
+    """A config, or a part of one. Floats are pytree leaves, which may be traced and vmapped over.
 
-    The string under a field is its help text. Configs nest by who reads them; names of fields are
-    unique within a whole config, and `config.replace(field=value)` finds them wherever they are.
+    The string under a field is its help text. Configs nest by the component that reads them; field
+    names are unique within a whole config, and `config.replace(field=value)` finds nested ones too.
     """
 
     def __post_init__(self) -> None:
-        """Freeze what came from JSON: an argument of a jitted function must hash."""
+        """Freeze mappings and lists, e.g. from JSON: static fields must be hashable for jit."""
         for field in fields(self):
             object.__setattr__(self, field.name, frozen(getattr(self, field.name)))
 
     def __init_subclass__(cls, **options: Any) -> None:
-        """Give every config this `replace`, in place of the one that flax gives it."""
+        """Give every config this `replace` instead of flax's."""
         super().__init_subclass__(**options)
         cls.replace = _replace  # type: ignore[assignment, method-assign]
 
 
 def _replace(settings: Any, **changes: Any) -> Any:
-    """Return a copy with other values of fields, of its own or of the parts within it.
+    """Return a copy with changed fields, of its own or of the parts nested in it.
 
-    Raises ValueError, with the nearest name, for a field that there is not.
+    Raises ValueError for an unknown field, and suggests the nearest name.
     """
     within = dict(parts(settings))
     own = [f.name for f in fields(settings)]
@@ -51,13 +51,13 @@ def _replace(settings: Any, **changes: Any) -> Any:
 
 
 def parts(settings: Settings) -> list[tuple[str, Settings]]:
-    """Return the parts within settings, by name."""
+    """Return the settings directly within settings, as (field name, part)."""
     given = ((f.name, getattr(settings, f.name)) for f in fields(settings))
     return [(name, x) for name, x in given if isinstance(x, Settings)]
 
 
 def named(settings: Settings) -> dict[str, Any]:
-    """Return all values by name, those of the parts too; the parts themselves are left out."""
+    """Return all field values by name, with the fields of nested parts in place of the parts."""
 
     def pairs(settings: Settings) -> Iterator[tuple[str, Any]]:
         for field in fields(settings):
@@ -71,21 +71,21 @@ def named(settings: Settings) -> dict[str, Any]:
 
 
 def check(settings: Settings) -> None:
-    """Raise ValueError for fields, of the parts too, of another kind than their hints say."""
+    """Raise ValueError for a field, nested or not, whose value does not fit its type hint."""
     checks.fields(settings)
     for _, part in parts(settings):
         check(part)
 
 
 def frozen(value: Any) -> Any:
-    """Turn mappings and lists into what hashes."""
+    """Return `value` with mappings as FrozenDict and lists as tuples, which are hashable."""
     if isinstance(value, Mapping):
         return FrozenDict({k: frozen(x) for k, x in value.items()})
     return tuple(map(frozen, value)) if isinstance(value, list) else value
 
 
 class LayersConfig(Settings):
-    """How hidden layers are made, in the encoder and in the heads alike; not the memory."""
+    """Options of the hidden layers in the encoder and in the heads, but not in the memory."""
 
     layer_norm: bool = static(False)
     """Normalise every hidden layer over its features before the ReLU (Ba et al. 2016)."""
@@ -118,7 +118,7 @@ class BodyConfig(Settings):
 
 
 class ReplayConfig(Settings):
-    """What experience is kept, and how it is drawn."""
+    """What experience is kept, and how it is sampled."""
 
     replay: str = static("uniform")
     """Replay memory that windows are drawn from."""

@@ -1,4 +1,4 @@
-"""What can be observed and what can be done: pytrees of `Discrete` and `Continuous`."""
+"""Observation and action spaces: pytrees of `Discrete` and `Continuous`."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -10,7 +10,7 @@ from memrl_jax.types import Array
 
 
 class Discrete(NamedTuple):
-    """Integers 0 .. n - 1, each an int32 without axes."""
+    """Integers 0 .. n - 1, each an int32 scalar."""
 
     n: int
 
@@ -35,17 +35,17 @@ def parts(space: Any) -> list[Any]:
 
 
 def over(f: Callable[..., Any], space: Any, *rest: Any) -> Any:
-    """Return `f(part, ...)` of every part of a space and what stands there in pytrees like it."""
+    """Map `f(part, *leaves)` over the parts of a space and the matching leaves of `rest`."""
     return jax.tree.map(f, space, *rest, is_leaf=is_part)
 
 
 def discrete(space: Any) -> bool:
-    """Tell whether a space has discrete parts only."""
+    """Tell whether all parts of a space are `Discrete`."""
     return all(isinstance(part, Discrete) for part in parts(space))
 
 
 def zeros(space: Any) -> Any:
-    """Return the element of a space that is 0 everywhere: what stands for no action."""
+    """Return the all-zero element of a space; of an action space, it stands for no action."""
 
     def zero(part: Any) -> Array:
         shape, dtype = ((), jnp.int32) if isinstance(part, Discrete) else part[:2]
@@ -55,9 +55,9 @@ def zeros(space: Any) -> Any:
 
 
 def number(space: Any, x: Any) -> Array:
-    """Number elements of a space of discrete parts, each [...], row by row: int32 [...].
+    """Return the row-major index, int32 [...], of elements `x` of a space of discrete parts.
 
-    The last part counts fastest.
+    Leaves of `x` are [...]; the last part varies fastest.
     """
     leaves = jax.tree.leaves(x)
     total = jnp.zeros_like(leaves[0], jnp.int32)
@@ -67,5 +67,5 @@ def number(space: Any, x: Any) -> Array:
 
 
 def masked(x: Array, legal: Any) -> Array:
-    """Return `x` [..., n], and -infinity where `legal` [..., n] is false; () takes all of it."""
+    """Return `x` [..., n], and -infinity where `legal` [..., n] is false; () masks nothing."""
     return x if isinstance(legal, tuple) else jnp.where(legal, x, -jnp.inf)

@@ -11,9 +11,9 @@ from memrl_jax import checks
 Floats = NDArray[np.float64]
 Statistic = Callable[..., Floats]  # x, axis -> x without that axis
 
-# How often 95 % intervals of `bootstrap` hold the IQM of normal data, from so many seeds on.
+# Seeds, from so many on -> how often a 95 % interval of `bootstrap` holds the IQM of normal data.
 COVERED = {1: 0.0, 2: 0.5, 3: 0.75, 4: 0.87, 5: 0.91, 6: 0.92, 7: 0.93, 12: 0.94, 30: 0.95}
-FEW = 8  # up to so many, intervals are so much too narrow that it is said beside them
+FEW = 8  # up to so many seeds, captions say that the intervals are too narrow
 
 _BLOCK = 2**22  # values resampled at a time; bounds the memory of a bootstrap to some 100 MB
 
@@ -76,7 +76,7 @@ def coverage(seeds: int) -> float:
 
 
 def caption(seeds: Iterable[int], level: float = 0.95) -> str:
-    """Say what the intervals are beside estimates over such numbers of seeds, and how far to trust.
+    """Return a caption for intervals over such numbers of seeds, with how far to trust them.
 
     >>> caption([3, 5])
     '95 % bootstrap interval; covers about 75 % with 3 seeds, 91 % with 5'
@@ -89,7 +89,7 @@ def caption(seeds: Iterable[int], level: float = 0.95) -> str:
     nominal = f"{100 * level:g} % bootstrap interval"
     if not few:
         return f"{nominal} of {count(some[0])}" if len(counts) == 1 else nominal
-    if level != 0.95:  # the level that was measured
+    if level != 0.95:  # the only level whose coverage was simulated
         return f"{nominal}; too narrow with {count(few[-1])}"
     first, *rest = few
     parts = [f"{100 * coverage(first):.0f} % with {count(first)}"]
@@ -98,7 +98,7 @@ def caption(seeds: Iterable[int], level: float = 0.95) -> str:
 
 
 def count(seeds: int) -> str:
-    """Write a number of seeds."""
+    """Format a number of seeds, e.g. 2 seeds."""
     return f"{seeds} seed{'s' if seeds > 1 else ''}"
 
 

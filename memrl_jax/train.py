@@ -15,11 +15,11 @@ Metrics = dict[str, Array]
 
 
 class TrainState(NamedTuple):
-    """Everything that training goes on from: saving and loading it interrupts nothing."""
+    """The whole state of training: once saved and loaded, training continues exactly."""
 
     key: Key
     actor: Actor
-    running: Running  # returns and lengths of the episodes under way
+    running: Running  # returns and lengths so far of the current episodes
     agent: State
 
 
@@ -28,16 +28,16 @@ class Trainer(NamedTuple):
 
     init: Callable[[Key], tuple[TrainState, Metrics]]  # warmed up: ready to learn
     collect: Callable[[TrainState], tuple[TrainState, Segment, Metrics]]  # one rollout
-    learn: Callable[[TrainState, Segment], tuple[TrainState, Metrics]]  # what it teaches
+    learn: Callable[[TrainState, Segment], tuple[TrainState, Metrics]]  # learns from that rollout
     step: Callable[[TrainState], tuple[TrainState, Metrics]]
-    evaluate: Callable[[Key, State, int], Evaluation]  # key, agent state, episodes; greedy
+    evaluate: Callable[[Key, State, int], Evaluation]  # key, agent state, episode count; greedy
 
 
 def make_trainer(env: Environment, agent: Agent, environments: int, length: int) -> Trainer:
-    """Train `agent` on `environments` copies of `env`, with rollouts of `length` actions.
+    """Return the trainer of `agent` on `environments` copies of `env`.
 
-    Metrics are sums and counts over one step, so that they may be added up over steps. Those of
-    `init` are over the whole warm-up, of whose losses and updates there are 0.
+    Rollouts have `length` actions. Metrics [] are sums and counts over one step, so they can be
+    added up over steps. Those of `init` are over the whole warm-up, with losses and updates of 0.
     """
     env = batch(env)
 

@@ -1,4 +1,4 @@
-"""Small functions on whole pytrees."""
+"""Small functions on pytrees."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from memrl_jax.types import Array
 
 
 def where(condition: Array, x: Any, y: Any) -> Any:
-    """Choose `x` where `condition` holds and `y` elsewhere, leaf by leaf.
+    """Choose `x` where `condition` is true and `y` elsewhere, leaf by leaf.
 
     `condition` [*b] has the leading axes of every leaf [*b, ...].
     """
@@ -22,12 +22,12 @@ def where(condition: Array, x: Any, y: Any) -> Any:
 
 
 def at(xs: Any, index: Any) -> Any:
-    """Index the first axis of every leaf."""
+    """Index the leading axes of every leaf: `x[index]`."""
     return jax.tree.map(lambda x: x[index], xs)
 
 
 def take(x: Array, index: Any) -> Array:
-    """Index the first axes of an array [...] by integers that must lie inside: nobody checks."""
+    """Index the leading axes of an array by integers that must be in range: this is not checked."""
     return x.at[index].get(mode="promise_in_bounds", wrap_negative_indices=False)
 
 
@@ -42,7 +42,7 @@ def total(xs: Any) -> Any:
 
 
 def cast(x: Any, like: Any) -> Any:
-    """Give every leaf of `x` the dtype of its counterpart in `like`, never weakly typed."""
+    """Cast every leaf of `x` to the dtype of its counterpart in `like`; none stays weakly typed."""
     return jax.tree.map(lambda x, like: jax.lax.convert_element_type(x, like.dtype), x, like)
 
 
@@ -53,9 +53,9 @@ def nbytes(tree: Any) -> int:
 
 
 def clone_keys(x: Any) -> Any:
-    """Pass on the PRNG keys among the leaves as new ones.
+    """Clone the PRNG keys among the leaves; other leaves are returned as they are.
 
-    JAX's check of their reuse (`jax_debug_key_reuse`) takes a key that is indexed for a used one.
+    JAX's check of key reuse (`jax_debug_key_reuse`) counts a key as used once it is indexed.
     """
 
     def clone(x: Any) -> Any:
@@ -66,6 +66,6 @@ def clone_keys(x: Any) -> Any:
 
 
 def count(x: Array, n: Any = 1) -> Array:
-    """Add `n`, 0 or more, to int32 counts [...], which stay at 2**31 - 1 once they are there."""
+    """Add `n`, 0 or more, to int32 counts [...], which saturate at 2**31 - 1."""
     total = x + n
     return jnp.where(total < x, jnp.iinfo(jnp.int32).max, total)

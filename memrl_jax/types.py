@@ -18,37 +18,37 @@ class TimeStep(NamedTuple):
     """All that an agent may see at time t."""
 
     observation: Any  # [B, ...] any pytree
-    action: Any  # [B, ...] a_{t-1}, a pytree like the space of actions; 0 at a start
-    reward: Array  # [B] float32, r_t, earned on arriving here; 0 at a start
+    action: Any  # [B, ...] a_{t-1}, a pytree like the action space; 0 at a start
+    reward: Array  # [B] float32, r_t, received on arriving here; 0 at a start
     discount: Array  # [B] float32, 0 iff the episode terminated here, else 1
     start: Array  # [B] bool: memories are reset before this step
     last: Array  # [B] bool: terminated or truncated here; the action taken here is ignored
-    # [B, n] bool for every discrete part of the actions, like their space: which are allowed here,
-    # one at least; () where all are, always.
+    # [B, n] bool for each discrete part of the action space, a pytree like it: which actions are
+    # allowed here, at least one; () if the environment always allows all.
     legal: Any = ()
 
 
 class Segment(NamedTuple):
-    """T actions and the T + 1 timesteps around them: what a rollout gives and a loss takes."""
+    """T actions and the T + 1 timesteps around them: what a rollout returns and a loss takes."""
 
     memory: State  # [B, ...] the actor's memory before timestep 0
     timestep: TimeStep  # [T + 1, B, ...]
-    action: Any  # [T, B, ...] a pytree like the space of actions
+    action: Any  # [T, B, ...] a pytree like the action space
     extras: Any  # [T, B, ...] what the policy adds, e.g. log-probabilities; () if nothing
 
 
 class Spec(NamedTuple):
-    """What can be seen and done: pytrees of `spaces.Discrete` and `spaces.Continuous`."""
+    """The observation and action spaces: pytrees of `spaces.Discrete` and `spaces.Continuous`."""
 
-    observations: Any  # arranged like an observation
-    actions: Any  # arranged like an action: several discrete ones are a tuple of Discrete
-    legal: bool = False  # whether timesteps tell which discrete actions are allowed
+    observations: Any  # a pytree like an observation
+    actions: Any  # a pytree like an action, e.g. a tuple of several Discrete
+    legal: bool = False  # whether `TimeStep.legal` says which discrete actions are allowed
 
 
 class Environment(NamedTuple):
-    """One environment; `environments.batch` makes B of it.
+    """One environment; `environments.batch` makes B copies of it.
 
-    `step` after a `last` timestep ignores its action and gives the next episode's `start`.
+    After a `last` timestep, `step` ignores its action and returns the next episode's first one.
     """
 
     reset: Callable[..., Any]  # key -> (state, TimeStep)
@@ -58,16 +58,16 @@ class Environment(NamedTuple):
 
 
 def empty_record(*args: Any) -> dict[str, Array]:
-    """Return an empty record: the `inspect` of what has nothing to show."""
+    """Return an empty record: the default `inspect`, with nothing to show."""
     return {}
 
 
 class NeuralMemory(NamedTuple):
     """A memory over one sequence; batch it with vmap. `start` resets it before the step.
 
-    `inspect` tells what `step` does with the same arguments, by any of these names: `read` and
-    `write` [heads, slots], how strongly a slot is addressed; `memory` [slots, width], what is held
-    after the step; `attention` [hops, M], the weights of the last M inputs before this one, the
+    `inspect` records what `step` does with the same arguments, under any of these names: `read` and
+    `write` [heads, slots], how strongly each slot is addressed; `memory` [slots, width], the
+    contents after the step; `attention` [hops, M], the weights of the M inputs before this one,
     oldest first.
     """
 
@@ -75,23 +75,23 @@ class NeuralMemory(NamedTuple):
     initial_state: Callable[..., Any]  # () -> state
     step: Callable[..., Any]  # params, state, x [D], start [] -> (state, y)
     unroll: Callable[..., Any]  # params, state, xs [T, D], starts [T] -> (state, ys)
-    inspect: Callable[..., dict[str, Array]] = empty_record  # as step -> name: weights
+    inspect: Callable[..., dict[str, Array]] = empty_record  # as step -> {name: array}
 
 
 class Network(NamedTuple):
     """A batched function of timesteps with a memory; hides the neural-network library.
 
-    `inputs` are what its head takes beside the memory's output, e.g. actions to be judged.
+    `inputs` are what its head takes besides the memory's output, e.g. actions to evaluate.
     """
 
     init: Callable[..., Any]  # key, TimeStep [B], *inputs [B, ...] -> params
     initial_state: Callable[..., Any]  # batch size -> state
     step: Callable[..., Any]  # params, state, TimeStep [B], *inputs -> (state, output)
     unroll: Callable[..., Any]  # params, state, TimeStep [T, B], *inputs -> (state, outputs)
-    inspect: Callable[..., dict[str, Array]] = empty_record  # as step -> the memory's, [B, ...]
+    inspect: Callable[..., dict[str, Array]] = empty_record  # params, state, TimeStep -> [B, ...]
 
 
-# Makes a network with a given head, a linen module: of one encoder and one memory, new parameters.
+# head (a linen module) -> Network: an encoder and a memory before that head, with new parameters.
 Body = Callable[[Any], Network]
 
 
@@ -99,40 +99,39 @@ class Sample(NamedTuple):
     """A batch of windows drawn from a replay memory."""
 
     segment: Segment  # N windows of L actions
-    index: Any  # [N] handed back to `update`
-    weight: Array  # [N] float32 importance weights; 0 if no window is whole yet
+    index: Any  # [N] which windows these are, for `update`
+    weight: Array  # [N] float32 importance weights; 0 until the memory holds a whole window
 
 
 class ReplayMemory(NamedTuple):
     """Experience kept for learning."""
 
-    init: Callable[..., Any]  # Segment example without a time axis -> state
+    init: Callable[..., Any]  # example Segment without a time axis -> state
     add: Callable[..., Any]  # state, Segment -> state
     sample: Callable[..., Any]  # key, state -> Sample
-    update: Callable[..., Any]  # state, index, priority [N] -> (state, counts by name)
-    can_sample: Callable[..., Array]  # state -> [] bool: some window is whole
-    warmup: int  # adds before learning begins; from then on, that is so
+    update: Callable[..., Any]  # state, index, priority [N] -> (state, {name: count})
+    can_sample: Callable[..., Array]  # state -> [] bool: it holds a whole window
+    warmup: int  # adds before learning begins; from then on, `can_sample` is true
     length: int  # actions in a window
-    burn_in: int = 0  # of these, how many only bring the memory up to date
+    burn_in: int = 0  # the first of these, which only bring the memory up to date
 
 
 class Agent(NamedTuple):
     """A policy and how it learns.
 
-    `act` explores, or does what is best so far. `inspect` tells what it has in mind then: `q`
-    [B, A], the values of the actions, `policy` [B, A], their probabilities, `value` [B], whichever
-    there are, and what the memory does, by the names of `NeuralMemory`. `params` are those that
-    `act` uses; `with_params` puts others in their place, and begins targets and optimizers anew.
+    `act` explores, or with `explore=False` acts greedily. `inspect` records what the agent then
+    computes: action values `q` [B, A], action probabilities `policy` [B, A] and `value` [B], those
+    that it has, and the memory's record, see `NeuralMemory`. `params` are the parameters that `act`
+    uses; `with_params` replaces them and resets target networks and optimizers.
     """
 
     init: Callable[..., Any]  # key, TimeStep -> state
     initial_memory: Callable[..., Any]  # batch size -> memory
-    act: Callable[
-        ..., Any
-    ]  # key, state, memory, TimeStep, explore=True -> (memory, action, extras)
-    observe: Callable[..., Any]  # state, Segment -> state (on-policy: identity)
+    # key, state, memory, TimeStep, explore=True -> (memory, action, extras)
+    act: Callable[..., Any]
+    observe: Callable[..., Any]  # state, Segment -> state, e.g. with the segment in replay
     learn: Callable[..., Any]  # key, state, Segment -> (state, metrics)
-    params: Callable[..., Any]  # state -> {"encoder": ..., "memory": ..., "head": ...}
+    params: Callable[..., Any]  # state -> params by name, e.g. {"encoder", "memory", "head"}
     with_params: Callable[..., Any]  # state, params -> state
     warmup: int = 0  # rollouts to observe before learning
     inspect: Callable[..., dict[str, Array]] = empty_record  # state, memory, TimeStep -> [B, ...]

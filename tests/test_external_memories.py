@@ -127,10 +127,6 @@ def raw_head(data: dict[str, Any], name: str) -> list[Any]:
     return [x[:, :, None] if x.ndim == 3 else x[:, :, None, None] for x in fields]
 
 
-def address(memory: Any, asked: Any, before: Any) -> Any:
-    return ntm.aim(*ntm.compare(memory, asked.key), asked, before)
-
-
 def test_addressing_is_that_of_the_published_formulas() -> None:
     """Every stage of it, on nine cases; their moves are +1, 0, -1."""
     data = golden("ntm/torch/")
@@ -138,13 +134,12 @@ def test_addressing_is_that_of_the_published_formulas() -> None:
     fields = data["k"][:, None], data["beta"], data["g"], data["s"][:, None, ::-1], data["gamma"]
     asked = ntm.Heads(*fields)
     memory, before = data["memory"], data["w_prev"][:, None]
-    found = batched(ntm.compare)(memory, asked.key)
-    content = batched(ntm.by_content)(*found, asked.key, asked.strength)
+    content = batched(ntm.by_content)(memory, asked.key, asked.strength)
     assert_close(content[:, 0], data["w_content"])
     moved = batched(ntm.rotate)(data["w_interp"][:, None], asked.shift)
     assert_close(moved[:, 0], data["w_shift"])
     assert_close(batched(ntm.sharpen)(moved, asked.sharpness)[:, 0], data["w"])
-    weights = batched(address)(memory, asked, before)
+    weights = batched(ntm.aim)(memory, asked, before)
     assert_close(weights[:, 0], data["w"])
     erase = jax.nn.sigmoid(data["raw_erase"])[:, None]
     written = batched(ntm.write)(memory, weights, erase, data["raw_add"][:, None])
@@ -164,7 +159,7 @@ def test_ten_steps_are_those_of_collier_and_beel(shifts: int, case: str) -> None
 
     @jax.vmap
     def step(memory: Any, weights: Any, raw: Any, erase: Any, add: Any) -> Any:
-        weights = address(memory, ntm.activated(*raw), weights)
+        weights = ntm.aim(memory, ntm.activated(*raw), weights)
         erase, add = jax.nn.sigmoid(ntm.clipped(erase)), jnp.tanh(ntm.clipped(add))
         return ntm.write(memory, weights[1:], erase, add), weights, weights[:1] @ memory
 
@@ -198,13 +193,13 @@ def test_a_head_that_neither_looks_nor_moves_stays() -> None:
     memory = np.random.default_rng(1).normal(size=(7, 3)).astype(np.float32)
     stay = np.array([[0, 1, 0]] * 2, np.float32)
     asked = ntm.Heads(np.ones((2, 3), np.float32), np.ones(2), np.zeros(2), stay, np.ones(2))
-    assert_close(address(memory, asked, before), before, 1e-6)
+    assert_close(ntm.aim(memory, asked, before), before, 1e-6)
 
 
 def test_addresses_have_finite_gradients_in_an_empty_memory() -> None:
     def total(memory: Any, key: Any) -> Any:
         asked = ntm.Heads(key, jnp.ones(1), jnp.ones(1) / 2, jnp.ones((1, 3)) / 3, 2 * jnp.ones(1))
-        weights = address(memory, asked, jnp.eye(4)[:1])
+        weights = ntm.aim(memory, asked, jnp.eye(4)[:1])
         return jnp.sum(weights**2)
 
     for key in (jnp.zeros((1, 3)), jnp.ones((1, 3))):

@@ -15,7 +15,7 @@ from memrl_jax.environments.base import Running, episodes
 from memrl_jax.replay import uniform
 from memrl_jax.rollout import evaluate, initial, player, rollout
 from memrl_jax.spaces import Discrete
-from memrl_jax.types import Agent, Environment, Network, Spec, TimeStep, nothing_to_see
+from memrl_jax.types import Agent, Environment, Network, Spec, TimeStep, empty_record
 
 B, T = 3, 8
 
@@ -325,7 +325,7 @@ def test_a_player_stops_at_the_horizon():
 
 def test_an_agent_that_tells_nothing_can_be_played():
     agent = counting_agent()
-    silent = agent._replace(inspect=nothing_to_see)
+    silent = agent._replace(inspect=empty_record)
     loud, quiet = (player(DICE, x)(jnp.int32(2), jax.random.key(0)) for x in (agent, silent))
     np.testing.assert_array_equal(quiet.action, loud.action)
     assert quiet.record == {}

@@ -18,7 +18,7 @@ from memrl_jax.types import Agent, Body, ReplayMemory, Spec
 
 
 class Parts(NamedTuple):
-    """What there is to make an agent of; `build.parts` gives it."""
+    """The parts that agents are made from; `build.parts` returns them."""
 
     spec: Spec
     horizon: int  # no episode is longer than this many steps
@@ -54,7 +54,7 @@ def _tabular(config: TabularConfig, parts: Parts) -> Agent:
     return tabular(config, parts.spec)
 
 
-# name -> its config, and what makes it of its config and the parts that there are
+# name -> (the class of its config, a function of a config and the parts that makes the agent)
 AGENTS: dict[str, tuple[type, Callable[[Any, Parts], Agent]]] = {
     "dqn": (DQNConfig, _dqn),
     "mfec": (MFECConfig, _mfec),

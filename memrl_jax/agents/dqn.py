@@ -1,6 +1,6 @@
 """Deep Q-networks, feed-forward or recurrent: a transition is a window of length 1.
 
-Every part of Rainbow's and R2D2's that is here can be switched on alone.
+Each component of Rainbow and R2D2 that is here can be switched on by itself.
 """
 
 from typing import Any, NamedTuple
@@ -31,7 +31,7 @@ from memrl_jax.types import (
     TimeStep,
 )
 
-UPDATES = 500_000_000  # most that a target network may wait for
+UPDATES = 500_000_000  # most updates between two moves of the target network
 LOSSES = {"squared": optax.l2_loss, "huber": optax.huber_loss}
 
 
@@ -73,12 +73,12 @@ class DQNConfig(Settings):
 
 
 class Learner(NamedTuple):
-    """What an update changes."""
+    """What a gradient step changes."""
 
     params: Any
     target_params: Any
     optimizer: Any
-    updates: Array  # [] int32; near its largest value it goes back, by whole target periods
+    updates: Array  # [] int32; near its largest value it wraps back, by whole target periods
 
 
 class DQNState(NamedTuple):
@@ -92,7 +92,7 @@ class DQNState(NamedTuple):
 def dqn(config: DQNConfig, spec: Spec, body: Body, replay: ReplayMemory) -> Agent:
     """Q-learning from replayed windows.
 
-    `body` makes the network of action values [B, A] from their head. With a memory and longer
+    `body` makes the network of action values [B, A] from its head. With a memory and longer
     windows this is DRQN with random updates. Raises ValueError for settings out of range and for
     actions that are not one `Discrete`.
     Mnih et al. (2015), algorithm 1; Hausknecht & Stone (2015), section 5.
@@ -103,7 +103,7 @@ def dqn(config: DQNConfig, spec: Spec, body: Body, replay: ReplayMemory) -> Agen
     optimizer = make_optimizer(config.optimizer)
 
     def begin(params: Any, updates: Array) -> Learner:
-        # A copy of its own: two names for one array could not both be donated.
+        # A real copy: one array under two names could not be donated twice.
         return Learner(params, jax.tree.map(jnp.copy, params), optimizer.init(params), updates)
 
     def init(key: Key, timestep: TimeStep) -> DQNState:
@@ -180,7 +180,7 @@ def next_update(period: int, updates: Array) -> Array:
 
 
 class Loss(NamedTuple):
-    """What a batch of N windows amounts to."""
+    """Results of the loss on a batch of N windows."""
 
     mean: Array  # [] weighted
     q: Array  # [] mean of the action values
@@ -195,11 +195,11 @@ def q_loss(
     sample: Sample,
     burn_in: int = 0,
 ) -> tuple[Array, Loss]:
-    """Return the mean loss [] over N windows of L actions, to be differentiated, and its parts.
+    """Return the mean loss [] over N windows of L actions, to be differentiated, and a `Loss`.
 
     `sample.segment` has [burn_in + L + 1, N] timesteps; the first `burn_in` actions only bring the
-    memory up to date. The action taken at a `last` timestep is ignored by the environment and here,
-    and so is a window that weighs 0.
+    memory up to date. Actions at `last` timesteps, which the environment ignores, and windows of
+    weight 0 do not count.
     """
     segment = sample.segment
     frozen = jax.lax.stop_gradient(params)
@@ -208,7 +208,7 @@ def q_loss(
     before, after = tree.at(timestep, slice(-1)), tree.at(timestep, slice(1, None))
 
     memory, q = network.unroll(params, memory, before)
-    # The final timestep only bootstraps, so nothing is differentiated there.
+    # The final timestep is only bootstrapped from, so no gradient is needed there.
     _, q_final = network.step(frozen, jax.lax.stop_gradient(memory), tree.at(timestep, -1))
     q_online = jnp.concatenate([jax.lax.stop_gradient(q)[1:], q_final[None]])
     target_memory, _ = network.step(target_params, target_memory, tree.at(timestep, 0))
@@ -217,7 +217,7 @@ def q_loss(
     chosen = best(q_online if config.double else q_target, after.legal)
     target = targets(config, after, _pick(q_target, chosen))
     error = jax.lax.stop_gradient(target) - _pick(q, segment.action)
-    # Chosen before the loss is taken: 0 times NaN is NaN, backwards too.
+    # Select before taking the loss: 0 * NaN is NaN, in the gradient too.
     matters = ~before.last & (sample.weight > 0)[None]
     loss = LOSSES[config.loss](jnp.where(matters, error, 0.0))
     mean = jnp.mean(loss * sample.weight[None])

@@ -1,4 +1,4 @@
-"""Epsilon-greedy exploration, with an epsilon for every environment and legal actions only."""
+"""Epsilon-greedy exploration, with one epsilon per environment and legal actions only."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ from memrl_jax.types import Array, Key, Segment, Spec, TimeStep
 
 
 class ExplorationConfig(Settings):
-    """How often something else is done than what seems best."""
+    """How often a random or a repeated action replaces the greedy one."""
 
     epsilon_start: float = 1.0
     """Probability of a random action at first."""
@@ -39,7 +39,7 @@ def check(config: ExplorationConfig) -> None:
 
 
 def discrete_actions(agent: str, spec: Spec) -> int:
-    """Return how many actions there are; raises ValueError unless they are one `Discrete`."""
+    """Return the number of actions; raises ValueError unless they are one `Discrete`."""
     if isinstance(spec.actions, Discrete):
         return spec.actions.n
     hint = "; environments.numbered (number_actions = True) makes one of them"
@@ -56,10 +56,10 @@ def epsilon(config: ExplorationConfig, observed: Array, batch: int) -> Array:
 def epsilon_greedy(
     config: ExplorationConfig, key: Key, q: Array, observed: Array, timestep: TimeStep
 ) -> Array:
-    """Choose actions [B] by their values [B, A] after `observed` environment steps.
+    """Choose actions [B] by their values `q` [B, A] after `observed` environment steps.
 
-    The best, with probability epsilon any legal one instead, and then, with probability
-    `persistence` and where an episode does not start, the last one if it is legal.
+    With probability epsilon a random legal action replaces the best one; then, with probability
+    `persistence` and unless an episode starts, the previous action does, if it is legal.
     """
     batch, actions = q.shape
     explore, choice, again = jax.random.uniform(key, (3, batch), jnp.float32)
@@ -70,8 +70,8 @@ def epsilon_greedy(
 
 
 def count_steps(observed: Array, segment: Segment) -> Array:
-    """Add the environment steps of a segment to how many there were, int32 []."""
-    # What is done at the end of an episode is no step: the next one begins.
+    """Add the environment steps of a segment to `observed`, int32 []."""
+    # The action at a `last` timestep is no step: it begins the next episode.
     return tree.count(observed, jnp.sum(~segment.timestep.last[:-1], dtype=jnp.int32))
 
 
@@ -81,9 +81,9 @@ def best(q: Array, legal: Any) -> Array:
 
 
 def untied(key: Key, q: Array, legal: Any) -> Array:
-    """Return values [B, A] of which one is the highest: of the highest legal ones, any.
+    """Return values [B, A] whose only maximum is one of the best legal actions, at random.
 
-    Where nothing is known yet, all values are equal, and the first action is no better.
+    Where nothing is known yet, all values are equal, and `best` would always take the first action.
     """
     q = masked(q, legal)
     highest = q == jnp.max(q, axis=-1, keepdims=True)
@@ -91,7 +91,7 @@ def untied(key: Key, q: Array, legal: Any) -> Array:
 
 
 def uniform(u: Array, actions: int, legal: Any) -> Array:
-    """Turn u [B] in [0, 1) into one of the legal actions [B], each as likely as the others."""
+    """Turn `u` [B], uniform in [0, 1), into legal actions, int32 [B], all equally likely."""
     if isinstance(legal, tuple):
         return (u * actions).astype(jnp.int32)
     rank = (u * legal.sum(axis=-1)).astype(jnp.int32)
@@ -99,7 +99,7 @@ def uniform(u: Array, actions: int, legal: Any) -> Array:
 
 
 def allowed(timestep: TimeStep) -> Array:
-    """Tell where the last action [B] may be done again: [B] bool."""
+    """Tell whether the previous action is legal now: bool [B], or [] where all always are."""
     if isinstance(timestep.legal, tuple):
         return jnp.bool_(True)
     return jnp.take_along_axis(timestep.legal, timestep.action[..., None], axis=-1)[..., 0]

@@ -1,4 +1,4 @@
-"""Model-free episodic control: do again what once returned the most."""
+"""Model-free episodic control: repeat the actions that led to the highest returns."""
 
 import math
 from typing import Any, NamedTuple
@@ -38,22 +38,21 @@ class MFECConfig(Settings):
 class MFECState(NamedTuple):
     """The state of an MFEC agent."""
 
-    projection: Any  # [F, D] float32, 1 or -1; () where observations are keys
+    projection: Any  # [F, D] float32, 1 or -1; () if observations are the keys
     tables: Tables
-    history: Acted  # [horizon, B]; of timesteps without observations
+    history: Acted  # [horizon, B], timesteps without observations
     observed: Array  # [] int32 environment steps; stays at its largest value
 
 
 def mfec(config: MFECConfig, spec: Spec, horizon: int) -> Agent:
     """Episodic control from the returns of whole episodes, none longer than `horizon` steps.
 
-    Q(s, a) is the largest return that followed a in s, where that was done, and otherwise the mean
-    over the nearest states where it was; 0 where there is none. Equal values are chosen from at
-    random. What was done enters the tables when its episode ends: an episode cut by a time limit
-    did not end there, so its return goes on with the value of the best action at that timestep.
-    The projection is of signs rather than normal numbers (Achlioptas 2003), so that sums can be the
-    same bits in batches of all sizes. Raises ValueError for settings out of range and for actions
-    that are not one `Discrete`.
+    Q(s, a) is the largest return that followed a in s, if a was taken there, and otherwise the mean
+    over the nearest states where it was; 0 if there is none. Ties are broken at random. Actions
+    enter the tables when their episode ends or is cut by a time limit; at a time limit, returns
+    bootstrap from the value of the best action. The projection has random signs rather than normal
+    numbers (Achlioptas 2003), so that its sums can be the same bits for every batch size. Raises
+    ValueError for settings out of range and for actions that are not one `Discrete`.
     Blundell et al. (2016), algorithm 1 and equations 1 and 2.
     """
     seen = sum(map(numbers, spaces.parts(spec.observations)))
@@ -124,10 +123,10 @@ def mfec(config: MFECConfig, spec: Spec, horizon: int) -> Agent:
 
 
 def vector(observations: Any, timestep: TimeStep) -> Array:
-    """Return all that is observed as one vector [..., F], of numbers that can be compared.
+    """Return the whole observation as one vector [..., F] of numbers of comparable scale.
 
-    As networks see it (`networks.features`), but that floats too are divided by the largest size
-    that their declared bounds allow, where these are less than 2^31 - 1 apart.
+    As in `networks.features`, except that floats too are divided by the largest absolute value that
+    their declared bounds allow, where these are less than 2^31 - 1 apart.
     """
     batch = timestep.reward.ndim
 
@@ -142,12 +141,12 @@ def vector(observations: Any, timestep: TimeStep) -> Array:
 
 
 def numbers(space: Discrete | Continuous) -> int:
-    """Return how many numbers of a part of the observations are in a vector of all."""
+    """Return how many numbers of `vector` come from one part of the observations."""
     return space.n if isinstance(space, Discrete) else math.prod(space.shape)
 
 
 def sizes(space: Continuous) -> Array:
-    """Return the largest size of each number [*shape] of a space; 1 where bounds do not tell it."""
+    """Return the largest absolute value [*shape] that bounds allow; 1 where it is unknown or 0."""
     low, high = jnp.float32(space.low), jnp.float32(space.high)
     size = jnp.maximum(jnp.abs(low), jnp.abs(high))
     told = (high - low < 2**31 - 1) & (size > 0)
@@ -157,8 +156,8 @@ def sizes(space: Continuous) -> Array:
 def project(x: Array, projection: Any) -> Array:
     """Return the keys [B, D] of vectors [B, F] by a projection [F, D] of signs, or () for none.
 
-    Added up one after another: a matrix product rounds in other ways in a batch of another size,
-    and what is the same observation must get the same key.
+    Terms are added in a fixed order: a matrix product may round otherwise in a batch of another
+    size, but equal observations must get equal keys.
     """
     if isinstance(projection, tuple):
         return x
@@ -172,7 +171,7 @@ def project(x: Array, projection: Any) -> Array:
 
 
 def returns(discount: Any, acted: Acted) -> Array:
-    """Return the discounted returns [R - 1, B] until the end of each episode."""
+    """Return the discounted returns [R - 1, B], each until its episode ends, from R timesteps."""
     after, value = tree.at((acted.timestep, acted.value), slice(1, None))
     goes_on = jnp.where(after.last, 0.0, 1.0)
     over_batch = jax.vmap(lambda_returns, in_axes=1, out_axes=1)

@@ -1,4 +1,4 @@
-"""Going through a rollout several times, each time in equal shares of its environments."""
+"""Epochs over a rollout, in minibatches of equally many environments."""
 
 from collections.abc import Callable
 from typing import Any
@@ -19,12 +19,12 @@ def epochs(
     minibatches: int,
     refresh: bool = False,
 ) -> tuple[Any, dict[str, Array]]:
-    """Update `carry` with every minibatch of a rollout, `count` times; return metrics summed up.
+    """Update `carry` with every minibatch of a rollout, for `count` epochs; metrics are summed.
 
-    `judge`: carry -> the whole rollout as a batch, once, or with `refresh` before every epoch: a
-    NamedTuple with `memory` [B, ...] and whatever else, [T, B, ...]. `update`: carry and a batch of
-    B / minibatches environments, drawn without replacement -> carry and metrics. Raises ValueError
-    unless `minibatches` divides B.
+    `judge`: carry -> the whole rollout as a batch, a NamedTuple of `memory` [B, ...] and other
+    fields [time, B, ...]; it is called once, or with `refresh` before every epoch. `update`: carry,
+    batch of B / minibatches environments, drawn without replacement -> (carry, metrics []). Raises
+    ValueError unless `minibatches` divides B.
     """
     first = judge(carry)
     environments = jax.tree.leaves(first._replace(memory=()))[0].shape[1]  # B
@@ -43,6 +43,6 @@ def epochs(
 
 
 def share(batch: Any, index: Array) -> Any:
-    """Return the part of a batch that belongs to some environments, by their numbers [n]."""
+    """Return the part of a batch that belongs to the environments `index` [n]."""
     rest = jax.tree.map(lambda x: jnp.take(x, index, axis=1), batch._replace(memory=()))
     return rest._replace(memory=jax.tree.map(lambda x: tree.take(x, index), batch.memory))

@@ -1,4 +1,4 @@
-"""Neural episodic control: values from the nearest of what was seen, by keys that are learned."""
+"""Neural episodic control: values from the nearest entries in tables whose keys are learned."""
 
 from typing import Any, NamedTuple
 
@@ -64,7 +64,7 @@ class NECConfig(Settings):
 
 
 class Learner(NamedTuple):
-    """What an update changes."""
+    """What a gradient step changes."""
 
     params: Any
     tables: Tables
@@ -83,13 +83,13 @@ class NECState(NamedTuple):
 def nec(config: NECConfig, spec: Spec, body: Body, replay: ReplayMemory) -> Agent:
     """Episodic control with learned keys.
 
-    `body` makes the network of keys [B, D]; with a memory, they come from what it gives. Q(s, a) is
-    the mean over the nearest entries of a's table, weighted by the kernel of their distance; 0
-    where there is none. Equal values are chosen from at random. n-step targets, which bootstrap
-    from the value of the best action when acting there, enter the tables and the replay memory as
-    soon as they are known: n steps later, or where the episode ends. A time limit bootstraps.
-    Replayed windows teach the network, and the keys and values of the neighbours. Raises ValueError
-    for settings out of range and for actions that are not one `Discrete`.
+    `body` makes the network of keys [B, D]; with a memory, keys are computed from its output.
+    Q(s, a) is the mean over the nearest entries of a's table, weighted by the kernel of their
+    distance; 0 if there is none. Ties are broken at random. n-step targets bootstrap from the value
+    of the best action, as estimated when acting, also at a time limit. They enter the tables as
+    soon as they are known, n steps later or where the episode ends, and the replay memory n steps
+    later. Replayed windows train the network, and the keys and values of the neighbours. Raises
+    ValueError for settings out of range and for actions that are not one `Discrete`.
     Pritzel et al. (2017), algorithm 1 and equations 1 to 5.
     """
     _check(config)
@@ -109,11 +109,11 @@ def nec(config: NECConfig, spec: Spec, body: Body, replay: ReplayMemory) -> Agen
         return NECState(learner, replay.init(example), history, jnp.int32(0))
 
     def kept(memory: State) -> State:
-        """Return what the replay memory has to know of an actor's memory."""
+        """Return the actor's memory if the replay memory stores it, else ()."""
         return memory if config.experience.stored_state else ()
 
     def look(learner: Learner, memory: State, timestep: TimeStep) -> tuple[State, Array, Any]:
-        """Return the memory, Q [B, A], and what observing needs: neighbours [B, A, K] among it."""
+        """Return the next memory, Q [B, A] and extras, with the slots [B, A, K] of neighbours."""
         after, key = network.step(learner.params, memory, timestep)
         near = episodic.nearest(learner.tables, key, config.neighbours)
         q = episodic.kernel_mean(near.distance, near.values, near.found)
@@ -143,7 +143,7 @@ def nec(config: NECConfig, spec: Spec, body: Body, replay: ReplayMemory) -> Agen
         target = targets(config, acted)
         tables = episodic.touch(state.learner.tables, slot.reshape(-1, *slot.shape[2:]))
         tables, _ = episodic.remember(tables, acted, target, steps, config.n_step, merge)
-        # The oldest timesteps: by now the targets of all of them are known.
+        # The oldest timesteps: all their targets are known by now.
         oldest = tree.at(acted.timestep, slice(steps + 1))
         memory = tree.at(acted.memory, 0) if config.experience.stored_state else segment.memory
         known = Segment(memory, oldest, acted.action[:steps], target[:steps])
@@ -166,7 +166,7 @@ def nec(config: NECConfig, spec: Spec, body: Body, replay: ReplayMemory) -> Agen
         )
         step, optimizer_state = optimizer.update(back(by_query)[0], optimizer_state, params)
         params = optax.apply_updates(params, step)
-        # The loss is a mean; what is stored moves by its own window's error.
+        # The loss is a mean over windows; an entry in the tables moves by its own window's error.
         rate = -config.table_learning_rate * weight.size
         tables = episodic.adjust(tables, action, slot, found, rate * by_keys, rate * by_values)
         return Learner(params, tables, optimizer_state), loss
@@ -199,25 +199,26 @@ def nec(config: NECConfig, spec: Spec, body: Body, replay: ReplayMemory) -> Agen
 
 
 class Loss(NamedTuple):
-    """What a batch of N windows of L actions amounts to."""
+    """Results of the loss on a batch of N windows of L actions."""
 
     mean: Array  # [] weighted
     q: Array  # [] mean of the action values
     error: Array  # [L, N]
-    valid: Array  # [L, N] bool: where anything was done
+    valid: Array  # [L, N] bool: which actions count
 
 
 def error_loss(
     query: Array, keys: Array, values: Array, found: Array, target: Array, weight: Array
 ) -> tuple[Array, Loss]:
-    """Return the mean loss, to be differentiated by queries, keys and values, and its parts.
+    """Return the mean loss [], to be differentiated by queries, keys and values, and a `Loss`.
 
-    `query` [L, N, D] are the keys of what was seen, `keys` [L * N, K, D], `values` and `found`
-    [L * N, K] their neighbours, `target` and `weight` [L, N], which is 0 where nothing was done.
+    `query` [L, N, D] are the keys of the replayed timesteps; `keys` [L * N, K, D], `values` and
+    `found` [L * N, K] are their neighbours. `target` and `weight` are [L, N]; weights are 0 where
+    an action does not count.
     """
     distance = episodic.squared_distance(query.reshape(-1, 1, query.shape[-1]), keys)
     q = episodic.kernel_mean(distance, values, found).reshape(target.shape)
-    # Chosen before the loss is taken: 0 times NaN is NaN, backwards too.
+    # Select before taking the loss: 0 * NaN is NaN, in the gradient too.
     valid = weight > 0
     error = jnp.where(valid, target - q, 0.0)
     mean = jnp.mean(optax.l2_loss(error) * weight)
@@ -225,7 +226,7 @@ def error_loss(
 
 
 def targets(config: NECConfig, acted: Acted) -> Array:
-    """Return the n-step returns [R - 1, B] of what was done at R timesteps but the latest."""
+    """Return the n-step returns [R - 1, B] of the actions at R timesteps but the latest."""
     after, value = tree.at((acted.timestep, acted.value), slice(1, None))
 
     def returns(r: Array, discount: Array, v: Array, last: Array) -> Array:

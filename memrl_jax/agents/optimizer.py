@@ -1,4 +1,4 @@
-"""The optimizer that all agents with gradients share."""
+"""The optimizer of all agents that learn by gradients."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from memrl_jax import checks
 from memrl_jax.schedules import linear
 from memrl_jax.settings import Settings
 
-SMALL, LARGE = 1e-30, 1e30  # within these, rates and their quotients are no zeros in float32
+SMALL, LARGE = 1e-30, 1e30  # within these, a rate and 1 / rate are finite and not 0 in float32
 
 
 class OptimizerConfig(Settings):

@@ -73,26 +73,26 @@ class PPOState(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """T actions in B environments and what they were worth, as the loss takes them."""
+    """T actions in B environments and their advantages, as the loss takes them."""
 
     memory: State  # [B, ...] the actor's before timestep 0
-    timestep: TimeStep  # [T, B, ...] what each action was chosen by, as the network sees it
-    action: Any  # [T, B, ...] as drawn, not clipped
-    log_prob: Array  # [T, B] when it was drawn
+    timestep: TimeStep  # [T, B, ...] where each action was chosen, as the network sees it
+    action: Any  # [T, B, ...] as sampled, not clipped
+    log_prob: Array  # [T, B] of the action when it was sampled
     value: Array  # [T, B]
     advantage: Array  # [T, B]
 
 
 def ppo(config: PPOConfig, spec: Spec, body: Body) -> Agent:
-    """Return a policy that follows its clipped gradient, with generalized advantages.
+    """Proximal policy optimization with a clipped objective and generalized advantages.
 
-    `body` makes the network of policy and value from their head, or one of each. Feed-forward and
-    recurrent are the same: the network is unrolled over whole rollouts, from the actor's memory
-    before them, which is not computed anew. A minibatch is some of the environments. Actions may be
-    any space: discrete parts are categorical, continuous ones normal, clipped to their bounds on
-    the way to the environment only. Observations are normalised by the statistics of the rollouts
-    before, rewards by those of this one too. Raises ValueError for settings out of range, and when
-    `learn` is traced, for minibatches that do not divide the environments.
+    `body` makes one network of policy and value from its head, or one of each. Feed-forward and
+    recurrent ones are treated alike: the network is unrolled over whole rollouts, from the actor's
+    memory before them, which is not recomputed. A minibatch is a subset of the environments. Any
+    action space will do: discrete parts are categorical, continuous ones normal, clipped to their
+    bounds only for the environment. Observations are normalised by the statistics of earlier
+    rollouts, rewards by those that include this one. Raises ValueError for settings out of range,
+    and when `learn` is traced, for minibatches that do not divide the environments.
     Schulman et al. (2017), equation 9; Schulman et al. (2016), equation 16.
     """
     _check(config)
@@ -134,7 +134,7 @@ def ppo(config: PPOConfig, spec: Spec, body: Body) -> Agent:
         begun = state.learner, jnp.bool_(True)
         passes = config.epochs, config.minibatches, config.refresh
         (learner, _), metrics = epochs(key, begun, judged, update, *passes)
-        # Only now, so that the policy that is learned from is the one that acted.
+        # Updated last, so that learning sees the observations as the actor saw them.
         return PPOState(learner, scales.observe(statistics, before)), metrics
 
     def update(carry: tuple[Learner, Array], batch: Batch) -> Any:
@@ -175,10 +175,10 @@ def ppo(config: PPOConfig, spec: Spec, body: Body) -> Agent:
 def judge(
     params: Any, network: Network, config: PPOConfig, segment: Segment, reward: Array
 ) -> Batch:
-    """Return a rollout with the values and generalized advantages that `params` give it.
+    """Return a rollout with values and generalized advantages computed from `params`.
 
-    `reward` [T, B] is what is learned from. What follows a `last` timestep is another episode; what
-    is done there has no advantage, good or bad.
+    `reward` [T, B] is used in place of the timesteps' rewards. What follows a `last` timestep is
+    another episode; the action there has advantage 0.
     """
     before, after = (tree.at(segment.timestep, x) for x in (slice(-1), slice(1, None)))
     _, (_, value) = network.unroll(params, segment.memory, segment.timestep)
@@ -195,8 +195,8 @@ def ppo_loss(
 ) -> tuple[Array, dict[str, Array]]:
     """Return the loss [] of T actions in B environments, to be differentiated, and its parts [].
 
-    Means, those that normalise the advantages too, are over the steps that count: the action taken
-    at a `last` timestep is ignored by the environment and here.
+    All means, also those that normalise the advantages, leave out actions at `last` timesteps,
+    which the environment ignores.
     """
     _, (parameters, value) = network.unroll(params, batch.memory, batch.timestep)
     legal, counts = batch.timestep.legal, ~batch.timestep.last
@@ -215,7 +215,7 @@ def ppo_loss(
         "policy_loss": -mean(jnp.minimum(advantage * ratio, advantage * within)),
         "value_loss": 0.5 * mean(squared_error(config.value_clip, value, batch)),
         "entropy": mean(distribution.entropy(parameters, legal)),
-        # Never negative, unlike the mean of -log ratio, and of less variance (Schulman 2020).
+        # Unlike the mean of -log ratio it is never negative, and has less variance (Schulman 2020).
         "kl": mean(ratio - 1 - log_ratio),
         "clipped": mean(jnp.abs(ratio - 1) > config.clip),
     }
@@ -225,7 +225,7 @@ def ppo_loss(
 
 
 def squared_error(clip: Array | float | None, value: Array, batch: Batch) -> Array:
-    """Return squared errors of values [T, B]; with a clip, the larger of those with and without."""
+    """Return squared errors of values [T, B]; with `clip`, the larger of clipped and unclipped."""
     target = batch.value + batch.advantage
     error = (value - target) ** 2
     if clip is None:

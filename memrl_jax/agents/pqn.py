@@ -49,13 +49,13 @@ class PQNState(NamedTuple):
 
 
 def pqn(config: PQNConfig, spec: Spec, body: Body) -> Agent:
-    """Q-learning from what the agent has just done, in minibatches of environments.
+    """Q-learning from the latest rollout, in minibatches of environments.
 
-    `body` makes the network of action values [B, A] from their head; its layers should have
-    LayerNorm, without which values may diverge. A minibatch is some of the environments: their
-    whole rollouts are unrolled from the actor's memory before them, and targets computed anew. The
-    authors do so only with a memory, after four timesteps of the rollout before; without one they
-    compute targets once a rollout and mix timesteps. Their optimizer is RAdam, here it is Adam.
+    `body` makes the network of action values [B, A] from its head; its layers should have
+    LayerNorm, without which values may diverge. A minibatch is a subset of the environments: their
+    whole rollouts are unrolled from the actor's memory before them, and targets are recomputed. The
+    authors do so only with a memory, after four timesteps of the previous rollout; without one they
+    compute targets once per rollout and shuffle timesteps. They use RAdam, here it is Adam.
     Raises ValueError for settings out of range, for actions that are not one `Discrete`, and when
     `learn` is traced, for minibatches that do not divide the environments.
     Gallici et al. (2025), section 4.
@@ -110,16 +110,16 @@ def pqn(config: PQNConfig, spec: Spec, body: Body) -> Agent:
 def q_loss(
     params: Any, network: Network, config: PQNConfig, segment: Segment
 ) -> tuple[Array, dict[str, Array]]:
-    """Return the mean squared error [] of T actions in N environments, and metrics.
+    """Return half the mean squared error [], to be differentiated, and metrics [].
 
-    To be differentiated; `segment` has [T + 1, N] timesteps. The action taken at a `last` timestep
-    is ignored by the environment and here.
+    `segment` has T actions and [T + 1, N] timesteps. Actions at `last` timesteps, which the
+    environment ignores, do not count.
     """
     _, q = network.unroll(params, segment.memory, segment.timestep)
     before, after = tree.at(segment.timestep, slice(-1)), tree.at(segment.timestep, slice(1, None))
     target = targets(config, after, jax.lax.stop_gradient(q[1:]))
     error = target - jnp.take_along_axis(q[:-1], segment.action[..., None], axis=-1)[..., 0]
-    # Chosen before it is squared: 0 times NaN is NaN, backwards too.
+    # Select before squaring: 0 * NaN is NaN, in the gradient too.
     matters = ~before.last
     squared = optax.l2_loss(jnp.where(matters, error, 0.0))
     loss = squared.sum() / jnp.maximum(matters.sum(), 1)
@@ -129,8 +129,8 @@ def q_loss(
 def targets(config: PQNConfig, after: TimeStep, q: Array) -> Array:
     """Return targets [T, N] from the timesteps after each action and their values [T, N, A].
 
-    Peng's Q(lambda): G = r + gamma ((1 - lambda) max Q + lambda G'), over legal actions, whatever
-    is done next.
+    Peng's Q(lambda): G = r + gamma ((1 - lambda) max Q + lambda G'), the maximum over legal
+    actions; exploratory actions do not cut it.
     """
     value = jnp.max(masked(q, after.legal), axis=-1)
     lambda_t = jnp.where(after.last, 0.0, config.td_lambda)

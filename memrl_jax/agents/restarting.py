@@ -1,4 +1,4 @@
-"""A fresh network takes over once: what is learned first can keep a network from learning more."""
+"""One restart with a fresh network: early learning can keep a network from learning more."""
 
 from typing import Any, NamedTuple
 
@@ -8,22 +8,22 @@ import jax.numpy as jnp
 from memrl_jax import checks, tree
 from memrl_jax.types import Agent, Array, Key, Segment, State, TimeStep
 
-MOST = 500_000_000  # updates that may be waited for
+MOST = 500_000_000  # most updates before the restart, and to hold after it
 
 
 class Restarting(NamedTuple):
-    """The state of an agent that begins anew."""
+    """The state of an agent that restarts."""
 
     agent: State
     updates: Array  # [] int32 so far; stays at its largest value
-    spare: Any  # the parameters to begin anew with; once that is done, the old ones
+    spare: Any  # the parameters to restart with; after the restart, the old ones
 
 
 def restarting(agent: Agent, after: int, hold: int = 0) -> Agent:
-    """Begin anew after so many updates, once, with all that was experienced before.
+    """Restart an agent once, after `after` updates, with all its experience kept.
 
     Parameters, targets and optimizer are fresh then; the old parameters go on acting for `hold`
-    updates. Both are counted when `learn` is done. Raises ValueError for numbers out of range.
+    updates. Updates are counted after each `learn`. Raises ValueError for numbers out of range.
     Nikishin et al. (2022), section 4.
     """
     checks.positive("restart", after, MOST)
@@ -35,7 +35,7 @@ def restarting(agent: Agent, after: int, hold: int = 0) -> Agent:
         return Restarting(agent.init(key, timestep), jnp.int32(0), spare)
 
     def acting(state: Restarting) -> State:
-        """Return the state to act with: for a while after a restart, the old network's."""
+        """Return the state to act with: for `hold` updates after the restart, the old network's."""
         since = state.updates - after
         held = (since >= 0) & (since < hold)
         params = tree.where(held, state.spare, agent.params(state.agent))
@@ -80,6 +80,6 @@ def restarting(agent: Agent, after: int, hold: int = 0) -> Agent:
 def chosen(condition: Array, x: Any, y: Any) -> Any:
     """Choose one of two states by a condition [].
 
-    An array that is in both, as those of a replay memory are, is passed on without being read.
+    An array that is the same object in both, e.g. a replay memory's, is passed on untouched.
     """
     return jax.tree.map(lambda x, y: x if x is y else jnp.where(condition, x, y), x, y)

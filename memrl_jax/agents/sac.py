@@ -60,7 +60,7 @@ class Learner(NamedTuple):
 
     params: dict[str, Any]  # actor, critics, log_temperature
     target_critics: Any
-    optimizer: dict[str, Any]  # of each of the params
+    optimizer: dict[str, Any]  # one state for each of the params
 
 
 class SACState(NamedTuple):
@@ -71,12 +71,12 @@ class SACState(NamedTuple):
 
 
 def sac(config: SACConfig, spec: Spec, body: Body, replay: ReplayMemory) -> Agent:
-    """Return a policy that earns rewards and entropy, off-policy, with two critics.
+    """Soft actor-critic: an off-policy, maximum-entropy policy with two critics.
 
     `body` makes the encoder and the memory of policy and critics. Actions are all continuous, with
-    finite bounds, or one `Discrete`. Until learning begins, actions are the untrained policy's.
-    With stored state the actor carries the critics' memories beside its own. Raises ValueError for
-    other actions and for settings out of range.
+    finite bounds, or one `Discrete`. Until learning begins, the untrained policy acts. With
+    `stored_state` the actor carries the critics' memories besides its own, unless `shared`. Raises
+    ValueError for other actions and for settings out of range.
     Haarnoja et al. (2018b), algorithm 1; Christodoulou (2019); with memory, Ni et al. (2022).
     """
     _check(config)
@@ -86,7 +86,7 @@ def sac(config: SACConfig, spec: Spec, body: Body, replay: ReplayMemory) -> Agen
     optimizer = make_optimizer(config.optimizer)
 
     def begin(params: Any) -> Learner:
-        # A copy of its own: two names for one array could not both be donated.
+        # A real copy: one array under two names could not be donated twice.
         target_critics = jax.tree.map(jnp.copy, params["critics"])
         return Learner(params, target_critics, {k: optimizer.init(x) for k, x in params.items()})
 
@@ -108,11 +108,11 @@ def sac(config: SACConfig, spec: Spec, body: Body, replay: ReplayMemory) -> Agen
         return SACState(begin(params), replay.init(example))
 
     def look(params: Any, memory: State, timestep: TimeStep) -> tuple[State, Array]:
-        """Return the memory after a timestep, and the parameters of the policy there."""
+        """Return the next memory, and the policy's parameters [B, size] at a timestep."""
         if not networks.carried:
             return actor.step(acting(params), memory, timestep)
         actor_memory, parameters = actor.step(acting(params), memory[0], timestep)
-        inputs = choice.inputs(choice.made(timestep.action))  # any: only the memory is asked for
+        inputs = choice.inputs(choice.made(timestep.action))  # any: only the memory is needed
         critics_memory, _ = critics.step(params["critics"], memory[1], timestep, *inputs)
         return (actor_memory, critics_memory), parameters
 

@@ -1,4 +1,4 @@
-"""The losses of soft actor-critic: of a policy, of two critics, and of the temperature."""
+"""The losses of soft actor-critic: for the policy, two critics, and the temperature."""
 
 from typing import Any, NamedTuple
 
@@ -11,36 +11,36 @@ from memrl_jax.types import Array, Key, Network, Sample, Segment, State, TimeSte
 
 
 class Networks(NamedTuple):
-    """The policy, and two critics side by side or, if they share its body, on one memory."""
+    """The policy and two critics: twin networks or, on a shared body, twin heads."""
 
     actor: Network
     critics: Network  # outputs [2, ...]
     shared: bool
-    stored: bool  # whether windows begin with the memories of when they were made
+    stored: bool  # whether windows begin with stored memories
 
     @property
     def carried(self) -> bool:
-        """Whether the actor carries the critics' memories beside its own."""
+        """Whether the actor carries the critics' memories besides its own."""
         return self.stored and not self.shared
 
     def memories(self, memory: State, batch: int) -> tuple[State, State]:
-        """Return the policy's and the critics' memories, where the actor carried `memory`."""
+        """Return the policy's and the critics' memories, from the one that the actor carried."""
         if self.shared:
             return memory, memory
         return memory if self.carried else (memory, self.critics.initial_state(batch))
 
 
 def acting(params: Any) -> Any:
-    """Return the parameters of the policy's whole network: what it lacks is the critics'."""
+    """Return all parameters of the policy's network; a shared body is the critics', frozen."""
     return {**jax.lax.stop_gradient(params["critics"]), **params["actor"]}
 
 
 class Loss(NamedTuple):
-    """What N windows of L actions amount to."""
+    """Results of the losses on N windows of L actions."""
 
-    means: dict[str, Array]  # [] each, of what is valid
-    error: Array  # [L, N] mean size of the two critics' errors
-    valid: Array  # [L, N] bool: an action was taken, and the window weighs something
+    means: dict[str, Array]  # [] each; invalid actions do not contribute
+    error: Array  # [L, N] mean absolute error of the two critics
+    valid: Array  # [L, N] bool: the timestep is not `last`, and the window's weight is not 0
 
 
 def sac_loss(
@@ -53,18 +53,18 @@ def sac_loss(
     sample: Sample,
     burn_in: int = 0,
 ) -> tuple[Array, Loss]:
-    """Return the sum [] of three losses over N windows of L actions, to be differentiated.
+    """Return the sum [] of three losses over N windows of L actions, and a `Loss`.
 
-    The first loss moves the critics, the second the policy, the third the temperature, each alone.
-    `sample.segment` has [burn_in + L + 1, N] timesteps; the first `burn_in` actions only bring
-    memories up to date. The action taken at a `last` timestep is ignored by the environment and
-    here, and so is a window that weighs 0.
+    The sum is to be differentiated: the first loss moves only the critics, the second the policy,
+    the third the temperature. `sample.segment` has [burn_in + L + 1, N] timesteps; the first
+    `burn_in` actions only bring memories up to date. Actions at `last` timesteps, which the
+    environment ignores, and windows of weight 0 do not count.
     Haarnoja et al. (2018b), equations 5, 7 and 18; Christodoulou (2019), equations 10 to 12.
     """
     memories = refreshed(params, target_critics, networks, choice, burn_in, sample.segment)
     x = estimates(params, target_critics, networks, choice, discount, key, *memories)
     valid = ~x.last & (sample.weight > 0)[None]
-    # Chosen before the losses are taken: 0 times NaN is NaN, backwards too.
+    # Select before taking the losses: 0 * NaN is NaN, in the gradient too.
     error = jnp.where(valid[None], x.target[None] - x.q, 0.0)
 
     def mean(x: Array) -> Array:
@@ -89,11 +89,11 @@ def sac_loss(
 
 
 class Estimates(NamedTuple):
-    """What is thought at the timesteps before L actions, in N windows."""
+    """What policy and critics compute at the timesteps of L actions, in N windows."""
 
     q: Array  # [2, L, N] values of the actions taken
-    target: Array  # [L, N] what they should be
-    value: Array  # [L, N] of what the policy would choose, its entropy included
+    target: Array  # [L, N] targets of `q`
+    value: Array  # [L, N] of what the policy would choose, with the entropy bonus
     entropy: Array  # [L, N] of the policy
     target_entropy: Array  # [L, N] or []
     last: Array  # [L, N] bool: an episode ended there
@@ -109,15 +109,15 @@ def estimates(
     memories: tuple[State, State, State],
     segment: Segment,
 ) -> Estimates:
-    """Return what policy and critics think of a segment [L + 1, N] after `memories`.
+    """Return what policy and critics compute for a segment [L + 1, N] that follows `memories`.
 
-    Through `q` gradients go to the critics alone, through `value` and `entropy` to the policy.
+    Gradients flow through `q` to the critics only, through `value` and `entropy` to the policy.
     """
     frozen = jax.lax.stop_gradient(params)
     before, after = (tree.at(segment.timestep, x) for x in (slice(-1), slice(1, None)))
     actor_memory, critics_memory, target_memory = memories
     actor_memory, policy = networks.actor.unroll(acting(params), actor_memory, before)
-    # The final timestep only bootstraps, so nothing is differentiated there.
+    # The final timestep is only bootstrapped from, so no gradient is needed there.
     actor_memory, final = jax.lax.stop_gradient(actor_memory), tree.at(segment.timestep, -1)
     _, final = networks.actor.step(acting(frozen), actor_memory, final)
     drawn, entropy = choice.draw(key, tree.append(policy, final), segment.timestep.legal)
@@ -125,7 +125,7 @@ def estimates(
     def value(critics: Any, memory: State, timestep: TimeStep, part: slice) -> Array:
         chosen = tree.at(drawn, part)
         _, q = networks.critics.unroll(critics, memory, timestep, *choice.inputs(chosen))
-        # Not jnp.min, whose gradient looks for what equals the result: rounded elsewhere, it fails.
+        # Not jnp.min: its gradient looks for inputs equal to the result; rounding may leave none.
         worth = choice.expected(jnp.minimum(q[0], q[1]), chosen)
         return worth + jnp.exp(frozen["log_temperature"]) * entropy[part]
 

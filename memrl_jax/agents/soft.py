@@ -1,4 +1,4 @@
-"""What soft actor-critic does with continuous actions, and what with discrete ones."""
+"""How soft actor-critic treats continuous actions, and how discrete ones."""
 
 import math
 from collections.abc import Callable
@@ -17,23 +17,23 @@ from memrl_jax.types import Array, Key, Spec
 
 
 class Choices(NamedTuple):
-    """How a policy's choices are drawn, and valued by critics.
+    """How a policy's choices are sampled, and evaluated by critics.
 
-    A choice is an action drawn, its bounds -1 and 1, or the probabilities [..., A] of all discrete
-    actions, over which expectations are exact.
+    A choice is a sampled continuous action, scaled to bounds of -1 and 1, or the probabilities
+    [..., A] of all discrete actions, over which expectations are exact.
     """
 
     distribution: Distribution
     critic: Callable[..., nn.Module]  # widths, layers -> a critic's head: x [..., D], *inputs -> q
     draw: Callable[..., Any]  # key, parameters, legal -> (choice, its entropy in nats [...])
-    made: Callable[..., Any]  # action -> the choice that it was
-    inputs: Callable[..., tuple[Any, ...]]  # choice -> what the critic takes beside x
+    made: Callable[..., Any]  # action -> the choice that it stands for
+    inputs: Callable[..., tuple[Any, ...]]  # choice -> what the critic takes besides x
     expected: Callable[..., Array]  # q, choice -> the choice's value [...]
     target_entropy: Callable[..., Array]  # legal -> nats, [] or [...]
 
 
 def choices(spec: Spec, target_entropy: Any) -> Choices:
-    """Return what is done with the actions of a spec; see `continuous` and `discrete`.
+    """Return the choices for the actions of a spec: `continuous` or `discrete` ones.
 
     Raises ValueError unless they are all continuous, with finite bounds, or one `Discrete`.
     """
@@ -43,9 +43,10 @@ def choices(spec: Spec, target_entropy: Any) -> Choices:
 
 
 def continuous(space: Any, target_entropy: Any) -> Choices:
-    """Choose by a normal distribution under tanh, one action at a time: the critics take it.
+    """Choose by a tanh-normal distribution: a sampled action is an input of the critics.
 
-    The target entropy, -1 for None, is for each number. Haarnoja et al. (2018a), appendix C.
+    The target entropy, -1 for None, is per number in an action.
+    Haarnoja et al. (2018a), appendix C.
     """
     distribution = distributions.from_space(space, distributions.tanh_normal)
     target = -1.0 if target_entropy is None else target_entropy
@@ -71,7 +72,7 @@ def continuous(space: Any, target_entropy: Any) -> Choices:
 
 
 def discrete(actions: int, target_entropy: Any) -> Choices:
-    """Choose by probabilities: the critics value all actions, and expectations are exact.
+    """Choose by probabilities: the critics evaluate all actions, and expectations are exact.
 
     The target entropy, 0.5 for None, is a share of the logarithm of the number of legal actions.
     Christodoulou (2019), section 3.

@@ -1,4 +1,4 @@
-"""Tabular Q-learning, with eligibility traces and the last observations as its memory."""
+"""Tabular Q-learning, with eligibility traces and a memory of the last observations."""
 
 import math
 from collections.abc import Callable
@@ -58,7 +58,7 @@ class Transition(NamedTuple):
     legal: Any  # [A] bool in `state`; () where all are
     legal_after: Any  # [A] bool in the state that followed; () where all are
     start: Array  # [] bool: an episode began in `state`
-    last: Array  # [] bool: one ended there, so that the action was ignored
+    last: Array  # [] bool: one ended in `state`, so the action was ignored
 
 
 def tabular(config: TabularConfig, spec: Spec) -> Agent:
@@ -114,12 +114,12 @@ def tabular(config: TabularConfig, spec: Spec) -> Agent:
 
 
 def remembering(count: int, spec: Spec, actions: int) -> tuple[int, Callable[..., Any]]:
-    """Return how many states the last `count` observations make, and how they are numbered.
+    """Return how many states the last `count` observations make, and `recall`, which numbers them.
 
-    That is `recall(memory, timestep) -> (memory, state)`, all [B]. A state is the number of the
-    present observation and, as higher digits, of those before it, where one digit more says that
-    the episode had not begun; the memory is these higher digits at the next timestep.
-    Raises ValueError where they and the actions make a table of more than MOST values.
+    `recall(memory, timestep) -> (memory, state)`, all int32 [B]. The lowest digit of a state, base
+    n, is the number of the present observation. Those before it are higher digits, base n + 1, in
+    which 0 means that the episode had not begun; `memory` is these digits at the next timestep.
+    Raises ValueError for observations that are not discrete, and for tables above MOST values.
     """
     if not discrete(spec.observations):
         raise ValueError(f"agent: tabular takes Discrete observations, not {spec.observations}")
@@ -174,9 +174,9 @@ def learn_from(
 ) -> tuple[TabularState, dict[str, Array]]:
     """Update the table by transitions [B, T], one after another.
 
-    The environments take turns, each with all its T transitions in the order of time; so an update
-    sees what all before it changed, and a rate means the same for any number of environments.
-    `updates` counts transitions, `loss_sum` adds up their halved squared errors.
+    The environments take turns, each with all its T transitions in time order, so an update sees
+    all earlier ones, and a learning rate means the same for any number of environments. Of the
+    metrics, `updates` counts transitions and `loss_sum` adds up half their squared errors.
     """
 
     def step(carry: tuple[Array, Array, Any], transition: Transition) -> tuple[Any, Any]:
@@ -198,9 +198,9 @@ def update(
 ) -> tuple[tuple[Array, Array, Any], dict[str, Array]]:
     """Update values and visits [S, A] and the traces [S, A] of one environment by one transition.
 
-    Without traces that is Q(s, a) += alpha delta. With them, all are cut where the action is not
-    the best one as far as is known now, otherwise they fall by gamma lambda; that of (s, a) is set
-    to 1 (replacing traces), and Q += alpha trace delta.
+    Without traces, Q(s, a) += alpha delta. With them, all traces are cut where an episode starts or
+    the action is not greedy by the present values, and otherwise decay by gamma lambda; that of
+    (s, a) is set to 1 (replacing traces), and Q += alpha trace delta.
     Watkins (1989), section 7.4; Sutton & Barto (1998), figure 7.14; Singh & Sutton (1996).
     """
     here = step.state, step.action
@@ -223,7 +223,7 @@ def update(
 
 
 def rate(config: TabularConfig, visits: Array) -> Array:
-    """Return the learning rate [...] after so many visits [...]."""
+    """Return the learning rate [...] after `visits` [...]."""
     return config.learning_rate / jnp.maximum(visits, 1) ** config.visits_exponent
 
 

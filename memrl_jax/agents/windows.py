@@ -15,7 +15,7 @@ def refreshed(
 ) -> tuple[State, State, Segment]:
     """Unroll both networks over the first `burn_in` actions, which are not learned from.
 
-    Returns their memories [N, ...] and what is left of the segment, [L + 1, N] timesteps.
+    Returns their memories [N, ...] and the rest of the segment, [L + 1, N] timesteps.
     Kapturowski et al. (2019), section 3.
     """
     if not burn_in:
@@ -29,7 +29,7 @@ def refreshed(
 
 
 def priority(mix: Array | float, error: Array, valid: Array) -> Array:
-    """Mix the largest and the mean size of a window's errors [L, N], where valid: [N].
+    """Return priorities [N]: a mix of the largest and the mean absolute error [L, N], where valid.
 
     Kapturowski et al. (2019), section 2.3.
     """
@@ -41,9 +41,9 @@ def priority(mix: Array | float, error: Array, valid: Array) -> Array:
 def gradient_steps(
     key: Key, state: State, update: Callable[[State, Key], Any], count: int
 ) -> tuple[State, dict[str, Array]]:
-    """Update `state` so many times, each with a key of its own; return metrics summed up, [] each.
+    """Call `update` `count` times, each with its own key; return the state and summed metrics [].
 
-    `update`: state, key -> state and metrics [].
+    `update`: state, key -> (state, metrics []).
     """
     state, metrics = jax.lax.scan(update, state, jax.random.split(key, count))
     return state, tree.total(metrics)

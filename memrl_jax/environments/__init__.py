@@ -1,7 +1,7 @@
-"""Environments by name. Nothing here imports gymnax before one of its environments is made.
+"""Environments by name. gymnax is imported only when one of its environments is made.
 
-What MetaMaze and GaussianBandit show, the last reward and the time, leaves the bounds that gymnax
-declares for it; it is passed on as it is.
+The last reward and the time, which MetaMaze and GaussianBandit observe, exceed the bounds that
+gymnax declares; they are passed on unchanged.
 """
 
 import inspect
@@ -28,7 +28,7 @@ from memrl_jax.environments.wrappers import frame_stack, numbered, view
 from memrl_jax.spaces import Continuous
 from memrl_jax.types import Environment
 
-# gymnax 1.x's ids, less MNISTBandit-bsuite, which downloads its data.
+# gymnax 1.x's ids, except MNISTBandit-bsuite, which downloads its data.
 _GYMNAX = (
     "CartPole-v1", "Pendulum-v1", "Acrobot-v1", "MountainCar-v0", "MountainCarContinuous-v0",
     "Asterix-MinAtar", "Breakout-MinAtar", "Freeway-MinAtar", "Seaquest-MinAtar",
@@ -60,10 +60,11 @@ def tmaze(corridor: int = 8, active: bool = False, **params: Any) -> Environment
 
 
 def constructor_of(part: Any) -> Callable[..., Environment]:
-    """Return what makes an environment of options, from any part that is or makes one.
+    """Return the function from options to an `Environment` that `part` stands for.
 
-    That is an `Environment`, an object in gymnax's shape, a class of such objects, or a function
-    that returns either; options go to the constructor or the parameters, whichever has them.
+    `part` is an `Environment`, an object with gymnax's interface, a class of such objects, or a
+    function that returns either. An option goes to the class or function if that takes it, or else
+    to the parameters of the environment.
     """
     if isinstance(part, Environment):
         return constructor_of(lambda: part)
@@ -88,7 +89,7 @@ def constructor_of(part: Any) -> Callable[..., Environment]:
 
 
 def checked(make: Callable[..., Environment], **fixed: Any) -> Callable[..., Environment]:
-    """Check the names and kinds of options before they reach `make`."""
+    """Wrap `make` so that it checks names and types of options; `fixed` are other defaults."""
 
     def checked_make(**options: Any) -> Environment:
         checks.options("environment_args", make, options)
@@ -116,10 +117,10 @@ ENVIRONMENTS: dict[str, Callable[..., Environment]] = {
 
 
 def make(name: str, options: Mapping[str, Any]) -> Environment:
-    """Make one of ENVIRONMENTS, or `module:name` of a user's, and trace it: see `traced`.
+    """Make one of ENVIRONMENTS, or a user's own from `module:name`, and check it by `traced`.
 
-    Raises ValueError, in one line, for an unknown name, for options that it refuses, and for
-    whatever else its constructor raises.
+    Raises ValueError, in one line, for an unknown name, for options that are refused, and for any
+    other error that the constructor raises.
     """
     constructor = constructor_of(imports.part("environment", name, ENVIRONMENTS))
     try:

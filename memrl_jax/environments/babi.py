@@ -15,10 +15,10 @@ from memrl_jax.types import Array, Environment, Key
 
 
 class Reading(NamedTuple):
-    """Which question is being led up to, and how far."""
+    """The question of an episode, and how far its story has been read."""
 
     question: Array  # [] int32
-    time: Array  # [] int32, sentences read, the question among them
+    time: Array  # [] int32, index of the sentence shown; the question comes last
 
 
 @checks.typed
@@ -31,14 +31,14 @@ def babi(
 ) -> Environment:
     """Answer questions about stories of one bAbI task; every episode is one question.
 
-    Every step shows a sentence, the last one the question. The action taken there is the answer:
-    it earns 1 if it is right and ends the episode; other actions do nothing. Questions come from
-    the `split` of the original files in the folder `path` (see `tasks.babi.load`) or, without one,
-    are written as by `tasks.babi.generate(task, seed, count)`.
+    Every timestep shows a sentence, the last one the question. The action taken there is the
+    answer: it ends the episode, with reward 1 if it is right. Earlier actions do nothing. Questions
+    come from the `split` of the original files in the folder `path` (see `tasks.babi.load`) or,
+    without a path, from `tasks.babi.generate(task, seed, count)`.
 
-    Observation, float32 [2 V + 1] for V words: how often each one stands in the sentence, its
-    place there as a share of the longest sentence, and 1 if this is the question. After the answer
-    there are zeros. Actions: the answers of the task, in the order of the vocabulary. Raises
+    Observation, float32 [2 V + 1] for V words: the count of each word in the sentence, the sum of
+    its positions there over the length of the longest sentence, and 1 if this is the question; all
+    zeros after the answer. Actions: the answers of the task, in the order of the vocabulary. Raises
     ValueError for an unknown split, and as `load` and `generate` do.
     """
     checks.known("split", split, ("train", "test"))
@@ -73,7 +73,7 @@ def babi(
 
 
 def _script(questions: Questions, possible: np.ndarray) -> tuple[Array, Array, Array]:
-    """Return what is shown [n, S + 1, J], how much of it [n], and the right actions [n]."""
+    """Return the sentences shown [n, S + 1, J], their number [n], and the right actions [n]."""
     n, slots, width = questions.stories.shape
     lines = np.zeros((n, slots + 1, width), np.int32)
     lines[:, :slots] = questions.stories

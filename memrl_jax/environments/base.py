@@ -1,4 +1,4 @@
-"""Episodes, batches of environments, and what their episodes returned."""
+"""Environments made of episodes, batches of them, and statistics of their episodes."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -11,13 +11,13 @@ from memrl_jax.types import Array, Environment, Key, Spec, TimeStep
 
 
 class Arrival(NamedTuple):
-    """What a step leads to."""
+    """What a step within an episode leads to."""
 
     state: Any
     observation: Any
     reward: Any  # [] one number
-    terminated: Any  # [] bool: it ends here, and nothing can be earned afterwards
-    truncated: Any  # [] bool: it is cut off here, e.g. by a time limit
+    terminated: Any  # [] bool: the episode ends here, in a state of value 0
+    truncated: Any  # [] bool: the episode is cut off here, e.g. by a time limit
 
 
 class Episode(NamedTuple):
@@ -37,18 +37,19 @@ def episodic(
     observe: Callable[[Any], Any] | None = None,
     restart: Callable[..., Any] | None = None,
 ) -> Environment:
-    """Make an environment of how its episodes begin and go on.
+    """Make an environment from functions that begin an episode and take a step in it.
 
-    `first`: key -> (state, observation); `step`: key, state, action -> `Arrival`, for one
-    environment. `legal`: state -> which actions are allowed, bool [n] for every `Discrete` part of
-    `actions`, arranged like them, and () for every other part. `observe`: state -> observation,
-    for what is costly to see and follows from the state alone: it is computed once a step, and
-    `first` and `step` give () in its place. `restart`: key, state -> (state, observation), where
-    the next episode depends on the last one's end; without it, every episode begins with `first`.
+    All are for one environment. `first`: key -> (state, observation). `step`: key, state, action ->
+    `Arrival`. `legal`: state -> masks of the allowed actions, bool [n] for every `Discrete` part of
+    `actions`, arranged like them, and () for every other part. `observe`: state -> observation, if
+    that is costly and depends on the state alone: it is computed once a step, and `first` and
+    `step` give () in its place. `restart`: key, state -> (state, observation), if the next episode
+    depends on how the last one ended; without it, every episode begins with `first`. No episode is
+    longer than `horizon` steps.
 
-    Here, and nowhere else, `start`, `last` and `discount` are written: a terminated episode has
-    discount 0 at its `last` timestep, one that is only truncated 1. The step after it begins the
-    next episode, ignores its action and shows none.
+    Only this function sets `start`, `last` and `discount`: at its `last` timestep, a terminated
+    episode has discount 0, one that is only truncated 1. The step after it ignores its action and
+    begins the next episode, with action 0 in its timestep.
     """
     none = spaces.zeros(actions)
 
@@ -97,15 +98,15 @@ class Running(NamedTuple):
 
     @classmethod
     def zeros(cls, batch: int) -> "Running":
-        """Return the statistics before any step."""
+        """Return the statistics of B environments before any step."""
         return cls(jnp.zeros(batch, jnp.float32), jnp.zeros(batch, jnp.int32))
 
 
 def episodes(running: Running, timestep: TimeStep) -> tuple[Running, dict[str, Array]]:
-    """Follow returns and lengths through timesteps [T, B].
+    """Update returns and lengths [B] by timesteps [T, B].
 
-    Returns sums over the episodes that ended there, and counts: `episodes`, `return_sum`,
-    `length_sum`, `steps`, the environment steps that were taken, and `reward_sum` over these.
+    Also returns metrics []: `episodes` that ended there, `return_sum` and `length_sum` over these,
+    the environment `steps` taken, and `reward_sum` over these.
     """
 
     def step(running: Running, t: TimeStep) -> tuple[Running, Any]:
@@ -113,7 +114,7 @@ def episodes(running: Running, timestep: TimeStep) -> tuple[Running, dict[str, A
         length = jnp.where(t.start, 0, tree.count(running.length))
         return Running(total, length), (total, length)
 
-    # Unrolled, because a loop of its own costs more than what it does.
+    # Unrolled, because the overhead of a loop exceeds the work in it.
     running, (total, length) = jax.lax.scan(step, running, timestep, unroll=8)
     last = timestep.last
     return running, {

@@ -1,4 +1,4 @@
-"""What an environment declares, held against what it does.
+"""Checks that environments do what their specs declare.
 
 Every fault is a ValueError of one line: the environment's name, the field, and both values.
 """
@@ -14,17 +14,17 @@ from memrl_jax.environments.declared import agree, blamed, declared, kind, named
 from memrl_jax.spaces import Continuous, Discrete, is_part, over, parts
 from memrl_jax.types import Array, Environment, Key, Spec, TimeStep
 
-QUICKLY = {"xla_backend_optimization_level": 0}  # what is run once mostly waits for the compiler
+QUICKLY = {"xla_backend_optimization_level": 0}  # for what runs once: compiling takes longest
 
 
 def check(env: Environment, key: Key, steps: int = 100, name: str = "") -> None:
-    """Hold one environment against what it declares: traced, then played with random actions.
+    """Check one environment against its spec: trace it, then take random legal actions.
 
-    Beside what `traced` refuses, raises ValueError, with the step, for an integer outside its
-    declared bounds, for an observation or reward that is not finite, for a discount other than 0
-    and 1, for a `start` anywhere but after a `last`, and for a timestep at which no action is
-    legal. Floats may leave their bounds. The steps are compiled as one program; `name` stands in
-    the messages.
+    Raises ValueError as `traced` does and, with the step, for an integer outside its declared
+    bounds, for an observation or reward that is not finite, for a discount other than 0 and 1,
+    for a `start` that does not follow a `last` or is missing after one, and for a timestep at which
+    no action is legal. Floats may leave their bounds. The steps are compiled as one program; error
+    messages mention `name`.
     """
     name = f"environment: {name}" if name else "environment"
     traced(env, name)
@@ -34,7 +34,7 @@ def check(env: Environment, key: Key, steps: int = 100, name: str = "") -> None:
 
 
 def observed(env: Environment, timestep: TimeStep, name: str = "environment") -> None:
-    """Hold what happened in one environment, NumPy arrays [T, ...], against what it declares.
+    """Check the timesteps of one environment, NumPy arrays [T, ...], against its spec.
 
     Raises ValueError as `check` does, with the index into T as the step.
     """
@@ -51,7 +51,7 @@ def observed(env: Environment, timestep: TimeStep, name: str = "environment") ->
 
 
 def play(env: Environment, key: Key, steps: int) -> TimeStep:
-    """Take random actions that are legal in one environment: timesteps [steps + 1, ...]."""
+    """Take random legal actions in one environment; return timesteps [steps + 1, ...]."""
 
     def step(carry: tuple[Any, Any], key: Key) -> tuple[Any, TimeStep]:
         state, legal = carry
@@ -66,9 +66,11 @@ def play(env: Environment, key: Key, steps: int) -> TimeStep:
 
 
 def draw(space: Any, key: Key, legal: Any = ()) -> Any:
-    """Draw an element, uniformly; where bounds are infinite, within 1 of the other one or of 0.
+    """Draw an element of a space uniformly, with finite bounds in place of infinite ones.
 
-    `legal` [n] for every `Discrete` part of the space, arranged like it, says which may be drawn.
+    An infinite `low` becomes high - 1, or -1 if `high` is infinite too; an infinite `high` becomes
+    max(low + 1, 1). `legal`, bool [n] for every `Discrete` part, arranged like the space, says
+    what may be drawn.
     """
     count = len(parts(space))
     keys = [key] if count == 1 else [*jax.random.split(key, count)]
@@ -93,10 +95,10 @@ def _draw(space: Discrete | Continuous, key: Key, legal: Any) -> Array:
 
 
 def traced(env: Environment, name: str = "environment") -> None:
-    """Hold the shapes that `reset` and `step` give against each other and the declared spaces.
+    """Check the shapes that `reset` and `step` return against each other and the declared spaces.
 
-    Nothing is compiled or computed. Raises ValueError where they disagree in structure, shape or
-    dtype, where a `TimeStep` is not as `types` has it, and for an error inside either.
+    Nothing is compiled or run. Raises ValueError if they disagree in structure, shape or dtype, if
+    a field of a `TimeStep` is not as `types` declares it, and for an error inside either function.
     """
     if not isinstance(env, Environment):
         raise ValueError(f"{name}: {type(env).__name__} is no Environment of memrl_jax")
@@ -119,7 +121,7 @@ def traced(env: Environment, name: str = "environment") -> None:
 
 
 def _mask(space: Discrete | Continuous) -> Any:
-    """Return the shape of what tells which of a space are legal: () where it is not discrete."""
+    """Return the shape of the mask of legal elements of a space; () if it is not discrete."""
     return jax.ShapeDtypeStruct((space.n,), bool) if isinstance(space, Discrete) else ()
 
 

@@ -1,4 +1,4 @@
-"""Spaces and pytrees held against each other, and errors told in one line."""
+"""Checks of pytrees against spaces and against each other, and error messages of one line."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,9 +13,10 @@ from memrl_jax.spaces import Continuous, Discrete, is_part
 
 
 def agree(name: str, field: str, first: Any, after: Any, widened: bool = False) -> None:
-    """Raise ValueError unless what `reset` gives and what `step` gives can stand for each other.
+    """Raise ValueError unless `first`, from `reset`, matches `after`, from `step`.
 
-    With `widened`, a dtype of `reset` may be one that the other holds.
+    They must agree in structure, shapes and dtypes; with `widened`, a dtype of `reset` may be
+    narrower.
     """
     before, later = named(first), named(after)
     for path in before | later:
@@ -30,16 +31,16 @@ def agree(name: str, field: str, first: Any, after: Any, widened: bool = False) 
 
 
 def _widens(x: Any, y: Any) -> bool:
-    """Tell whether numbers like `x` can be cast to those like `y`."""
+    """Tell whether `x` has the shape of `y` and a dtype that can be cast to that of `y`."""
     if x.shape != y.shape or any(jnp.issubdtype(z.dtype, jax.dtypes.extended) for z in (x, y)):
         return False
     if x.weak_type and not jnp.issubdtype(x.dtype, jnp.floating):
-        return True  # a whole number as Python has it
+        return True  # a Python int
     return jnp.promote_types(x.dtype, y.dtype) == y.dtype
 
 
 def declared(field: str, spaces: Any, x: Any) -> None:
-    """Raise ValueError unless `spaces` are arranged like `x` and have its shapes and dtypes."""
+    """Raise ValueError unless `spaces` match `x` in arrangement, shapes and dtypes."""
     told, seen = named(spaces), named(x)
     for path in told | seen:
         if path not in seen:
@@ -51,7 +52,7 @@ def declared(field: str, spaces: Any, x: Any) -> None:
 
 
 def space(field: str, given: Any) -> None:
-    """Raise ValueError for what is no space, for an empty one and for bounds that are none."""
+    """Raise ValueError for what is not a space, for an empty space and for invalid bounds."""
     if not named(given):
         raise ValueError(f"{field}: {given!r} has no part")
     for path, part in named(given).items():
@@ -90,7 +91,7 @@ def _suits(field: str, given: Discrete | Continuous, x: Any) -> None:
 
 @contextmanager
 def blamed(what: str) -> Iterator[None]:
-    """Turn an error into a ValueError of one line that begins with `what`, unless it does."""
+    """Turn an error into a one-line ValueError that begins with `what`, unless it already is."""
     try:
         yield
     except Exception as error:
@@ -100,17 +101,17 @@ def blamed(what: str) -> Iterator[None]:
 
 
 def one_line(error: Exception) -> str:
-    """Name an error by its kind and the first line of what it says."""
+    """Describe an error by its type and the first line of its message."""
     said = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
     return f"{type(error).__name__}{': ' * bool(said)}{said}"
 
 
 def named(x: Any) -> dict[str, Any]:
-    """Return the leaves of a pytree, or its spaces, by their path."""
+    """Return the leaves of a pytree, or the parts of a space, by their path."""
     leaves = jax.tree_util.tree_leaves_with_path(x, is_leaf=is_part)
     return {jax.tree_util.keystr(path): leaf for path, leaf in leaves}
 
 
 def kind(x: Any) -> str:
-    """Write dtype and shape, e.g. float32[2,3]."""
+    """Format dtype and shape, e.g. float32[2, 3]."""
     return f"{jnp.dtype(x.dtype) if isinstance(x, Continuous) else x.dtype}{[*x.shape]}"

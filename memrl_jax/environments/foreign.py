@@ -1,4 +1,4 @@
-"""Spaces of gymnax and gymnasium in our types, and their elements in ours and theirs."""
+"""Conversion of gymnax's and gymnasium's spaces, and of their elements, to our types and back."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -11,12 +11,12 @@ from memrl_jax.environments.declared import blamed, kind, space
 from memrl_jax.spaces import Continuous, Discrete
 from memrl_jax.types import Array
 
-# An environment may declare its spaces in our types, and so spare the import of gymnax. Its class
-# has to: a wrapper's instance passes on the attributes of what it wraps, whose spaces may differ.
+# An environment may declare its spaces in our types, which spares the import of gymnax. Its class
+# must do so: a wrapper's instance passes on attributes of what it wraps, whose spaces may differ.
 
 
 class Part(NamedTuple):
-    """A foreign space without parts of its own."""
+    """A foreign space without parts of its own, and how its elements are converted."""
 
     space: Any  # in our types
     ours: Callable[[Any], Any]  # their element -> ours
@@ -24,7 +24,7 @@ class Part(NamedTuple):
 
 
 def actions(what: str, env: Any, params: Any) -> tuple[Any, Callable[[Any], Any]]:
-    """Return what can be done, and the function from our actions to the environment's own."""
+    """Return the space of actions in our types, and the function from our actions to theirs."""
     if hasattr(type(env), "actions"):
         space(f"{what}: actions", env.actions)
         return env.actions, _same
@@ -38,7 +38,10 @@ def actions(what: str, env: Any, params: Any) -> tuple[Any, Callable[[Any], Any]
 def observations(
     what: str, env: Any, params: Any, observation: Any
 ) -> tuple[Any, Callable[[Any], Any]]:
-    """Return what is observed, arranged like `observation`, and the function from theirs to it."""
+    """Return the space of observations in our types, and the function from theirs to ours.
+
+    The space is arranged like `observation`, one of theirs.
+    """
     if hasattr(type(env), "observations"):
         return env.observations, _same
     with blamed(f"{what}: observation_space"):
@@ -58,7 +61,7 @@ def _same(x: Any) -> Any:
 
 
 def _actions(field: str, given: Any) -> tuple[Any, Callable[[Any], Any]]:
-    """Translate a space of actions: a dictionary stays one, several in a row become a tuple."""
+    """Convert a space of actions: a dictionary stays a dictionary, a sequence becomes a tuple."""
     if not hasattr(given, "spaces"):
         part = _part(field, given, given)
         return part.space, part.theirs
@@ -76,7 +79,7 @@ def _actions(field: str, given: Any) -> tuple[Any, Callable[[Any], Any]]:
 
 
 def _arranged(field: str, given: Any, x: Any) -> list[Part]:
-    """Translate a space of observations, leaf by leaf in the order of its element `x`."""
+    """Convert a space of observations, leaf by leaf in the order of its element `x`."""
     if not hasattr(given, "spaces"):
         return [_part(field, given, x)]
     children, _ = jax.tree_util.tree_flatten_with_path(x, is_leaf=lambda child: child is not x)
@@ -93,14 +96,14 @@ def _arranged(field: str, given: Any, x: Any) -> list[Part]:
 
 
 def _name(path: tuple[Any, ...]) -> Any:
-    """Return the key of a dictionary's part, or the field of another container's."""
+    """Return the dictionary key, or the field of another container, that a path begins with."""
     return getattr(path[0], "key", getattr(path[0], "name", None)) if path else None
 
 
 def _part(field: str, given: Any, x: Any) -> Part:
-    """Translate a space without parts; shapes and dtypes are those of `x`.
+    """Convert a space without parts; shape and dtype are those of its element `x`.
 
-    For some of gymnax's spaces declare others. Integers that begin elsewhere are shifted to 0.
+    Some of gymnax's spaces declare other ones. Integers that do not start at 0 are shifted.
     """
     name = type(given).__name__
     if not hasattr(x, "dtype"):
@@ -119,7 +122,7 @@ def _part(field: str, given: Any, x: Any) -> Part:
 
 
 def _several(field: str, given: Any, x: Any) -> Part:
-    """Translate an array of integers with a bound each, row by row, to a tuple of them."""
+    """Convert a MultiDiscrete space to a tuple of `Discrete`, in row-major order."""
     counts = np.asarray(given.nvec)
     first = np.broadcast_to(getattr(given, "start", 0), counts.shape).astype(np.int32)
     if x.shape != counts.shape or not jnp.issubdtype(x.dtype, jnp.integer):

@@ -1,8 +1,8 @@
-"""Environments in gymnax's shape, with the boundaries between episodes made visible.
+"""Adapter of environments with gymnax's interface that keeps the last observation of an episode.
 
-gymnax resets by itself and shows the next episode's first observation in place of the last one.
-Here the true last observation is a timestep of its own, and the step after it starts the next
-episode, so time limits can be told from deaths and bootstrapped from the right observation.
+gymnax resets automatically and returns the next episode's first observation in place of the last
+one. Here the true last observation is a timestep of its own, and the step after it starts the next
+episode: time limits can be told from terminations and bootstrapped from the right observation.
 """
 
 import inspect
@@ -20,31 +20,31 @@ from memrl_jax.environments.declared import agree, blamed, declared, kind
 from memrl_jax.environments.options import fields, like, replaced
 from memrl_jax.types import Array, Environment, Key
 
-# Where a `step` is defined that is exactly `step_env` with gymnax's automatic reset around it.
+# Modules that define a `step` which is exactly `step_env` with gymnax's automatic reset.
 _PLAIN = ("gymnax.environments.environment", "memrl_jax.environments.tmaze")
 
 
 class Pieces(NamedTuple):
-    """An environment with its parameters, in its own actions and observations."""
+    """Functions of an environment with its parameters, in its own actions and observations."""
 
     reset: Callable[..., Any]  # key -> (observation, state)
-    step: Callable[..., Any]  # key, state, action -> (observation, state, reward, ends ...)
+    step: Callable[..., Any]  # key, state, action -> (observation, state, reward, two flags)
     restart: Callable[..., Any]  # key, state -> (observation, state) of the next episode
     legal: Callable[[Any], Any] | None  # state -> masks
 
 
 def from_gymnax(name: Any, /, **params: Any) -> Environment:
-    """Adapt a gymnax id, or any object with gymnax 1.x's `reset`, `step` and `default_params`.
+    """Adapt a gymnax id, or any object with gymnax 1.x's methods and `default_params`.
 
     `params` replace fields of the environment's parameters (a dataclass, NamedTuple or dictionary)
-    or, where it has no such field, arguments of its constructor; they must be like what they
-    replace, and may be traced. `horizon` is `max_steps_in_episode`, or 10 000 where there is no
-    such parameter. Discrete spaces that start at another number are shifted to 0; several discrete
-    actions or observations, a `MultiDiscrete` too, become a tuple of them. A method
-    `legal(state, params)` tells which actions are allowed: bool [n] for every discrete one,
+    or, for an id whose parameters lack such a field, arguments of its constructor; they must have
+    the type of what they replace, and may be traced. `horizon` is `max_steps_in_episode`, or 10 000
+    without such a parameter. Discrete spaces that start at another number are shifted to 0; several
+    discrete actions or observations, a `MultiDiscrete` too, become a tuple of `Discrete`. A method
+    `legal(state, params)` returns masks of the allowed actions: bool [n] for every discrete one,
     arranged like the actions here. Rewards and flags may be any numbers of one element. Raises
-    ValueError, in one line, for an unknown id or option, for values that are not like its default,
-    for an error inside the environment, and where its `reset`, `step` and spaces disagree.
+    ValueError, in one line, for an unknown id or option, for values unlike their defaults, for an
+    error inside the environment, and if its `reset`, `step` and spaces disagree.
     """
     env, env_params = (_make if isinstance(name, str) else _own)(name, params)
     what = f"environment: {name if isinstance(name, str) else type(name).__name__}"
@@ -54,7 +54,7 @@ def from_gymnax(name: Any, /, **params: Any) -> Environment:
 
 
 def _adapted(what: str, env: Any, params: Any) -> Environment:
-    """Adapt an environment with its parameters; `what` is how errors begin."""
+    """Adapt an environment with its parameters; error messages begin with `what`."""
     plain = getattr(getattr(type(env), "step", None), "__module__", "") in _PLAIN
     pieces = (_pieces if plain else _public)(what, env, params)
     actions, theirs = foreign.actions(what, env, params)
@@ -83,9 +83,9 @@ def _adapted(what: str, env: Any, params: Any) -> Environment:
 
 
 def _shapes(what: str, reset: Any, step: Any, action: Any) -> tuple[Any, Any]:
-    """Trace an environment: the observation and state that a step gives, like those of `reset`.
+    """Return the shapes and dtypes of a step's observation and state, checked against `reset`.
 
-    A step decides the dtypes, so that a loop can carry it.
+    Both are cast to the dtypes of a step, so that a loop can carry the state.
     """
 
     def both(key: Key) -> tuple[Any, Any]:
@@ -101,7 +101,7 @@ def _shapes(what: str, reset: Any, step: Any, action: Any) -> tuple[Any, Any]:
 
 
 def _horizon(what: str, params: Any) -> int:
-    """Return the longest that an episode may be."""
+    """Return the number of steps that an episode may have at most."""
     name = "max_steps_in_episode"
     limit = fields(params).get(name, getattr(params, name, 10_000))
     if isinstance(limit, jax.core.Tracer):
@@ -141,15 +141,16 @@ def _own(env: Any, options: dict[str, Any]) -> tuple[Any, Any]:
     params = env.default_params
     for key in options:
         checks.known(f"{type(env).__name__} option", key, fields(params))
-    # Of whole numbers in other people's environments nothing is known but their default.
+    # In other packages, integer parameters need not be sizes and may be below 1.
     size = type(env).__module__.split(".")[0] in ("gymnax", "memrl_jax")
     return env, replaced(params, options, size)
 
 
 def _legal(what: str, env: Any, params: Any) -> Callable[[Any], Any] | None:
-    """Return the function from a state to what is allowed there, of an environment that tells.
+    """Return the function from a state to masks of the allowed actions, or None if there is none.
 
-    As with spaces, its class has to: a wrapper's instance passes on that of what it wraps.
+    As with spaces, the class must define it: a wrapper's instance passes on that of the
+    environment inside.
     """
     if not hasattr(env, "legal"):
         return None
@@ -166,7 +167,7 @@ def _legal(what: str, env: Any, params: Any) -> Callable[[Any], Any] | None:
 def _pieces(what: str, env: Any, params: Any) -> Pieces:
     """Return the pieces of an environment with gymnax's own `step`.
 
-    That one resets by itself and pays for it at every step; here is what it is made of.
+    That computes a reset at every step, so it is replaced by its parts, `step_env` and `reset`.
     """
 
     def reset(key: Key) -> Any:
@@ -188,8 +189,8 @@ def _pieces(what: str, env: Any, params: Any) -> Pieces:
 def _public(what: str, env: Any, params: Any) -> Pieces:
     """Return the pieces of an environment with a `step` of its own.
 
-    It begins the next episode itself, with what it carries over from the last one; the state here
-    holds that episode's first observation until it is its turn.
+    That `step` begins the next episode itself, and may carry something over from the last one. The
+    state here keeps the next episode's first observation until that episode begins.
     """
 
     def reset(key: Key) -> tuple[Any, Any]:

@@ -1,4 +1,4 @@
-"""Options of environments, which are fields of their parameters, held against the defaults."""
+"""Options of environments, which are fields of their parameters, checked against the defaults."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ def fields(params: Any) -> dict[str, Any]:
 
 
 def replaced(params: Any, options: dict[str, Any], size: bool) -> Any:
-    """Replace some of the parameters by options that are like them."""
+    """Replace some of the parameters by `options`, each checked by `like`."""
     defaults = fields(params)
     container: Any = type(params)
     values = {name: like(name, value, defaults[name], size) for name, value in options.items()}
@@ -35,12 +35,12 @@ def replaced(params: Any, options: dict[str, Any], size: bool) -> Any:
 
 
 def like(name: str, value: Any, default: Any, size: bool = False) -> Any:
-    """Return `value` as an option of the kind of its `default`.
+    """Return `value` as an option of the same type as its `default`.
 
-    Raises ValueError unless it is like the default: true or false; a whole number within int32,
-    if it is a `size` at least 1, or 0 where that is the default; a number that is finite in
-    float32; text; or a sequence or an array of such. Arrays without axes count as numbers, traced
-    values are not looked at, and a default of None, or of any other type, tells nothing.
+    Raises ValueError unless it is one: true or false; an integer within int32, for a `size` at
+    least 1, or 0 if that is the default, unless the default is negative; a number that is finite
+    in float32; text; or a sequence or an array of these. Arrays without axes count as numbers,
+    traced values are not checked, and a default of None, or of any other type, permits any value.
     """
     if isinstance(value, jax.core.Tracer):
         return value
@@ -56,7 +56,7 @@ def like(name: str, value: Any, default: Any, size: bool = False) -> Any:
 
 
 def _fits(value: Any, default: Any, size: bool) -> tuple[bool, str]:
-    """Tell whether `value` is of the default's kind, and what that is."""
+    """Tell whether `value` has the type of `default`, and name that type."""
     if isinstance(default, bool):
         return _kind(value) == "b", "true or false"
     if isinstance(default, int):
@@ -71,7 +71,7 @@ def _fits(value: Any, default: Any, size: bool) -> tuple[bool, str]:
 
 
 def _kind(value: Any) -> str:
-    """Return NumPy's letter for the kind of a number; "" for anything else."""
+    """Return NumPy's `dtype.kind` of a number; "" for anything else."""
     if isinstance(value, int | float):
         return "b" if isinstance(value, bool) else "if"[isinstance(value, float)]
     numeric = isinstance(value, np.generic | np.ndarray | jax.Array) and np.ndim(value) == 0

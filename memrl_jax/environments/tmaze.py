@@ -28,7 +28,7 @@ class EnvState:
 
 @struct.dataclass
 class EnvParams:
-    """What may vary between mazes under one compilation; every field may be traced."""
+    """What may vary between mazes without recompiling; every field may be traced."""
 
     corridor: int | Array  # steps from the start to the junction
     max_steps_in_episode: int | Array
@@ -42,19 +42,21 @@ class TMaze:
     A corridor leads right from the start, x = 0, to the junction, x = `corridor`. There, up or
     down ends the episode: with `bonus` in the cued arm, with 0 in the other. Passive: the cue is
     seen at the start. Active: it is seen one cell to the left of the start, at x = -1. Every step
-    but an episode's last costs 1 / `corridor` if it leaves the agent behind one who walks straight
-    (active: who fetches the cue first). The best return is `bonus`; without a memory, half of it.
+    but an episode's last costs 1 / `corridor` if it leaves the agent behind the shortest path
+    (active: the one by way of the cue). The best return is `bonus`; without a memory, the best mean
+    return is half of it.
 
     Observation, float32 [2]: the cue, 1 for up and -1 for down, and 0 where it is not seen; then 1
     at the junction and in the arms, else 0. All other cells look the same. Actions: 0 left,
     1 right, 2 up, 3 down; walls leave the agent in place, and so does any other integer.
 
     The time limit is twice what the best agent needs. `max_steps_in_episode` = `corridor` + 1
-    (active: + 3) is the horizon of Ni et al., whose episodes all have that length: there, one who
+    (active: + 3) is the horizon of Ni et al., whose episodes all have that length: an agent that
     enters an arm early waits in it.
 
-    It follows gymnax 1.x without importing it. All methods are for one environment; vmap them.
-    Raises ValueError if `corridor` is below 1 or beyond what int32 holds of its time limit.
+    The class has the interface of gymnax 1.x without importing it. All methods are for one
+    environment; vmap them. Raises ValueError if `corridor` is below 1, or so long that the time
+    limit exceeds int32.
     """
 
     corridor: int = 8
@@ -96,8 +98,8 @@ class TMaze:
     ) -> tuple[Array, EnvState, Array, Array, Array, dict[str, Any]]:
         """Take a step, and start the next episode where this one ends.
 
-        Returns observation [2], state, reward, terminated, truncated and info. After an end the
-        first two are the next episode's; `info["final_observation"]` is always this one's.
+        Returns observation [2], state, reward, terminated, truncated and info. If the episode ends,
+        the first two are the next episode's; `info["final_observation"]` is always this one's.
         """
         params = self.default_params if params is None else params
         step_key, reset_key = jax.random.split(key)
@@ -164,23 +166,23 @@ class TMaze:
 
     @property
     def actions(self) -> Discrete:
-        """Actions, declared without importing gymnax, which takes seconds."""
+        """Space of actions, declared without importing gymnax, which takes seconds."""
         return Discrete(self.num_actions)
 
     @property
     def observations(self) -> Continuous:
-        """Observations, declared without importing gymnax."""
+        """Space of observations, declared without importing gymnax."""
         low, high = jnp.array([-1.0, 0.0], jnp.float32), jnp.array([1.0, 1.0], jnp.float32)
         return Continuous((2,), jnp.dtype(jnp.float32), low, high)
 
     def action_space(self, params: EnvParams | None = None) -> Any:
-        """Actions as a space of gymnax."""
+        """Space of actions in gymnax's types."""
         from gymnax.environments import spaces
 
         return spaces.Discrete(self.num_actions)
 
     def observation_space(self, params: EnvParams | None = None) -> Any:
-        """Observations as a space of gymnax."""
+        """Space of observations in gymnax's types."""
         from gymnax.environments import spaces
 
         shape, dtype, low, high = self.observations

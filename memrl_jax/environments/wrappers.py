@@ -1,4 +1,4 @@
-"""The same environment, seen or acted in otherwise."""
+"""Wrappers that change the observations or the actions of an environment."""
 
 from collections.abc import Callable
 from functools import partial, reduce
@@ -14,15 +14,15 @@ from memrl_jax.environments.declared import declared
 from memrl_jax.spaces import Continuous, Discrete, discrete, is_part, number, over, parts
 from memrl_jax.types import Array, Environment, Key, TimeStep
 
-MOST = 2**16  # combinations that are numbered
+MOST = 2**16  # combinations of actions that `numbered` accepts
 
 
 def view(env: Environment, observe: Callable[[Any], Any], observations: Any = None) -> Environment:
-    """See an environment through a function of its observation, e.g. one that hides a part.
+    """Apply a function to every observation, e.g. one that hides a part.
 
-    What `observe` passes on untouched keeps its space; anything else is unbounded, unless
-    `observations` declares it: spaces arranged like what `observe` gives. Raises ValueError where
-    they do not fit it.
+    What `observe` passes on unchanged keeps its space; anything else is unbounded, unless
+    `observations` declares spaces, arranged like the result of `observe`. Raises ValueError if they
+    do not match that.
     """
     before = jax.eval_shape(env.reset, jax.random.key(0))[1].observation
     jaxpr, after = jax.make_jaxpr(observe, return_shape=True)(before)
@@ -41,7 +41,7 @@ def view(env: Environment, observe: Callable[[Any], Any], observations: Any = No
 
 
 def _shown(env: Environment, seen: Callable[[TimeStep], TimeStep]) -> Environment:
-    """Change every timestep, and nothing else."""
+    """Apply `seen` to every timestep."""
 
     def reset(key: Key) -> tuple[Any, TimeStep]:
         state, timestep = env.reset(key)
@@ -55,7 +55,7 @@ def _shown(env: Environment, seen: Callable[[TimeStep], TimeStep]) -> Environmen
 
 
 def _passed_on(jaxpr: Any) -> list[int | None]:
-    """Tell for every output of a program which input it is, if any."""
+    """Return, for every output of a program, the index of the input that it is, or None."""
     inputs = {id(var): i for i, var in enumerate(jaxpr.invars)}
     for eqn in jaxpr.eqns:
         if eqn.primitive.name == "jit":
@@ -66,9 +66,10 @@ def _passed_on(jaxpr: Any) -> list[int | None]:
 
 
 def frame_stack(env: Environment, count: int) -> Environment:
-    """See the last `count` observations side by side along the last axis, the newest last.
+    """Stack the last `count` observations [..., D] along the last axis, the newest last.
 
-    At an episode's start all are the first one. Raises ValueError for observations without axes.
+    Observations become [..., count * D]. At an episode's start, the first one is repeated. Raises
+    ValueError for observations without axes.
     """
     observations = over(partial(_stacked, count), env.spec.observations)
 
@@ -107,11 +108,11 @@ def _stacked(count: int, space: Discrete | Continuous) -> Continuous:
 
 
 def numbered(env: Environment) -> Environment:
-    """Act with one number: that of a combination of several discrete actions, row by row.
+    """Replace several discrete actions by one: the number of their combination, in row-major order.
 
-    The last part of the actions counts fastest. Timesteps show the number, and `legal` [..., A]
-    the combinations of which every part is allowed. Raises ValueError for actions that are not all
-    discrete, and for more than `MOST` combinations.
+    The last part of the actions varies fastest. Timesteps show the number, and `legal` [..., A]
+    allows the combinations of which every part is allowed. Raises ValueError for actions that are
+    not all discrete, and for more than `MOST` combinations.
     """
     space = env.spec.actions
     counts = _counts("actions", space)
@@ -151,6 +152,6 @@ def _combination(number: Array, space: Any, counts: list[int]) -> Any:
 
 
 def _both(one: Array, other: Array) -> Array:
-    """Combine masks [..., n] and [..., m], row by row: [..., n m]."""
+    """Combine masks [..., n] and [..., m] into one of all pairs, in row-major order: [..., n m]."""
     pairs = one[..., :, None] & other[..., None, :]
     return pairs.reshape(*one.shape[:-1], -1)

@@ -1,4 +1,4 @@
-"""Episodic memory: tables of keys and values looked up by the nearest keys, and late returns."""
+"""Episodic memory: tables of keys and values, nearest-neighbour lookup, and delayed returns."""
 
 from memrl_jax.episodic.history import Acted, Lookup, begin, completed, forget, join, remember
 from memrl_jax.episodic.kernel import kernel_mean, plain_mean

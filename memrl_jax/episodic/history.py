@@ -1,7 +1,7 @@
 """The timesteps before a segment, for returns that are known only later.
 
-A segment ends in the middle of episodes. What was done is kept, in time order, until all rewards
-that its return has are there: at the end of the episode, or after n steps. All is exact, whatever
+A segment may end in the middle of episodes. Every action is kept, in time order, until all rewards
+of its return have arrived: at the end of the episode, or after n steps. Returns are exact, whatever
 the segments' lengths.
 """
 
@@ -17,49 +17,49 @@ from memrl_jax.types import Array, State, TimeStep
 
 
 class Lookup(NamedTuple):
-    """What acting looked up, and learning takes from there."""
+    """What the agent looked up when it acted, kept for learning."""
 
     key: Array  # [B, D] float32
     value: Array  # [B] float32, of the best legal action
 
 
 class Acted(NamedTuple):
-    """A timestep, what was done there, its key, and how good it seemed."""
+    """Timesteps, the actions taken there, their keys, and the values estimated when acting."""
 
     timestep: TimeStep  # [T, B, ...]
     action: Array  # [T, B] int32
     key: Array  # [T, B, D] float32
     value: Array  # [T, B] float32, of the best legal action
-    memory: State = ()  # [T, B, ...] the actor's, before the timestep; () if it is not needed
+    memory: State = ()  # [T, B, ...] the actor's before each timestep; () if not needed
 
 
 def begin(example: Acted, steps: int) -> Acted:
-    """Return the history of `steps` timesteps before the first one, from an example [B, ...].
+    """Return an empty history, [steps, B, ...], with fields like those of an example [B, ...].
 
-    Nothing was done there, for all are `last`.
+    All its timesteps are `last`, so the actions there do not count.
     """
     return forget(jax.tree.map(lambda x: jnp.zeros((steps, *x.shape), x.dtype), example))
 
 
 def forget(history: Acted) -> Acted:
-    """Drop what is not completed, e.g. because its keys mean nothing any more."""
+    """Drop actions whose returns are not known yet, e.g. because their keys are out of date."""
     last = jnp.ones_like(history.timestep.last)
     return history._replace(timestep=history.timestep._replace(last=last))
 
 
 def join(history: Acted, acted: Acted) -> tuple[Acted, Acted]:
-    """Put T timesteps behind a history of S: both of them [S + T, B, ...], and the new history."""
+    """Append T timesteps to a history of S: return all [S + T, B, ...], and the last S of them."""
     both = jax.tree.map(lambda old, new: jnp.concatenate([old, new]), history, acted)
     steps = acted.action.shape[0]
     return both, tree.at(both, slice(steps, None))
 
 
 def completed(last: Array, new: int, n: int) -> Array:
-    """Tell which returns of up to n steps are known since the latest `new` of R timesteps.
+    """Tell which returns of up to n steps become known with the latest `new` of R timesteps.
 
-    From `last` [R, B]: whether the action of each timestep but the latest, [R - 1, B], has its n
-    steps or its episode's end among the new ones, and among the old ones neither. What is done at a
-    `last` timestep has no return.
+    Takes `last` [R, B]; returns bool [R - 1, B] for the actions at all timesteps but the latest:
+    whether the timestep n steps later, or the episode's end if that comes first, is a new one. An
+    action at a `last` timestep has no return.
     """
     rows = last.shape[0]
     time = jnp.arange(rows, dtype=jnp.int32)[:, None]
@@ -76,9 +76,9 @@ def remember(
     n: int,
     merge: Callable[[Array, Array], Array],
 ) -> tuple[Tables, Array]:
-    """Write what was done and is completed by the latest `new` of R timesteps, the oldest first.
+    """Write the actions whose returns the latest `new` of R timesteps complete, the oldest first.
 
-    `returns` [R - 1, B] are of up to `n` steps. Also returns which are written, [R - 1, B].
+    `returns` [R - 1, B] are of up to `n` steps. Also returns which were written, bool [R - 1, B].
     """
     valid = completed(acted.timestep.last, new, n)
     entries = acted.action[:-1], acted.key[:-1], returns, valid

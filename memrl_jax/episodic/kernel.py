@@ -1,4 +1,4 @@
-"""Values from the neighbours of a query."""
+"""Estimates of a query's value from its neighbours."""
 
 import jax.numpy as jnp
 
@@ -10,10 +10,10 @@ DELTA = 1e-3
 def kernel_mean(distance: Array, values: Array, found: Array, delta: float = DELTA) -> Array:
     """Return the mean of `values` [..., K], weighted by 1 / (distance + delta), where `found`.
 
-    `distance` [..., K] is squared. Where nothing is found it is 0. Pritzel et al. (2017), equations
-    2 and 5; `delta` is theirs.
+    `distance` [..., K] is squared. The mean [...] is 0 where nothing is found.
+    Pritzel et al. (2017), equations 2 and 5; the default `delta` is theirs.
     """
-    # Chosen before dividing: what was not found is infinitely far, and 0 times NaN is NaN.
+    # Select before dividing: entries not found are infinitely far, and 0 * NaN is NaN.
     weight = jnp.where(found, 1 / (jnp.where(found, distance, 0.0) + delta), 0.0)
     return _mean(weight, jnp.where(found, values, 0.0))
 

@@ -1,13 +1,13 @@
-"""Tables of keys and values, one a discrete action, looked up by the nearest keys.
+"""Tables of keys and values, one per discrete action, with nearest-neighbour lookup.
 
-Sizes: `A` actions, `C` entries of each (the capacity), `D` numbers in a key, `N` queries at once,
+Sizes: `A` actions, `C` entries per table (the capacity), `D` numbers in a key, `N` queries at once,
 `K` neighbours.
 
-How near a key k is to a query q is ranked by q . k - |k|^2 / 2, one matrix product for all queries
-and tables. Float32 rounds it to about 1e-7 of |q| |k|, so twice as many as asked for are taken, and
-the nearest of them by the distance that their differences give. Neighbours are exact unless more
-than K keys lie that close to the border. A key equal to the query is found otherwise, however many
-are near: by a fingerprint of its bits, and then compared itself.
+Keys k are first ranked for a query q by q . k - |k|^2 / 2, in one matrix product for all queries
+and tables. Float32 rounds this to about 1e-7 of |q| |k|, so the best 2 K are taken and ranked again
+by |q - k|^2, computed from differences. Neighbours are exact unless more than K keys lie within
+that rounding error of the K-th. `find` looks up a key equal to the query separately, however many
+are near: by a fingerprint of its bits, and then by comparing the keys.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ from memrl_jax import checks
 from memrl_jax.tree import take
 from memrl_jax.types import Array
 
-LANES = 0x9E3779B9, 0x7F4A7C15  # odd numbers that tell the halves of a fingerprint apart
+LANES = 0x9E3779B9, 0x7F4A7C15  # odd factors, one for each half of a fingerprint
 
 
 class Tables(NamedTuple):
@@ -29,13 +29,13 @@ class Tables(NamedTuple):
     keys: Array  # [A, C, D] float32
     values: Array  # [A, C] float32
     used: Array  # [A, C] uint32, the time of the last use
-    half: Array  # [A, C] float32, |key|^2 / 2; infinite where empty, so that nothing is near
+    half: Array  # [A, C] float32, |key|^2 / 2; infinite where empty, so that it is never near
     prints: Array  # [A, 2, C] uint32, fingerprints of the keys
-    clock: Array  # [] uint32, the time of the latest use; it goes round
+    clock: Array  # [] uint32, the time of the latest use; it wraps around
 
 
 class Neighbours(NamedTuple):
-    """The K nearest entries of every table, the nearest first; of equally near, the lowest."""
+    """The K nearest entries of every table, nearest first; equally near ones by slot."""
 
     slot: Array  # [N, A, K] int32
     found: Array  # [N, A, K] bool: false where a table has fewer entries
@@ -44,7 +44,7 @@ class Neighbours(NamedTuple):
     distance: Array  # [N, A, K] float32, squared; infinite where not found
 
     def of(self, action: Array) -> "Neighbours":
-        """Return those in the table of each query's action [N], without the axis of actions."""
+        """Return only those in the table of each query's action [N]: arrays [N, K, ...]."""
         row = jnp.arange(action.shape[0])
         return jax.tree.map(lambda x: x[row, action], self)
 
@@ -69,14 +69,14 @@ def empty(actions: int, capacity: int, width: int) -> Tables:
 def nearest(tables: Tables, query: Array, count: int) -> Neighbours:
     """Look up the `count` nearest entries of every table for queries [N, D].
 
-    Raises ValueError where a table could never hold so many.
+    Raises ValueError unless `count` is from 1 to the capacity.
     """
     actions, capacity, width = tables.keys.shape
     checks.positive("neighbours", count, capacity)
     keys = tables.keys.reshape(-1, width)
     product = jnp.matmul(query, keys.T, precision="highest").reshape(-1, actions, capacity)
     _, slot = jax.lax.top_k(product - tables.half[None], min(2 * count, capacity))
-    # In the order of the slots, so that the lowest comes first of those equally near.
+    # Sorted by slot, so that of equally near entries the lowest slot comes first.
     slot = jnp.sort(slot, axis=-1)
     action = jnp.arange(actions, dtype=jnp.int32)[None, :, None]
     distance = squared_distance(query[:, None, None], take(tables.keys, (action, slot)))
@@ -93,9 +93,9 @@ def squared_distance(query: Array, keys: Array) -> Array:
 
 
 def find(tables: Tables, key: Array) -> tuple[Array, Array]:
-    """Tell for keys [N, D] in which slot of every table each stands, and whether it does: [N, A].
+    """Find keys [N, D] in every table: return their slots, and whether they are there, [N, A] each.
 
-    Keys are equal as numbers are: -0 is 0, and NaN is not even itself.
+    Keys are compared as floats: -0 equals 0, and NaN equals nothing.
     """
     over_tables = jax.vmap(_find, in_axes=(0, 0, None))
     return jax.vmap(over_tables, in_axes=(None, None, 0))(tables.keys, tables.prints, key)
@@ -110,10 +110,10 @@ def _find(keys: Array, prints: Array, key: Array) -> tuple[Array, Array]:
 
 
 def fingerprint(key: Array) -> Array:
-    """Return 64 bits [2] uint32 that depend on all bits of a key [D]; never 0.
+    """Return a fingerprint, 64 bits [2] uint32, that depends on all bits of a key [D]; never 0.
 
-    Every number is mixed with its place as MurmurHash3 (Appleby 2016) does in the end, and all are
-    added up.
+    The bits of every number, combined with its position, go through MurmurHash3's finalizer
+    (Appleby 2016), and so does the sum of the results.
     """
     bits = jax.lax.bitcast_convert_type(jnp.where(key == 0, 0.0, key), jnp.uint32)
     place = jnp.arange(1, key.shape[0] + 1, dtype=jnp.uint32)
@@ -122,7 +122,7 @@ def fingerprint(key: Array) -> Array:
 
 
 def mix(x: Array) -> Array:
-    """Let every bit of uint32 numbers [...] depend on all of them."""
+    """Mix the bits of each uint32 number [...], so that every bit depends on all of them."""
     x = (x ^ (x >> 16)) * jnp.uint32(0x85EBCA6B)
     x = (x ^ (x >> 13)) * jnp.uint32(0xC2B2AE35)
     return x ^ (x >> 16)
@@ -136,21 +136,21 @@ def write(
     valid: Array,
     merge: Callable[[Array, Array], Array],
 ) -> Tables:
-    """Write the valid ones of M entries, one after another: action, value, valid [M], keys [M, D].
+    """Write the valid ones of M entries in order: `action`, `values`, `valid` [M], `keys` [M, D].
 
-    The value of a key that the table of that action holds becomes `merge(old, new)`; a new key
-    takes the place of the entry used least recently. It takes as long as there are valid entries.
+    If the action's table holds the key already, its value becomes `merge(old, new)`; otherwise the
+    least recently used entry is replaced. The time taken grows with the number of valid entries.
     """
     order = jnp.flatnonzero(valid, size=valid.shape[0], fill_value=0)
 
     def place(tables: Tables, i: Array) -> tuple[Array, Array]:
-        """Tell where entry i goes, and whether its key is there already."""
+        """Return the slot for entry i, and whether it holds that key already."""
         a = action[order[i]]
         slot, held = _find(tables.keys[a], tables.prints[a], keys[order[i]])
         return jnp.where(held, slot, _oldest(tables, a)), held
 
     def put(i: Array, carry: tuple[Tables, tuple[Array, Array]]) -> Any:
-        # Writes, then reads for the next entry: the other way round the tables would be copied.
+        # Write, then look up the next entry: the other way round, the tables would be copied.
         tables, (slot, held) = carry
         m = order[i]
         old = tables.values[action[m], slot]
@@ -176,17 +176,17 @@ def _put(tables: Tables, action: Array, slot: Array, key: Array, value: Array) -
 
 
 def _oldest(tables: Tables, action: Array) -> Array:
-    """Return the slot [] that a new key of an action [] may take: an empty one, if there is one."""
-    # Times are counted round: their difference is right though the clock has begun anew.
+    """Return the slot [] for a new key of an action []: an empty or the least recently used one."""
+    # Unsigned differences stay right when the clock wraps around.
     unused = tables.clock - tables.used[action]
     unused = jnp.where(tables.half[action] < jnp.inf, unused, jnp.uint32(2**32 - 1))
     return jnp.argmax(unused).astype(jnp.int32)
 
 
 def touch(tables: Tables, slot: Array) -> Tables:
-    """Say that the entries at `slot` [N, A, K], as `nearest` gives them, were used just now.
+    """Mark the entries at `slot` [N, A, K], as `nearest` returns them, as just used.
 
-    All at once: of these, the lowest counts as the least recently used.
+    All get the same time of use; of these, the lowest slot counts as the least recently used.
     """
     clock = tables.clock + 1
     action = jnp.arange(slot.shape[1], dtype=jnp.int32)[None, :, None]
@@ -196,9 +196,9 @@ def touch(tables: Tables, slot: Array) -> Tables:
 def adjust(
     tables: Tables, action: Array, slot: Array, found: Array, keys: Array, values: Array
 ) -> Tables:
-    """Add to the entries at `slot` [N, K] of the table of `action` [N], where `found`.
+    """Add to the entries at `slot` [N, K] of the tables of `action` [N], where `found` [N, K].
 
-    `keys` [N, K, D] and `values` [N, K] are added; what is added to the same entry adds up.
+    `keys` [N, K, D] and `values` [N, K] are added; several additions to the same entry are summed.
     """
     place = action[:, None], slot
     tables = tables._replace(

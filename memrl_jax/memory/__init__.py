@@ -33,9 +33,9 @@ from memrl_jax.types import NeuralMemory
 def _stack(
     layer: str = "lru", count: int = 2, features: int = 64, feedforward: int = 0
 ) -> NeuralMemory:
-    """Put `count` memories called `layer`, with their own defaults but for `features`, in a stack.
+    """Stack `count` memories named `layer`, with default options except for `features`.
 
-    In Python, `stack` takes any memories. Raises ValueError for an unknown `layer`.
+    From Python, `stack` takes any memories. Raises ValueError for an unknown `layer`.
     """
     constructor = MEMORIES[checks.known("layer", layer, MEMORIES)]
     sized = "features" in inspect.signature(constructor).parameters

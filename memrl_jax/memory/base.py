@@ -1,4 +1,4 @@
-"""How memories are made: from a step function, from any flax recurrent cell, or from a monoid."""
+"""How memories are made: from a step function, a flax recurrent cell, or a monoid."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -22,9 +22,9 @@ def from_step(
     step: Callable[..., Any],
     inspect: Callable[..., dict[str, Array]] | None = None,
 ) -> NeuralMemory:
-    """Make a memory from one step `(params, state, x [D]) -> (state, y)` that knows no resets.
+    """Make a memory from a step `(params, state, x [D]) -> (state, y)`, and add resets.
 
-    `inspect` takes the same arguments and knows no resets either (see `NeuralMemory`). States are
+    `inspect` takes the same arguments and need not reset, either (see `NeuralMemory`). States are
     checked as by `states.checked`.
     """
     initial_state = explicit(initial_state)
@@ -51,14 +51,14 @@ def from_step(
 def from_cell(cell: nn.RNNCellBase) -> NeuralMemory:
     """Make a memory from a flax recurrent cell whose carry does not depend on the input's size."""
 
-    # One seed after another, also under vmap: the cells' orthogonal initializers factorize, and on
-    # a CPU of two cores several batched factorizations at once can wait for each other for ever.
+    # One seed after another, even under vmap: the cells' orthogonal initializers factorize, and on
+    # a CPU of two cores several batched factorizations at once can deadlock.
     @jax.custom_batching.sequential_vmap
     def init(key: Key, x: Array) -> Any:
         return cell.init(key, initial_state(), x)
 
     def initial_state() -> State:
-        # The cells of flax start from zeros; the key and the input's size do not matter.
+        # Flax cells start from zeros, whatever the key and the input's size.
         return cell.initialize_carry(jax.random.key(0), (1,))
 
     def step(params: Any, state: State, x: Array) -> Any:
@@ -71,13 +71,13 @@ def from_cell(cell: nn.RNNCellBase) -> NeuralMemory:
 def from_monoid(
     monoid: Monoid, cell: nn.Module, initial_state: Callable[[], State], scan: Scan = "auto"
 ) -> NeuralMemory:
-    """Make a memory of updates that combine: `unroll` is one loop on a CPU, a tree elsewhere.
+    """Make a memory whose updates form a monoid, so that `unroll` is a scan.
 
-    `cell` is a linen module with two methods, written for any leading axes so that they see a
-    whole sequence at once: `lift(x) -> update` and `read(reading, x) -> y`, where the reading is
-    the state after the update or what the monoid's `query` takes from it. Every part of an update
-    has the leading axes of `x`, constants too (`jnp.broadcast_to`). `scan` chooses how a
-    sequence is unrolled: "sequential", "associative", or "auto", by JAX's default platform.
+    `cell` is a linen module with the methods `lift(x) -> update` and `read(reading, x) -> y`, which
+    accept any leading axes, because they are applied to a whole sequence at once. The reading is
+    the state after the update, or what the monoid's `query` takes from it. Every part of an update
+    has the leading axes of `x`, constants included (`jnp.broadcast_to`). `scan` is "sequential" (a
+    loop), "associative" (a tree) or "auto": a loop if JAX's default platform is a CPU, else a tree.
     Raises ValueError for another `scan`; states are checked as by `states.checked`.
     Martin & Cundy (2018), section 2; Blelloch (1990), section 1.4.
     """
@@ -114,11 +114,11 @@ def from_monoid(
 def with_horizon(
     memory: NeuralMemory, features: int, horizon: int | None, gates: Mapping[str, int]
 ) -> NeuralMemory:
-    """Begin with gates that keep what a unit holds for up to `horizon` steps; None changes nothing.
+    """Initialize gates so that units remember for up to `horizon` steps; None changes nothing.
 
-    `gates` names the layers of a flax cell whose bias becomes +log u or -log u, with one u
-    [features] drawn uniformly from 1 to horizon - 1: such a gate forgets by 1 / (1 + u) a step, so
-    units keep for different times. Raises ValueError for a horizon below 3.
+    `gates` maps the names of layers to +1 or -1: their bias becomes +log u or -log u, with one u
+    [features] drawn uniformly from 1 to horizon - 1. Such a gate forgets by 1 / (1 + u) a step, so
+    units remember for different times. Raises ValueError for a horizon below 3.
     Tallec & Ollivier (2018), equation 16.
     """
     if horizon is None:

@@ -1,4 +1,4 @@
-"""What reads and writes an external memory."""
+"""Controllers: networks that read and write an external memory."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,14 +12,14 @@ from memrl_jax.memory.lstm import update
 from memrl_jax.types import Array, Key, NeuralMemory, State
 
 CLIP = 20.0
-CONTROLLERS = {"lstm": "ifgo", "feedforward": "h"}  # and their gates
+CONTROLLERS = {"lstm": "ifgo", "feedforward": "h"}  # name -> its gates
 
 
 class Controller(nn.Module):
-    """One hidden layer that sees the input and what was read, with or without a memory of its own.
+    """One hidden layer, an LSTM or feedforward, that sees the input and the last reads.
 
-    Every gate has a layer for the input, which may be applied to a whole sequence at once, and one
-    for what comes back: what was read and, in an LSTM, the hidden state.
+    Every gate has a dense layer for the input, which may be applied to a whole sequence at once,
+    and one for the last reads and, in an LSTM, the hidden state.
     """
 
     kind: str  # one of CONTROLLERS
@@ -32,16 +32,16 @@ class Controller(nn.Module):
         self.of_past = [nn.Dense(self.hidden, name=f"h{g}") for g in gates]
 
     def initial_state(self) -> State:
-        """Return an LSTM's state of zeros, or nothing."""
+        """Return an LSTM's state (c, h), zeros [hidden] each; () if feedforward."""
         zeros = jnp.zeros(self.hidden, jnp.float32)
         return (zeros, zeros) if self.kind == "lstm" else ()
 
     def look(self, x: Array) -> tuple[Array, ...]:
-        """Return the input's part of every gate, [..., hidden] each."""
+        """Return the part of every gate that comes from x [..., D], [..., hidden] each."""
         return tuple(layer(x) for layer in self.of_input)
 
     def __call__(self, state: State, seen: tuple[Array, ...], reads: Array) -> tuple[State, Array]:
-        """Return the next state and [hidden]."""
+        """Return the next state and the hidden layer [hidden], from reads [heads, width]."""
         past = jnp.concatenate([*state[1:], reads.reshape(-1)])
         gates = tuple(layer(past) for layer in self.of_past)
         if self.kind == "feedforward":
@@ -55,10 +55,10 @@ def from_controlled(
     initial_state: Callable[[], State],
     inspect: Callable[[State], dict[str, Array]],
 ) -> NeuralMemory:
-    """Make a memory from a linen module of which only the middle goes step by step.
+    """Make a memory from a linen module of which only the middle part runs step by step.
 
-    It has the methods `look(x) -> seen` and `say(told) -> y`, for inputs and outputs [..., D], and
-    `turn(state, seen) -> (state, told)`, for one step. `inspect` tells of the state after a step.
+    Its methods are `look(x) -> seen` and `say(told) -> y`, for inputs and outputs [..., D], and
+    `turn(state, seen) -> (state, told)`, for one step. `inspect` is given the state after a step.
     """
 
     def init(key: Key, x: Array) -> Any:
@@ -78,7 +78,7 @@ def from_controlled(
         return state, run("say", params, told)
 
     def unroll(params: Any, state: State, xs: Array, starts: Array) -> tuple[State, Any]:
-        # The next step's reset is part of writing, rather than one more pass over the memory.
+        # The next step's reset is fused with this write, which saves one pass over the memory.
         def turn(state: State, x: tuple[Any, Array]) -> tuple[State, Any]:
             seen, ends = x
             state, told = run("turn", params, state, seen)

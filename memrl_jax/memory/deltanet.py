@@ -1,4 +1,4 @@
-"""Delta rule memory: what a key held is replaced, not added to."""
+"""Delta rule memory: writing replaces the value of a key instead of adding to it."""
 
 import math
 from typing import Any, NamedTuple
@@ -15,13 +15,13 @@ from memrl_jax.types import Array, Key, NeuralMemory
 
 
 class Update(NamedTuple):
-    """What one input does."""
+    """What one input does to the state."""
 
-    keep: Array  # [heads] what remains of the state
-    rate: Array  # [heads] how far the key's value moves to the new one
-    key: Array  # [heads, d] of length one
+    keep: Array  # [heads] the factor by which the state decays
+    rate: Array  # [heads] how far the key's value moves toward the new one
+    key: Array  # [heads, d] of unit length
     value: Array  # [heads, d]
-    query: Array  # [heads, d] of length one
+    query: Array  # [heads, d] of unit length
 
 
 def _apply(state: Array, update: Update) -> Array:
@@ -85,7 +85,7 @@ class _Cell(nn.Module):
 
 
 def _unit(x: Array) -> Array:
-    """Scale to length one; the small number keeps zero and its gradient finite."""
+    """Scale x [..., d] to unit length; the epsilon keeps zero and its gradient finite."""
     return x * jax.lax.rsqrt(jnp.sum(x * x, axis=-1, keepdims=True) + 1e-6)
 
 
@@ -94,7 +94,7 @@ def _decays(key: Key, shape: tuple[int, ...], dtype: Any) -> Array:
 
 
 def _steps(key: Key, shape: tuple[int, ...], dtype: Any) -> Array:
-    """Draw steps log-uniformly from 0.001 to 0.1 and return what softplus makes them from."""
+    """Draw steps log-uniformly from 0.001 to 0.1 and return their inverse softplus."""
     low, high = math.log(1e-3), math.log(1e-1)
     return jnp.log(jnp.expm1(jnp.exp(jax.random.uniform(key, shape, dtype, low, high))))
 
@@ -105,10 +105,10 @@ def deltanet(
 ) -> NeuralMemory:
     """DeltaNet: state [heads, d, d] with d = features / heads, output [features].
 
-    Writing moves what the state holds for a key toward the new value, instead of adding to it.
-    `gated`: all of it also fades, as fast as the input says, and the input gates what is read, both
-    as in the authors' Gated DeltaNet. Keys and queries are of length one after a SiLU, as in Yang
-    et al. (2024), without the papers' short convolutions before it. `scan`: how sequences are
+    Writing moves the state's value for a key toward the new value, instead of adding to it.
+    `gated`: the state also decays by a factor that depends on the input, and the input gates what
+    is read, both as in the authors' Gated DeltaNet. Keys and queries have unit length after a SiLU,
+    as in Yang et al. (2024), without the papers' short convolutions. `scan`: how sequences are
     unrolled (see `from_monoid`). Raises ValueError if `heads` does not divide `features`.
     Schlag et al. (2021), equation 24; Yang et al. (2024), equation 1; gated: Yang, Kautz &
     Hatamizadeh (2025), equation 10 and figure 1.

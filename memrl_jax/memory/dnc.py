@@ -15,18 +15,18 @@ EPSILON = 1e-6  # in cosines and in allocation, as in the authors' code
 
 
 class Access(NamedTuple):
-    """The memory, and how it is being used; writers are W, readers R."""
+    """The memory and how it is used; W write heads, R read heads."""
 
     memory: Array  # [slots, width]
-    usage: Array  # [slots], 0 free to 1 in use
+    usage: Array  # [slots], 0 (free) to 1 (in use)
     write_weights: Array  # [W, slots]
     read_weights: Array  # [R, slots]
-    link: Array  # [W, slots, slots], how much row i was written right after column j
+    link: Array  # [W, slots, slots], how much slot i was written right after slot j
     precedence: Array  # [W, slots], how much a slot was the last one written
 
 
 class State(NamedTuple):
-    """What is held, what was read of it, and what the controller carries."""
+    """The memory, the last reads and the state of the controller."""
 
     access: Access
     reads: Array  # [R, width]
@@ -34,22 +34,22 @@ class State(NamedTuple):
 
 
 class Interface(NamedTuple):
-    """What the controller asks for, activated."""
+    """What the controller asks of the memory, after the activations."""
 
     write_vectors: Array  # [W, width]
     erase: Array  # [W, width], 0 to 1
-    free: Array  # [R], 0 to 1: whether what was last read there may be overwritten
-    allocation: Array  # [W], 0 to 1: a free slot, against one found by content
+    free: Array  # [R], 0 to 1: whether the slots that the head read last become free
+    allocation: Array  # [W], 0 to 1: write to a free slot (1) or to one found by content (0)
     write: Array  # [W], 0 to 1: whether to write at all
     write_keys: Array  # [W, width]
     write_strengths: Array  # [W], above 0
     read_keys: Array  # [R, width]
     read_strengths: Array  # [R], above 0
-    mode: Array  # [R, 2 W + 1], a distribution: backward, forward, content
+    mode: Array  # [R, 2 W + 1], a distribution over backward, forward, content
 
 
 def access(state: Access, asked: Interface) -> tuple[Access, Array]:
-    """Write, then read: the next state and what was read [R, width].
+    """Write, then read: return the next state and the reads [R, width].
 
     Graves et al. (2016), Methods.
     """
@@ -63,9 +63,9 @@ def access(state: Access, asked: Interface) -> tuple[Access, Array]:
 
 
 def used(usage: Array, write_weights: Array, read_weights: Array, free: Array) -> Array:
-    """Return the usage [slots] that the last step's writes and freed reads leave.
+    """Return the usage [slots] after the last step's writes, less what `free` [R] has freed.
 
-    No gradient flows into where was written.
+    No gradient flows into `write_weights` [W, slots].
     """
     written = 1 - jnp.prod(1 - jax.lax.stop_gradient(write_weights), axis=0)
     kept = jnp.prod(1 - free[:, None] * read_weights, axis=0)
@@ -73,9 +73,9 @@ def used(usage: Array, write_weights: Array, read_weights: Array, free: Array) -
 
 
 def allocation(usage: Array) -> Array:
-    """Return weights [slots] for the least used slots; among equals the first comes first."""
+    """Return weights [slots] on the least used slots; of equally used ones, the first is taken."""
     usage = EPSILON + (1 - EPSILON) * usage
-    # As for their authors, slots are equals that one minus their usage does not tell apart.
+    # As in the authors' code, sorted by 1 - usage, whose rounding makes more slots equal.
     order = jnp.argsort(-(1 - usage), stable=True)
     ranked = usage[order]
     before = jnp.concatenate([jnp.ones_like(ranked[:1]), jnp.cumprod(ranked[:-1])])
@@ -83,7 +83,7 @@ def allocation(usage: Array) -> Array:
 
 
 def allocations(usage: Array, gates: Array) -> Array:
-    """Return weights [W, slots], each writer taking what those before it leave free."""
+    """Return weights [W, slots]; each head takes what those before it leave, by their gates [W]."""
     found = []
     for gate in gates:
         found.append(allocation(usage))
@@ -92,7 +92,10 @@ def allocations(usage: Array, gates: Array) -> Array:
 
 
 def by_content(memory: Array, keys: Array, strengths: Array) -> Array:
-    """Return weights [heads, slots] by the cosine of slots [slots, width] and keys."""
+    """Return weights [heads, slots], a softmax of strengths [heads] times cosines.
+
+    The cosines are those of keys [heads, width] and memory [slots, width].
+    """
     lengths = jnp.outer(_length(keys), _length(memory))
     return jax.nn.softmax(strengths[:, None] * (keys @ memory.T) / (lengths + EPSILON))
 
@@ -102,7 +105,7 @@ def _length(x: Array) -> Array:
 
 
 def addresses_to_write(memory: Array, usage: Array, asked: Interface) -> Array:
-    """Return weights [W, slots]: free slots or known contents, or neither."""
+    """Return weights [W, slots] on free slots, on slots found by content, or on none."""
     content = by_content(memory, asked.write_keys, asked.write_strengths)
     free = allocations(usage, asked.allocation * asked.write)
     gate = asked.allocation[:, None]
@@ -110,16 +113,16 @@ def addresses_to_write(memory: Array, usage: Array, asked: Interface) -> Array:
 
 
 def write(memory: Array, weights: Array, erase: Array, add: Array) -> Array:
-    """Return the memory [slots, width] after all W writers have erased and then added.
+    """Return the memory [slots, width] after all W write heads have erased and then added.
 
-    Writers have weights [W, slots]; `erase` and `add` are [W, width].
+    `weights` are [W, slots]; `erase` and `add` are [W, width].
     """
     kept = jnp.prod(1 - weights[:, :, None] * erase[:, None, :], axis=0)
     return memory * kept + weights.T @ add
 
 
 def linked(link: Array, precedence: Array, write_weights: Array) -> tuple[Array, Array]:
-    """Return the links [W, slots, slots] after a write, and which slots it leaves as the last."""
+    """Return the links [W, slots, slots] and the precedence [W, slots] after a write."""
     to, since = write_weights[:, :, None], write_weights[:, None, :]
     link = (1 - to - since) * link + to * precedence[:, None, :]
     link = link * (1 - jnp.eye(link.shape[-1], dtype=link.dtype))[None]
@@ -128,14 +131,14 @@ def linked(link: Array, precedence: Array, write_weights: Array) -> tuple[Array,
 
 
 def along(link: Array, read_weights: Array) -> tuple[Array, Array]:
-    """Return where reads lead against and along the order of writes, both [R, W, slots]."""
+    """Return reads moved backward and forward in the order of writes, both [R, W, slots]."""
     backward = jnp.einsum("rj,wji->rwi", read_weights, link)
     forward = jnp.einsum("rj,wij->rwi", read_weights, link)
     return backward, forward
 
 
 def addresses_to_read(memory: Array, link: Array, before: Array, asked: Interface) -> Array:
-    """Return weights [R, slots]: a mixture of both directions and of content."""
+    """Return weights [R, slots]: a mixture of backward, forward and content."""
     content = by_content(memory, asked.read_keys, asked.read_strengths)
     ways = jnp.concatenate([*along(link, before), content[:, None]], axis=1)
     return jnp.einsum("rm,rms->rs", asked.mode, ways)
@@ -153,7 +156,7 @@ class _Cell(nn.Module):
         self.out = nn.Dense(self.features)
 
     def shapes(self) -> list[tuple[int, ...]]:
-        """Return those of the fields of an `Interface`."""
+        """Return the shapes of the fields of an `Interface`."""
         writers, readers, width = self.writers, self.readers, self.width
         shapes = [(writers, width), (writers, width), (readers,), (writers,), (writers,)]
         shapes += [(writers, width), (writers,), (readers, width), (readers,)]
@@ -165,12 +168,12 @@ class _Cell(nn.Module):
     def turn(self, state: State, seen: Any) -> tuple[State, Array]:
         controller, h = self.controller(state.controller, seen, state.reads)
         h = clipped(h)
-        # Of what is as large as the links, only they are kept for the way back.
+        # Of the arrays as large as the links, only the links are kept for the backward pass.
         after, reads = jax.checkpoint(access)(state.access, self.ask(h))
         return State(after, reads, controller), jnp.concatenate([h, reads.reshape(-1)])
 
     def ask(self, h: Array) -> Interface:
-        """Ask the controller what to do with the memory."""
+        """Map the controller's hidden layer [hidden] to an `Interface`."""
         shapes = self.shapes()
         ends = np.cumsum([int(np.prod(shape)) for shape in shapes])
         raw = jnp.split(self.interface(h), ends[:-1])
@@ -181,7 +184,7 @@ class _Cell(nn.Module):
 
 
 def activated(*raw: Array) -> Interface:
-    """Turn what a controller says, the fields of an `Interface` unbounded, into what it asks."""
+    """Make an `Interface` from its raw fields by applying their activations."""
     asked = Interface(*raw)
     gates = ("erase", "free", "allocation", "write")
     strengths = ("write_strengths", "read_strengths")
@@ -204,15 +207,14 @@ def dnc(
 ) -> NeuralMemory:
     """Differentiable neural computer: a matrix [slots, width] and its history; output [features].
 
-    A writer finds slots by content, or takes those that are least used; a reader finds them by
-    content, or goes on in the order in which they were written, or back. Several writers share
-    out the free slots and have links [slots, slots] of their own. The memory is empty at an
+    A write head finds slots by content or takes the least used ones; a read head finds slots by
+    content or moves forward or backward in the order in which they were written. Several write
+    heads share the free slots, and each has its own links [slots, slots]. The memory is zero at an
     episode's start. `controller` is "lstm" or "feedforward", of `hidden` units. Raises ValueError
     for sizes below 1 and an unknown `controller`.
     Graves et al. (2016), Methods. As in the authors' code, and not in the paper: strengths are a
-    softplus (not oneplus, which is 1 more), there may be several writers, no gradient flows from
-    usage into where was written, and what the controller says and the output are kept within -20
-    and 20.
+    softplus (not oneplus, which is 1 more), there may be several write heads, no gradient flows
+    from usage into write weights, and hidden layer and output are clipped to -20 and 20.
     """
     positive("features", features)
     positive("slots", slots)

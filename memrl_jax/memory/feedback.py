@@ -1,6 +1,6 @@
-"""An LSTM that sees what it got from memory last.
+"""An LSTM that also sees what it last read from memory.
 
-Every query depends on the answer before it, so sequences go step by step; but what is asked is
+Every query depends on the read before it, so sequences run step by step; but keys and values are
 known before the loop, and the gradients of matrices, keys and values are summed after it.
 """
 
@@ -28,11 +28,11 @@ def unroll(
     values: Array,
     episode: Array,
 ) -> tuple[tuple[State, Array], Array, Array]:
-    """Unroll flax's LSTM on [x, o], where o is what its last hidden state got as a query.
+    """Unroll flax's LSTM on [x, o], where o is what its last hidden state, as a query, has read.
 
-    `state` is ((c, h), o). Step t asks rows t to t + M of keys and values [M + T, F]; those that
-    are not of its `episode` [M + T] are zeros. Returns the last state and all h and o, [T, F].
-    Differentiated backwards only.
+    `xs` are [T, D], `state` is ((c, h), o). Step t attends to rows t to t + M - 1 of keys and
+    values [M + T, F]; rows of another `episode` [M + T] count as zeros. Returns the last state and
+    all h and o, [T, F]. Reverse-mode differentiation only.
     """
     layers, size = params["params"], xs.shape[-1]
     (c, h), o = state
@@ -63,10 +63,10 @@ def _forward(
     same: Array,
     starts: Array,
 ) -> Any:
-    """Return the last state (c, [o, h]) and all [o, h], [T, 2 F]; and what the way back needs.
+    """Return the last state (c, [o, h]) and all [o, h], [T, 2 F]; and the residuals.
 
-    As in `gates`, `inputs` are the inputs' parts of the gates; `same` [T, M] tells of the rows that
-    a step asks whether they are of its episode.
+    As in `gates`, `inputs` [T, F] are the inputs' parts of the gates; `same` [T, M] tells which of
+    the rows that a step attends to are of its episode.
     """
 
     def step(state: State, x: Any) -> tuple[State, Any]:
@@ -88,7 +88,7 @@ def _forward(
 def _backward(kept: Any, gradients: Any) -> Any:
     kernels, keys, values, xs, past, before, of_past, weights = kept
     of_end, of_all = gradients
-    backwards = tuple(kernel.T for kernel in kernels)  # once, as in `gates`
+    backwards = tuple(kernel.T for kernel in kernels)  # transposed once, as in `gates`
 
     def step(of_state: State, x: Any) -> tuple[State, Any]:
         (t, of_input, same, start), before, of_past, weights, of_this = x
@@ -106,23 +106,23 @@ def _backward(kept: Any, gradients: Any) -> Any:
     kept_by_step = xs, before, of_past, weights, of_all
     of_state, (of_gates, of_scores, of_os) = jax.lax.scan(step, of_end, kept_by_step, reverse=True)
     _, _, same, _ = xs
-    # One product over all steps, in place of one in each.
+    # One product over all steps instead of one per step.
     of_kernels = tuple(before[1].T @ g for g in of_gates)
     of_biases = tuple(g.sum(axis=0) for g in of_gates)
     _, hs = jnp.split(past, 2, axis=-1)
     of_keys = _spread(jnp.where(same, of_scores, 0), hs, keys)
     of_values = _spread(jnp.where(same, weights, 0), of_os, values)
-    # Inputs and past are added up in the gates, so they have the same gradient.
+    # Gates are sums of an input's part and a past's part, so both have the same gradient.
     return of_kernels, of_biases, of_state, of_gates, of_keys, of_values, None, None
 
 
 def _window(held: Array, t: Array, same: Array) -> Array:
-    """Return rows t to t + M, zeros where not of the same episode."""
+    """Return rows t to t + M - 1 of `held`, zeros where `same` [M] is false: [M, F]."""
     return jnp.where(same[:, None], jax.lax.dynamic_slice_in_dim(held, t, len(same)), 0)
 
 
 def _spread(weights: Array, xs: Array, held: Array) -> Array:
-    """Add up weights [T, M] times xs [T, F], each at the row of `held` [M + T, F] it is about."""
+    """Sum weights[t, m] * xs[t], of [T, M] and [T, F], into rows t + m of [M + T, F], as `held`."""
 
     def add(total: Array, x: tuple[Array, Array]) -> tuple[Array, None]:
         i, weight = x

@@ -54,12 +54,12 @@ def ffm(
 ) -> NeuralMemory:
     """Fast and forgetful memory: state two of [traces, contexts], output [features].
 
-    Every trace fades at a rate of its own and turns at every context's frequency, with periods from
-    1 to `max_period` steps. One step at a time, not by powers of the elapsed time, so that nothing
-    overflows. Rates of fading are learned by their logarithm, so that slow ones stay slow and none
-    gets stuck: the paper has |alpha|, which begins at 1e-6 and moves by whole learning rates, the
-    authors' code -min(alpha, -1e-6), which has no gradient once alpha is above 0. `scan`: how
-    sequences are unrolled (see `from_monoid`).
+    Every trace decays at its own rate and rotates at every context's frequency, with periods from 1
+    to `max_period` steps; it is advanced step by step, not by powers of the elapsed time, so that
+    nothing overflows. The logarithms of decay rates are learned, so that slow ones stay slow and
+    none gets stuck: the paper has |alpha|, which begins at 1e-6 and moves by whole learning rates;
+    the authors' code has -min(alpha, -1e-6), which has no gradient once alpha is above -1e-6.
+    `scan`: how sequences are unrolled (see `from_monoid`).
     Morad et al. (2023), equations 4 to 13.
     """
     positive("max_period", max_period)

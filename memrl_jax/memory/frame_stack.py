@@ -13,8 +13,8 @@ from memrl_jax.types import Array, Key, NeuralMemory, State
 def frame_stack(features: int = 64, frames: int = 4) -> NeuralMemory:
     """Stack the last `frames` inputs, oldest first: output [frames * features].
 
-    A dense layer, without a nonlinearity, first brings every input to [features]. Before the
-    episode's start there are zeros. State: the last `frames - 1` projected inputs. Raises
+    A dense layer, without a nonlinearity, first maps every input to [features]. Frames before the
+    episode's start are zeros. State [frames - 1, features]: the last projected inputs. Raises
     ValueError for sizes below 1.
     Mnih et al. (2015), the preprocessing of Methods, here on learned features.
     """

@@ -1,4 +1,4 @@
-"""Cells whose gates each see the input and the hidden state through a matrix of their own."""
+"""Recurrent cells whose gates have one matrix for the input and one for the hidden state each."""
 
 from collections.abc import Callable
 from functools import partial
@@ -12,16 +12,16 @@ from memrl_jax import tree
 from memrl_jax.memory.base import from_cell
 from memrl_jax.types import Array, NeuralMemory, State
 
-Gates = tuple[Array, ...]  # one [features] each
-Update = Callable[[State, Gates, Gates], State]  # state, gates of the input, of the hidden state
+Gates = tuple[Array, ...]  # one array per gate
+Update = Callable[[State, Gates, Gates], State]  # state, x's parts of the gates, h's parts -> state
 
 
 def from_gates(cell: nn.RNNCellBase, names: str, update: Update) -> NeuralMemory:
     """Make a memory from a flax cell with layers i<name> of the input and h<name> of the state.
 
-    It is `from_cell` but for how sequences are unrolled: inputs meet their matrices all at once,
-    before the loop, and the gradients of all matrices are summed after it, which is faster on a
-    CPU. Differentiated backwards only.
+    It is `from_cell` except that `unroll` multiplies all inputs by their matrices at once, before
+    the loop, and sums the gradients of all matrices after it, which is faster on a CPU.
+    Reverse-mode differentiation only.
     """
 
     def unroll(params: Any, state: State, xs: Array, starts: Array) -> tuple[State, Array]:
@@ -41,7 +41,7 @@ def _dense(layer: Any, xs: Array) -> Array:
 
 
 def _hidden(state: State) -> Array:
-    """Return what the gates see: the last part of the state, as in flax."""
+    """Return the hidden state, which in flax is the last part of the state."""
     return jax.tree.leaves(state)[-1]
 
 
@@ -56,7 +56,8 @@ def scan(
 ) -> tuple[State, Array]:
     """Return the last state and all hidden states [T, features].
 
-    `inputs` [T, features] each are what the inputs add to the gates; `starts` [T].
+    For every gate: `kernels` [features, features], `biases` [features], and `inputs` [T, features],
+    the inputs' parts of the gates. `starts` are [T].
     """
     return _forward(update, kernels, biases, state, inputs, starts)[0]
 
@@ -93,7 +94,7 @@ def _backward(update: Update, kept: Any, gradients: Any) -> Any:
 
     kept_by_step = before, inputs, of_states, starts, of_hs
     of_state, (of_inputs, of_gates) = jax.lax.scan(step, of_end, kept_by_step, reverse=True)
-    # One product over all steps, in place of one in each.
+    # One product over all steps instead of one per step.
     of_kernels = tuple(_hidden(before).T @ g for g in of_gates)
     of_biases = tuple(g.sum(axis=0) for g in of_gates)
     return of_kernels, of_biases, of_state, of_inputs, None

@@ -18,9 +18,9 @@ def _update(h: Array, x: Gates, from_h: Gates) -> Array:
 def gru(features: int = 64, horizon: int | None = None) -> NeuralMemory:
     """Gated recurrent unit: state and output [features].
 
-    `horizon`: begin with biases by which units keep what they hold for up to so many steps (see
-    `with_horizon`); by default gates begin half open, and forget within a few. Raises ValueError
-    for a horizon below 3.
+    `horizon`: initialize biases so that units remember for up to so many steps (see
+    `with_horizon`); by default gates begin half open and forget within a few steps. Raises
+    ValueError for a horizon below 3.
     Cho et al. (2014), equations 5 to 7. In place of equation 8, tanh(W x + U (r h)), the reset gate
     acts after the product, tanh(W x + b + r (U h + c)), as in cuDNN and flax: faster, and what most
     libraries mean by a GRU.

@@ -1,8 +1,8 @@
 """Gated Transformer-XL: attention over the last inputs of the running episode.
 
-Positions are the held ones, oldest first, and then the T new ones: M = window - 1 + T. Queries are
-cut into N blocks of C <= window, each with the K = C + window - 1 positions that it may look at,
-so that time and space grow as T * window, not as T squared.
+Positions are the held inputs, oldest first, then the T new ones: M = window - 1 + T. Queries are
+cut into N blocks of C <= window, each with the K = C + window - 1 positions it may attend to, so
+that time and space grow as T * window, not as T squared.
 """
 
 from collections.abc import Callable
@@ -20,9 +20,9 @@ from memrl_jax.types import Array, Key, NeuralMemory, State
 
 
 class GTrXLState(NamedTuple):
-    """What every layer was given last; zeros where that was before the episode's start."""
+    """The last inputs of every layer, zeros before the episode's start."""
 
-    held: Array  # [layers, window - 1, features] the newest last
+    held: Array  # [layers, window - 1, features], oldest first
     valid: Array  # [] int32, how many of them are of the running episode
 
 
@@ -38,9 +38,9 @@ def tiles(x: Array, count: int, stride: int, width: int, fill: int = 0) -> Array
 
 
 def visible(episode: Array, window: int) -> Array:
-    """Tell which positions each query may look at: [N, C, K].
+    """Return which positions each query may attend to, bool [N, C, K].
 
-    These are the last `window` up to its own that have the same number in `episode` [M].
+    These are the last `window` up to its own that have its episode's number in `episode` [M].
     """
     steps = len(episode) - window + 1
     blocks = -(-steps // window)
@@ -53,7 +53,7 @@ def visible(episode: Array, window: int) -> Array:
 
 
 def skew(x: Array) -> Array:
-    """Move row i of x [..., C, window] right by i: [..., C, C + window - 1]; elsewhere zeros."""
+    """Shift row i of x [..., C, window] right by i: [..., C, C + window - 1], zeros elsewhere."""
     *batch, rows, window = x.shape
     width = rows + window - 1
     x = jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, rows)]).reshape(*batch, -1)
@@ -61,7 +61,7 @@ def skew(x: Array) -> Array:
 
 
 def sinusoids(window: int, features: int) -> np.ndarray:
-    """Embed the distances window - 1, ..., 1, 0: [window, features]."""
+    """Return sinusoidal embeddings [window, features] of distances window - 1, ..., 1, 0."""
     frequencies = 10_000.0 ** -(np.arange(0, features, 2) / features)
     angles = np.arange(window)[::-1, None] * frequencies
     return np.concatenate([np.sin(angles), np.cos(angles)], axis=1)[:, :features]
@@ -75,7 +75,7 @@ class Attention(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, look: Array) -> Array:
-        """Return [T, F] from the positions x [M, F]; `look` [N, C, K] is what `visible` gives."""
+        """Return [T, F] from the positions x [M, F]; `look` [N, C, K] is the mask of `visible`."""
         features, steps = x.shape[-1], len(x) - self.window + 1
         blocks, size, _ = look.shape
         shape = (self.heads, features // self.heads)
@@ -90,26 +90,26 @@ class Attention(nn.Module):
         x = tiles(x, *look.shape)
         distances = sinusoids(self.window, features).astype(x.dtype)
         query = jnp.einsum("ncf,fhs->nchs", now, to_query)
-        # Of three factors, einsum multiplies first what is cheapest: a single query meets the
-        # inputs in their own space, and their keys and values are never computed.
+        # einsum multiplies three factors in the cheapest order: a single query is mapped to the
+        # space of the inputs, whose keys and values are never computed.
         content = jnp.einsum("nchs,nkf,fhs->nhck", query + u, x, to_key)
         position = jnp.einsum("nchs,wf,fhs->nhcw", query + v, distances, to_distance)
         scores = (content + skew(position)) / shape[1] ** 0.5
         weights = nn.softmax(jnp.where(look[:, None], scores, -jnp.inf))
-        self.sow("intermediates", "weights", weights)  # for `inspect`; nothing otherwise
+        self.sow("intermediates", "weights", weights)  # for `inspect`; otherwise a no-op
         seen = jnp.einsum("nhck,nkf,fhs->nchs", weights, x, to_value)
         seen = seen.reshape(-1, features)[:steps]
         return nn.Dense(features, use_bias=False, name="out")(seen)
 
 
 class Gate(nn.Module):
-    """How much of `y` to let into `x`: as a GRU would; Parisotto et al. (2020), section 3.2."""
+    """A GRU's gate, which lets a part of `y` into `x`; Parisotto et al. (2020), section 3.2."""
 
     bias: float
 
     @nn.compact
     def __call__(self, x: Array, y: Array) -> Array:
-        """Return [T, F]; `x` itself where the learned bias, `bias` at first, is large."""
+        """Return [T, F]: `x` itself where the learned bias, which begins as `bias`, is large."""
         features = x.shape[-1]
         bias = self.param("bias", nn.initializers.constant(self.bias), (features,), jnp.float32)
         of_y = nn.Dense(3 * features, use_bias=False, name="y")(y)
@@ -122,7 +122,7 @@ class Gate(nn.Module):
 
 
 class Block(nn.Module):
-    """One layer: attention and a perceptron, each normalized first, rectified and gated."""
+    """One layer: attention and an MLP, each with a LayerNorm before it, a ReLU and a gate after."""
 
     heads: int
     window: int
@@ -131,9 +131,9 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, look: Array) -> Array:
-        """Return [T, F] from the positions x [M, F]; NaN where one that is looked at is not finite.
+        """Return [T, F] from the positions x [M, F]; NaN if one attended to is not finite.
 
-        Only finite numbers are computed with: 0 * NaN would let the others through the masks.
+        Positions that are not finite are set to zero first: 0 * NaN would pass through the masks.
         """
         finite = all_finite(x)
         x = jnp.where(finite, x, 0)
@@ -151,7 +151,7 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    """The projected input through all layers."""
+    """A projection of the input, then all layers."""
 
     features: int
     layers: int
@@ -160,9 +160,9 @@ class Transformer(nn.Module):
 
     @nn.compact
     def __call__(self, held: Array, episode: Array, xs: Array) -> tuple[Array, Array]:
-        """Return what to hold [layers, window - 1, F] and ys [T, F].
+        """Return the next `held` [layers, window - 1, F] and ys [T, F].
 
-        `episode` [M] numbers the episode of each position.
+        `episode` [M] is the number of each position's episode.
         """
         look = visible(episode, self.window)
         ys = Project(self.features, name="input")(xs)
@@ -185,14 +185,14 @@ def gtrxl(
 ) -> NeuralMemory:
     """Gated Transformer-XL: output [features], state `GTrXLState`.
 
-    A dense layer brings the input to [features]; each layer attends over its last `window` inputs
-    of the episode, the present one included, so an output depends on up to
-    layers * (window - 1) inputs before. `expansion` times `features` units are in the perceptron.
-    `inspect` tells the attention of each head of each layer, the first layer's first; what is
-    lacking to 1 goes to the present input.
+    A dense layer maps the input to [features]; each layer attends over its last `window` inputs of
+    the episode, the present one included, so an output depends on up to layers * (window - 1)
+    earlier inputs. The MLP has `expansion` times `features` hidden units. `inspect` gives the
+    attention of each head of each layer, the first layer's first; the present input, which is left
+    out, has the rest up to 1.
     The defaults are small; the paper has 12 layers. Gradients flow inside an unroll, but not into
     the state it begins with, and so not from one `step` to the next. Raises ValueError for sizes
-    below 1 or heads that do not divide features.
+    below 1, heads that do not divide features, and a `gate_bias` that is not finite.
     Parisotto et al. (2020), section 3, with the relative positions of Dai et al. (2019).
     """
     positive("features", features)

@@ -1,8 +1,8 @@
-"""Several looks at a memory, each guided by what the last one found.
+"""Attention in several hops, in which each query depends on what the last hop read.
 
-`attend` is the algorithm, for a memory of any form; `over_past` gives it the inputs of a stream.
-Positions are the held ones, oldest first, and then the T new ones. Steps are cut into N blocks of
-C <= slots, each with the K = C + slots - 1 positions that its steps may look at, so that time and
+`attend` is the algorithm, for a memory of any form; `over_past` applies it to past inputs.
+Positions are the held inputs, oldest first, then the T new ones. Steps are cut into N blocks of
+C <= slots, each with the K = C + slots - 1 positions its steps may attend to, so that time and
 space grow as T * slots, not as T squared.
 """
 
@@ -20,7 +20,7 @@ from memrl_jax.types import Array, Key, NeuralMemory, State
 
 
 class Hop(NamedTuple):
-    """One look at a memory of M slots."""
+    """One hop over a memory of M slots."""
 
     match: Callable[[Array], Array]  # u [..., d] -> scores [..., M]
     read: Callable[[Array], Array]  # weights [..., M] -> o [..., d]
@@ -28,9 +28,9 @@ class Hop(NamedTuple):
 
 
 class Trace(NamedTuple):
-    """What was asked, where it was looked for, and what was found."""
+    """The queries u, attention weights and reads o of all hops."""
 
-    u: Array  # [hops + 1, ..., d] the query, and what became of it after each hop
+    u: Array  # [hops + 1, ..., d] the first query, and that after each hop
     weights: Array  # [hops, ..., M]
     o: Array  # [hops, ..., d]
 
@@ -38,9 +38,9 @@ class Trace(NamedTuple):
 def attend(
     u: Array, hops: Sequence[Hop], normalize: Callable[[Array], Array] = nn.softmax
 ) -> Trace:
-    """Look at a memory once for each hop, first for `u` [..., d]; the trace's last u is the answer.
+    """Attend to a memory in hops, from the query `u` [..., d]; the trace's last u is the answer.
 
-    With `normalize` the identity, weights are the scores themselves (the paper's linear start).
+    If `normalize` is the identity, weights are the scores themselves (the paper's linear start).
     Sukhbaatar et al. (2015), equations 1 to 4.
     """
     us, weights, os = [u], [], []
@@ -52,21 +52,21 @@ def attend(
 
 
 class Past(NamedTuple):
-    """The inputs to look at next; zeros where that was before the episode's start."""
+    """The last inputs, zeros before the episode's start."""
 
-    held: Array  # [slots, features] the newest last
+    held: Array  # [slots, features], oldest first
     valid: Array  # [] int32, how many of them are of the running episode
 
 
 class Window(NamedTuple):
-    """The last inputs before each of N blocks of C steps."""
+    """The inputs that N blocks of C steps may attend to."""
 
     inputs: Array  # [N, K, F]
-    filled: Array  # [N, C, slots] bool, the oldest first: an input of the step's own episode
+    filled: Array  # [N, C, slots] bool, oldest first: holds an input of the step's episode
 
 
 def unskew(x: Array, window: int) -> Array:
-    """Move row i of x [..., C, C + window - 1] left by i: [..., C, window]; the reverse of skew."""
+    """Shift row i of x [..., C, C + window - 1] left by i: [..., C, window]; inverts `skew`."""
     *batch, rows, width = x.shape
     flat = jnp.pad(x.reshape(*batch, -1), [(0, 0)] * len(batch) + [(0, rows)])
     return flat.reshape(*batch, rows, width + 1)[..., :window]
@@ -75,16 +75,16 @@ def unskew(x: Array, window: int) -> Array:
 def hop(
     window: Window, key: Array, value: Array, times: tuple[Array, Array], join: Callable[..., Array]
 ) -> Hop:
-    """Look at a window through linear maps `key` and `value` [F, F] of its inputs.
+    """Make a hop over a window, with linear maps `key` and `value` [F, F] of its inputs.
 
-    `times`, two of [slots, F], are added to keys and values, the oldest slot first. Empty slots
+    `times`, two of [slots, F], are added to keys and values, oldest slot first. Empty slots
     have keys and values of zero.
     """
     slots = window.filled.shape[-1]
     key_time, value_time = times
 
     def match(u: Array) -> Array:
-        # The query meets the inputs in their own space, and their keys are never computed.
+        # The query is mapped to the space of the inputs, whose keys are never computed.
         scores = jnp.einsum("ncf,nkf->nck", u @ key.T, window.inputs)
         return jnp.where(window.filled, unskew(scores, slots) + u @ key_time.T, 0)
 
@@ -97,7 +97,7 @@ def hop(
 
 
 class OverPast(nn.Module):
-    """Ask `reader` about the inputs before each step."""
+    """Apply `reader` to the inputs before each step."""
 
     reader: nn.Module
     features: int
@@ -105,9 +105,9 @@ class OverPast(nn.Module):
 
     @nn.compact
     def __call__(self, past: Past, xs: Array, starts: Array) -> tuple[Past, Array, Array]:
-        """Return what to hold, ys [T, F], and the weights of filled slots [hops, T, slots].
+        """Return the next `Past`, ys [T, F], and weights [hops, T, slots], 0 for empty slots.
 
-        Only finite numbers are computed with: 0 * NaN would let the others through the masks.
+        Positions that are not finite are set to zero first: 0 * NaN would pass through the masks.
         """
         steps, slots = len(xs), self.slots
         blocks = -(-steps // slots)
@@ -135,7 +135,7 @@ class OverPast(nn.Module):
 
 
 def over_past(reader: nn.Module, features: int, slots: int) -> NeuralMemory:
-    """Make a memory of a module `(Window, now [N, C, F]) -> Trace`; state `Past`."""
+    """Make a memory from a module `(Window, now [N, C, F]) -> Trace`: state `Past`, output [F]."""
     network = OverPast(reader, positive("features", features), positive("slots", slots))
 
     def init(key: Key, x: Array) -> Any:

@@ -1,4 +1,4 @@
-"""Key-value memory network: what is matched is not what is read."""
+"""Key-value memory network: attention in which keys and values have maps of their own."""
 
 from functools import partial
 
@@ -43,12 +43,12 @@ def _turn(turn: Array, u: Array, o: Array) -> Array:
 def kv_memory(features: int = 64, slots: int = 32, hops: int = 3) -> NeuralMemory:
     """Key-value memory network over the last `slots` inputs: output [features], state `Past`.
 
-    A dense layer brings every input to [features]. The present one is the question; of each before
-    it, one linear map is matched and another is read, the same in all hops, and a matrix R_j of its
-    own turns the sum of query and reading into the query of hop j + 1. Keys and values have a
-    learned vector for their age added, which the paper has not: its memories are unordered. It has
-    one matrix A for question, keys and values, which hand-made features tell apart. Empty
-    slots stay in the softmax, as in `memn2n`. Raises ValueError for sizes below 1.
+    A dense layer maps every input to [features]. The present input is the question; two linear
+    maps, shared by all hops, give the keys and values of the earlier ones. A matrix R_j maps the
+    sum of query and reading to the query of hop j + 1. Keys and values have a learned vector for
+    their age added, unlike in the paper, whose memories are unordered. The paper has one matrix A
+    for question, keys and values, whose hand-made features differ. Empty slots stay in the
+    softmax, as in `memn2n`. Raises ValueError for sizes below 1.
     Miller et al. (2016), section 3.1.
     """
     return over_past(KeyValue(features, positive("hops", hops, UNROLLED)), features, slots)

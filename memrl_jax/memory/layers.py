@@ -24,17 +24,17 @@ class Heads(nn.Module):
 
 
 def outer(value: Array, key: Array) -> Array:
-    """Return what a matrix memory is given to hold: [..., d] and [..., d] to [..., d, d]."""
+    """Return the outer product of a value and a key, [..., d] each: [..., d, d]."""
     return value[..., None] * key[..., None, :]
 
 
 def lookup(matrix: Array, key: Array) -> Array:
-    """Return what a matrix memory [..., d, d] holds for a key [..., d]."""
+    """Return the value [..., d] that a matrix memory [..., d, d] holds for a key [..., d]."""
     return jnp.sum(matrix * key[..., None, :], axis=-1)
 
 
 class Skip(nn.Module):
-    """The input, past the memory: scaled by element where it is as wide as the output, else mapped.
+    """A skip connection: elementwise scale if input and output have one size, else a linear map.
 
     The scale is the `D` of state space models.
     """
@@ -43,7 +43,7 @@ class Skip(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        """Return [..., features]."""
+        """Return [..., features] from `x` [..., D]."""
         if x.shape[-1] != self.features:
             return nn.Dense(self.features, use_bias=False)(x)
         scale = self.param("scale", nn.initializers.normal(1.0), (self.features,))
@@ -61,9 +61,9 @@ class ToComplex(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, scale: Complex) -> Complex:
-        """Return scale * (kernel x) of `x` [..., D], with a scale [hidden].
+        """Return scale * (kernel x), [..., hidden], of `x` [..., D], with a scale [hidden].
 
-        The kernel is scaled, because it is smaller than a sequence.
+        The scale is applied to the kernel, which is smaller than a sequence.
         """
         shape = x.shape[-1], 2 * self.hidden
         kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
@@ -86,32 +86,32 @@ class RealPart(nn.Module):
         shape = 2 * h.real.shape[-1], self.features
         kernel = times * self.param("kernel", self.kernel_init, shape, jnp.float32)
         real, imag = jnp.split(kernel, 2)
-        # The minus stands where it is cheap: on the kernel, not on whole sequences.
+        # Negating the kernel is cheaper than negating whole sequences.
         return h.real @ real + h.imag @ -imag
 
 
 class Project(nn.Module):
     """A dense layer [T, D] -> [T, features]; rows that are not finite become NaN.
 
-    They reach neither the other rows nor, through 0 * NaN, the gradients of the parameters.
+    Such rows reach neither other rows nor, through 0 * NaN, the gradients of the parameters.
     """
 
     features: int
 
     @nn.compact
     def __call__(self, xs: Array) -> Array:
-        """Return [T, features] of rows [T, D]."""
+        """Return [T, features] from rows [T, D]."""
         finite = all_finite(xs)
         ys = nn.Dense(self.features, name="dense")(jnp.where(finite, xs, 0))
         return jnp.where(finite, ys, jnp.nan)
 
 
 def all_finite(xs: Array) -> Array:
-    """Tell of every row [..., D] whether the sum of its squares is finite: [..., 1]."""
+    """Return whether the sum of squares of every row [..., D] is finite, bool [..., 1]."""
     return jnp.isfinite(jnp.sum(xs * xs, axis=-1, keepdims=True))
 
 
 def newest(held: Array, episode: Array, count: int) -> Array:
-    """Return the last `count` rows of `held` [M, D], zeros where not of the last row's episode."""
+    """Return the last `count` rows of `held` [M, D], zeros outside the last row's `episode` [M]."""
     last = len(held) - count
     return jnp.where(episode[last:, None] == episode[-1], held[last:], 0)

@@ -14,14 +14,14 @@ from memrl_jax.types import Array, NeuralMemory
 
 
 class State(NamedTuple):
-    """All that was written, summed."""
+    """Sums over everything written."""
 
     values: Array  # [heads, d, d] sum of values times keys
     keys: Array  # [heads, d] sum of keys
 
 
 class Update(NamedTuple):
-    """What one input does."""
+    """What one input does to the state."""
 
     key: Array  # [heads, d]
     value: Array
@@ -68,12 +68,12 @@ class _Cell(nn.Module):
 
 @typed
 def linear_attention(features: int = 64, heads: int = 4, scan: Scan = "auto") -> NeuralMemory:
-    """Linear attention over all of an episode: output [features].
+    """Linear attention over the whole episode: output [features].
 
     State [heads, d, d] and [heads, d] with d = features / heads. `scan`: how sequences are unrolled
     (see `from_monoid`). Raises ValueError if `heads` does not divide `features`.
     Katharopoulos et al. (2020), equations 16 to 20, with a linear layer for f and without the input
-    that equation 20 adds to what is read: `stack` adds what a layer says to its residual stream.
+    that equation 20 adds to what is read: `stack` adds a layer's output to its residual stream.
     """
     d = divides("features", positive("features", features), "heads", positive("heads", heads))
 

@@ -62,10 +62,10 @@ def lru(
     """Linear recurrent unit: state two of [hidden], by default `features`; output [features].
 
     Eigenvalues begin uniform in area on the ring between the radii `r_min` and `r_max`, at angles
-    up to `max_phase`: what a unit holds decays by its radius a step. The input is added to the
-    output, scaled by element or, where it is not as wide, mapped. `scan`: how sequences are
-    unrolled (see `from_monoid`). Raises ValueError for radii that are not 0 <= r_min < r_max <= 1
-    and for a `max_phase` outside [0, 2 pi].
+    up to `max_phase`; a unit's state shrinks by the factor of its radius at each step. The input is
+    added to the output, scaled elementwise or, if of another size, by a linear map. `scan`: how
+    sequences are unrolled (see `from_monoid`). Raises ValueError for radii that are not
+    0 <= r_min < r_max <= 1 and for a `max_phase` outside [0, 2 pi].
     Orvieto et al. (2023), section 3 and appendix A.
     """
     within("r_max", r_max, 0, 1)

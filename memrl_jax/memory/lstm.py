@@ -10,7 +10,7 @@ from memrl_jax.types import Array, NeuralMemory
 
 
 def update(state: tuple[Array, Array], x: Gates, from_h: Gates) -> tuple[Array, Array]:
-    """Return the next cell and hidden state [features], from the two addends of every gate."""
+    """Return the next cell and hidden state [features], from the two parts of every gate."""
     i, f, g, o = (a + b for a, b in zip(x, from_h, strict=True))
     c = nn.sigmoid(f) * state[0] + nn.sigmoid(i) * jnp.tanh(g)
     return c, nn.sigmoid(o) * jnp.tanh(c)
@@ -20,12 +20,12 @@ def update(state: tuple[Array, Array], x: Gates, from_h: Gates) -> tuple[Array, 
 def lstm(features: int = 64, horizon: int | None = None) -> NeuralMemory:
     """Long short-term memory: state two of [features], output [features].
 
-    `horizon`: begin with biases by which cells keep what they hold for up to so many steps (see
-    `with_horizon`); by default gates begin half open, and forget within a few. Raises ValueError
-    for a horizon below 3.
+    `horizon`: initialize biases so that cells remember for up to so many steps (see
+    `with_horizon`); by default gates begin half open and forget within a few steps. Raises
+    ValueError for a horizon below 3.
     Hochreiter & Schmidhuber (1997), with the forget gate of Gers et al. (2000).
     """
     memory = from_gates(nn.OptimizedLSTMCell(positive("features", features)), "ifgo", update)
-    # Open input gates would take up a cue in a twentieth of the updates, but everything else on the
-    # way, too: on the T-Maze, agents then did not learn to walk.
+    # With open input gates, agents learn to store a cue in a twentieth of the updates, but cells
+    # also store every later input: on the T-Maze, agents then did not learn to walk.
     return with_horizon(memory, features, horizon, {"hf": 1, "hi": -1})

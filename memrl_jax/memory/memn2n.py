@@ -16,11 +16,11 @@ EMBED = nn.initializers.normal(0.1)
 
 
 def position_encoding(features: int, words: int) -> np.ndarray:
-    """Weigh the words of a sentence by place and feature, [words, features] float32.
+    """Return the weight of each word of a sentence in each feature, [words, features] float32.
 
     1 + 4 (i - (d + 1) / 2) (j - (J + 1) / 2) / (d J) for feature i of d and word j of J, both from
     1. This is the formula of the authors' code; that of the paper (section 4.1) is about half of
-    it, with j and i half a place away.
+    it, with j and i shifted by one half.
     """
     i = np.arange(1, features + 1) - (features + 1) / 2
     j = np.arange(1, words + 1)[:, None] - (words + 1) / 2
@@ -40,7 +40,7 @@ class MemN2N(nn.Module):
         """Return the trace of the questions `now` [N, C, F]."""
         square, slots = (self.features, self.features), window.filled.shape[-1]
         adjacent = self.tying == "adjacent"
-        # Adjacent: B = A_1, C_1 = A_2, ..., C_K. Layer-wise: A, C and, apart, B and H.
+        # Adjacent: B = A_1, C_1 = A_2, ..., C_K. Layer-wise: A and C; B and H are separate.
         distinct = self.hops + 1 if adjacent else 2
         maps = self.param("maps", EMBED, (distinct, *square), jnp.float32)
         times = self.param("times", EMBED, (distinct, slots, self.features), jnp.float32)
@@ -66,13 +66,13 @@ def memn2n(
 ) -> NeuralMemory:
     """End-to-end memory network over the last `slots` inputs: output [features], state `Past`.
 
-    A dense layer brings every input to [features]. The present one is the question; those before it
+    A dense layer maps every input to [features]. The present one is the question; those before it
     are the memory, each with a learned vector for its age. As in the authors' code, slots from
-    before the episode's start stay in the softmax with keys and values of zero: what they get is
-    taken from the others. `tying` is "adjacent" (what is read in one hop is matched in the next) or
-    "layerwise" (all hops alike, with a linear map H of the query between them); `relu` rectifies
-    the query after each hop. Weights begin as 0.1 N(0, 1). Raises ValueError for sizes below 1 or
-    another `tying`.
+    before the episode's start stay in the softmax with keys and values of zero, and so take weight
+    from the others. `tying` is "adjacent" (the values of one hop are the keys of the next) or
+    "layerwise" (all hops share their maps, with a linear map H of the query between them); `relu`
+    applies a ReLU to the query after each hop. Weights begin as 0.1 N(0, 1). Raises ValueError for
+    sizes below 1 or another `tying`.
     Sukhbaatar et al. (2015), sections 2 and 4.1.
     """
     known("tying", tying, TYINGS)

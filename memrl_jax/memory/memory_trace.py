@@ -1,4 +1,4 @@
-"""Exponential averages of the inputs: the near-free baseline."""
+"""Exponential moving averages of the inputs: a very cheap baseline."""
 
 from typing import Any
 
@@ -32,10 +32,10 @@ class _Cell(nn.Module):
 def memory_trace(
     features: int = 64, decays: tuple[float, ...] = (0.0, 0.5, 0.9, 0.99), scan: Scan = "auto"
 ) -> NeuralMemory:
-    """Exponential averages of a projection of the inputs: state and output [features].
+    """Exponential moving averages of the projected inputs: state and output [features].
 
-    The features are shared out evenly among the `decays`, which are not learned; with 0 the present
-    input is seen. `scan`: how sequences are unrolled (see `from_monoid`). Raises ValueError if
+    The features are split evenly among the `decays`, which are not learned; a decay of 0 gives the
+    present input. `scan`: how sequences are unrolled (see `from_monoid`). Raises ValueError if
     `features` is not a multiple of the number of decays or one of these is not in [0, 1].
     Eberhard et al. (2025), equation 2.
     """

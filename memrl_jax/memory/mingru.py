@@ -19,7 +19,7 @@ class _Cell(nn.Module):
         self.candidate = nn.Dense(self.features)
 
     def lift(self, x: Array) -> Any:
-        # sigmoid(-g) is 1 - sigmoid(g) without its rounding, where units keep almost everything.
+        # sigmoid(-g) is 1 - sigmoid(g) without its rounding where units keep almost nothing.
         g = self.gate(x)
         return nn.sigmoid(-g), nn.sigmoid(g) * self.candidate(x)
 
@@ -31,7 +31,7 @@ class _Cell(nn.Module):
 def mingru(features: int = 64, horizon: int | None = None, scan: Scan = "auto") -> NeuralMemory:
     """Minimal GRU, whose gate sees the input only: state and output [features].
 
-    `horizon`: begin with biases by which units keep what they hold for up to so many steps (see
+    `horizon`: initialize biases so that units remember for up to so many steps (see
     `with_horizon`). `scan`: how sequences are unrolled (see `from_monoid`). Raises ValueError for a
     horizon below 3 and an unknown `scan`.
     Feng et al. (2024), section 3.1, not in log space.

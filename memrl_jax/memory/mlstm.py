@@ -17,7 +17,7 @@ NOTHING = -1e30  # logarithm of a scale so small that what it scales is zero
 
 
 class State(NamedTuple):
-    """What is held, over exp(scale): gates are exponential, and would overflow without it."""
+    """The state divided by exp(scale), without which the exponential gates would overflow."""
 
     scale: Array  # [heads]
     cell: Array  # [heads, d, d] values times keys
@@ -25,18 +25,18 @@ class State(NamedTuple):
 
 
 class Update(NamedTuple):
-    """What one input does."""
+    """What one input does to the state."""
 
-    forget: Array  # [heads] logarithm of what remains
-    write: Array  # [heads] logarithm of the weight of what is written
+    forget: Array  # [heads] logarithm of the forget gate
+    write: Array  # [heads] logarithm of the input gate
     key: Array  # [heads, d]
     value: Array
     query: Array
 
 
 def _add(first: State, then: State) -> State:
-    # What is held does not depend on the scale it is written in, so nothing is lost by stopping
-    # the gradient there.
+    # The state does not depend on the scale it is represented in, so nothing is lost by stopping
+    # the scale's gradient.
     scale = jax.lax.stop_gradient(jnp.maximum(first.scale, then.scale))
     a, b = jnp.exp(first.scale - scale), jnp.exp(then.scale - scale)
     cell = a[..., None, None] * first.cell + b[..., None, None] * then.cell
@@ -100,7 +100,7 @@ def mlstm(features: int = 64, heads: int = 4, scan: Scan = "auto") -> NeuralMemo
     """Matrix LSTM: output [features], d = features / heads.
 
     State: scale [heads], cell [heads, d, d] and keys [heads, d]. The input gate is exponential, the
-    forget gate a sigmoid. The bias of keys is divided by the root of d as their weights are. The
+    forget gate a sigmoid. The keys' bias is divided by the root of d, like their weights. The
     cell only, without the authors' block around it (convolution, norm, projections up and down).
     `scan`: how sequences are unrolled (see `from_monoid`). Raises ValueError if `heads` does not
     divide `features`.

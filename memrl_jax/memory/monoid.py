@@ -1,9 +1,9 @@
-"""Monoids: updates of a memory of which two in a row are one again, so a sequence is a scan.
+"""Monoids: memory updates of which any two in a row combine to one, so a sequence is a scan.
 
-An update says what one input does to a state. Two views of it exist. `apply` needs it as it comes
-from the input, often small (a key, a value). `combine` needs pairs (decay, addend): what remains of
-any state before, and what a memory that was empty would hold. In a pair the addend is a state, so
-all states of a sequence are the addends of its running products.
+An update is what one input does to a state. It has two forms. `apply` takes it as it comes from the
+input, often small (a key, a value). `combine` takes pairs (decay, addend): how any state before it
+decays, and the state that it makes of an empty memory. The addend of a pair is a state, so the
+states of a sequence are the addends of its running products.
 """
 
 from collections.abc import Callable
@@ -22,11 +22,11 @@ SCANS = ("auto", "sequential", "associative")
 class Monoid(NamedTuple):
     """How updates change a state and combine; every function is for one step.
 
-    `query` takes from the state what leaves the loop, so that a state that is larger than what is
-    read from it need not be kept for every step.
+    `query` reads from the state what leaves the loop, so that states larger than that need not be
+    kept for every step.
     """
 
-    identity: Callable[..., Any]  # pair -> the pair of that shape that changes nothing
+    identity: Callable[..., Any]  # pair -> the identity pair, of its shapes
     combine: Callable[..., Any]  # pair, the pair after it -> pair
     apply: Callable[..., State]  # state, update -> state
     expand: Callable[..., Any] = lambda update: update  # update -> pair
@@ -39,8 +39,8 @@ def scan(
     """Apply updates [T, ...] in order, resetting to `initial` before those that `starts` [T] marks.
 
     Returns the last state and all readings [T, ...]. "sequential" is faster on a CPU,
-    "associative" where thousands of lanes wait; "auto" takes one by JAX's default platform.
-    Raises ValueError for another name.
+    "associative" on thousands of parallel lanes; "auto" chooses by JAX's default platform.
+    Raises ValueError for another `how`.
     """
     if checks.known("scan", how, SCANS) == "auto":
         how = "sequential" if jax.default_backend() == "cpu" else "associative"
@@ -69,8 +69,8 @@ def associative(
     """Combine updates [T, ...] as a tree, in log T rounds; see `scan`."""
 
     def combine(first: tuple[Array, Any], then: tuple[Array, Any]) -> tuple[Array, Any]:
-        # A reset is a pair that forgets what came before it. The choice is made before combining,
-        # for 0 x NaN is NaN: forward in a decay of zero, backward in a product that was not chosen.
+        # A reset discards what came before it. It is selected before combining, because 0 * NaN is
+        # NaN: forward with a decay of zero, backward in the product that was not selected.
         before = tree.where(then[0], jax.vmap(monoid.identity)(first[1]), first[1])
         return first[0] | then[0], jax.vmap(monoid.combine)(before, then[1])
 
@@ -126,7 +126,7 @@ class Complex(NamedTuple):
 
 
 def constantly(decay: Any, addend: Any) -> tuple[Any, Any]:
-    """Make updates of a decay that is the same at every step; it gets the axes of the addend."""
+    """Make updates with a constant decay [...], broadcast to the shape of the addend [T, ...]."""
     return jax.tree.map(lambda a, b: jnp.broadcast_to(a, b.shape), decay, addend), addend
 
 
@@ -136,5 +136,5 @@ def _complex_identity(pair: Any) -> Any:
     return Complex(one, zero), jax.tree.map(jnp.zeros_like, addend)
 
 
-# The same with Complex numbers.
+# `DIAGONAL` for `Complex` numbers.
 COMPLEX = DIAGONAL._replace(identity=_complex_identity)

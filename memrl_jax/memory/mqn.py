@@ -1,7 +1,7 @@
-"""Memory Q-networks: a context asks for one of the last inputs, which are held as keys and values.
+"""Memory Q-networks: a context queries the last inputs, which are held as keys and values.
 
-Before the episode's start are zeros, with which every query agrees by 0; they are attended to as
-inputs are.
+Slots from before the episode's start are zeros, which score 0 with every query; they take part in
+the softmax as inputs do.
 """
 
 from typing import Any, NamedTuple
@@ -21,11 +21,11 @@ from memrl_jax.types import Array, Key, NeuralMemory, State
 
 
 class MQNState(NamedTuple):
-    """The last inputs and what the context goes on from."""
+    """The last inputs and the state of the context."""
 
-    keys: Array  # [frames - 1, features] the newest last, zeros before the episode's start
+    keys: Array  # [frames - 1, features], oldest first, zeros before the episode's start
     values: Array  # [frames - 1, features] likewise
-    retrieved: Array  # [features] o of the last step, where it is fed back; else [0]
+    retrieved: Array  # [features] o of the last step if it is fed back, else of shape [0]
     context: State
 
 
@@ -35,13 +35,13 @@ class Maps(nn.Module):
     features: int
 
     def setup(self) -> None:
-        """Make the maps; a bias of keys or of values would add nothing to that of the output."""
+        """Make the maps; if all slots are full, biases of keys and values add nothing to out's."""
         self.key = nn.Dense(self.features, use_bias=False)
         self.value = nn.Dense(self.features, use_bias=False)
         self.out = nn.Dense(self.features)
 
     def hold(self, x: Array) -> tuple[Array, Array]:
-        """Return the key and the value [..., features] of an input."""
+        """Return the key and the value [..., features] of an input [..., D]."""
         return self.key(x), self.value(x)
 
     def read(self, h: Array, o: Array) -> Array:
@@ -51,11 +51,11 @@ class Maps(nn.Module):
 
 
 def retrieve(hs: Array, keys: Array, values: Array, episode: Array) -> Array:
-    """Return o [T, F] of queries `hs` [T, F] over keys and values [M + T, F]: the M before each.
+    """Return reads o [T, F] of queries `hs` [T, F], each over the M rows before its own.
 
-    `episode` [M + T] numbers the episode of each row. As in `gtrxl`, queries are cut into N blocks
-    of C <= M with K = C + M - 1 rows each. Only finite numbers are computed with, so that others
-    pass no mask, and show as NaN where they are attended to.
+    Keys and values are [M + T, F]; `episode` [M + T] is the number of each row's episode. As in
+    `gtrxl`, queries are cut into N blocks of C <= M with K = C + M - 1 rows each. Rows that are not
+    finite are set to zero first, so that they pass no mask; reads that attend to them are NaN.
     """
     steps, before = len(hs), len(keys) - len(hs)
     blocks = -(-steps // before)
@@ -90,7 +90,7 @@ def linear(features: int) -> NeuralMemory:
 
 
 def attending(context: NeuralMemory, features: int, frames: int, fed_back: int = 0) -> NeuralMemory:
-    """Make a memory from what maps [input, `fed_back` numbers of the last o] to queries h."""
+    """Make a memory whose `context` maps [input, `fed_back` numbers of the last o] to a query h."""
     maps = Maps(features)
     before = at_least("frames", frames, 2) - 1
 
@@ -155,9 +155,9 @@ def mqn(features: int = 256, frames: int = 12) -> NeuralMemory:
     """Memory Q-network: attention of the present input over the `frames` - 1 before it.
 
     Output [features], state `MQNState`. No parameter depends on `frames`: an agent may be evaluated
-    with more than it was trained with. Before an episode's start are keys and values of zero, which
-    take part in the attention; the authors' code has those of blank frames there. Raises ValueError
-    for features below 1 or frames below 2.
+    with more than it was trained with. Slots from before an episode's start have keys and values of
+    zero, which take part in the attention; in the authors' code they have those of blank frames.
+    Raises ValueError for features below 1 or frames below 2.
     Oh et al. (2016), section 4; their action values are `QHead` with no layers before it.
     """
     return attending(linear(positive("features", features)), features, frames)
@@ -165,9 +165,9 @@ def mqn(features: int = 256, frames: int = 12) -> NeuralMemory:
 
 @typed
 def rmqn(features: int = 256, frames: int = 12) -> NeuralMemory:
-    """Recurrent memory Q-network: as `mqn`, but an LSTM asks.
+    """Recurrent memory Q-network: as `mqn`, but an LSTM makes the query.
 
-    Its state is carried through the episode, where the authors' code begins from zeros in each
+    Its state is carried through the episode, while the authors' code begins from zeros in each
     window of `frames`.
     Oh et al. (2016), section 4.3.
     """
@@ -176,10 +176,10 @@ def rmqn(features: int = 256, frames: int = 12) -> NeuralMemory:
 
 @typed
 def frmqn(features: int = 256, frames: int = 12) -> NeuralMemory:
-    """Feedback recurrent memory Q-network: as `rmqn`, but the LSTM also sees what it got last.
+    """Feedback recurrent memory Q-network: as `rmqn`, but the LSTM also sees the last read.
 
-    State is carried as in `rmqn`, and so is what was got last. Every query depends on the answer
-    before it, so sequences are unrolled step by step. Differentiated backwards only.
+    Its state is carried as in `rmqn`, and so is the last read. Every query depends on the read
+    before it, so sequences are unrolled step by step. Reverse-mode differentiation only.
     Oh et al. (2016), section 4.3.
     """
     return attending(lstm(features), features, frames, fed_back=features)

@@ -16,16 +16,16 @@ from memrl_jax.memory.monoid import COMPLEX, Complex, Scan, constantly
 from memrl_jax.types import Array, Key, NeuralMemory
 
 
-@cache  # linen sets a module up anew each time it is applied
+@cache  # linen runs a module's setup each time it is applied
 def _hippo(size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return half of the eigenvalues [size] and eigenvectors [2 size, size] of HiPPO-LegS.
+    """Return eigenvalues [size] and eigenvectors [2 size, size] of HiPPO-LegS's normal part.
 
-    Of its normal part, that is, whose eigenvalues are conjugate pairs: those above the real axis.
+    Its eigenvalues are conjugate pairs, of which only those above the real axis are returned.
     Smith et al. (2023), appendix B.1.1.
     """
     root = np.sqrt(np.arange(2 * size) + 0.5)
     skew = np.tril(np.outer(root, root), -1)
-    # A skew-symmetric matrix times -i is Hermitian, for which factorization is exact and ordered.
+    # A skew-symmetric matrix times -i is Hermitian, for which eigh is exact and ordered.
     frequencies, vectors = np.linalg.eigh(-1j * (skew.T - skew))
     return -0.5 + 1j * frequencies[size:], vectors[:, size:]
 
@@ -94,12 +94,12 @@ def s5(
 ) -> NeuralMemory:
     """S5 layer: state two of [hidden], by default half the `features`; output [features].
 
-    A diagonal linear system of conjugate pairs, held constant between inputs (zero-order hold). It
-    begins as `blocks` copies of HiPPO-LegS, with step sizes drawn log-uniformly between `step_min`
-    and `step_max`: 1 / step is about how many inputs a unit remembers. The input is added to the
-    output, scaled by element or, where it is not as wide, mapped. `scan`: how sequences are
-    unrolled (see `from_monoid`). Raises ValueError if `blocks` does not divide `hidden` and for
-    steps that are not 0 < step_min <= step_max.
+    A diagonal linear system of conjugate pairs, discretized by zero-order hold. It begins as
+    `blocks` copies of HiPPO-LegS, with step sizes drawn log-uniformly between `step_min` and
+    `step_max`; a unit remembers about 1 / step inputs. The input is added to the output, scaled
+    elementwise or, if of another size, by a linear map. `scan`: how sequences are unrolled (see
+    `from_monoid`). Raises ValueError if `blocks` does not divide `hidden` and for steps that are
+    not 0 < step_min <= step_max.
     Smith et al. (2023), equations 2, 5 and 6, appendix B.
     """
     if not 0 < step_min <= above("step_max", step_max, 0):

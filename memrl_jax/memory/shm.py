@@ -10,14 +10,14 @@ from memrl_jax.memory.base import from_monoid
 from memrl_jax.memory.monoid import DIAGONAL, Scan
 from memrl_jax.types import Array, Key, NeuralMemory
 
-THETAS = 128  # of which only the first is used
+THETAS = 128  # in the paper; only the first is used here
 
 
 class Update(NamedTuple):
-    """What one input does."""
+    """What one input does to the state."""
 
-    calibration: Array  # [hidden] rows of the calibration matrix, before its tanh ...
-    theta: Array  # [hidden] ... and its columns
+    calibration: Array  # [hidden], of the factor 1 + tanh(outer(theta, calibration))
+    theta: Array  # [hidden]
     value: Array  # [hidden]
     key: Array  # [hidden]
     query: Array  # [hidden]
@@ -61,12 +61,12 @@ class _Cell(nn.Module):
 
 
 def _theta(key: Key, shape: tuple[int, int]) -> Array:
-    """Draw as if there were all `THETAS` rows, which `xavier_uniform` spreads by their number."""
+    """Draw rows as if there were `THETAS`, because `xavier_uniform` scales them by their number."""
     return nn.initializers.xavier_uniform()(key, (THETAS, shape[1]), jnp.float32)[: shape[0]]
 
 
 def _share(x: Array) -> Array:
-    """Return the positive part, scaled to a sum of one."""
+    """Return the positive part of x [..., d], scaled to a sum of one."""
     x = nn.relu(x)
     return x / (1e-5 + jnp.sum(x, axis=-1, keepdims=True))
 
@@ -75,10 +75,10 @@ def _share(x: Array) -> Array:
 def shm(features: int = 64, hidden: int = 32, scan: Scan = "auto") -> NeuralMemory:
     """Stable Hadamard memory: state [hidden, hidden], output [features].
 
-    Each cell of a matrix is multiplied by a factor between 0 and 2 that the input chooses, then the
-    outer product of a value and a key is added; what is read and a linear map of the input are
-    summed, as in the authors' code. The paper draws one of 128 trained vectors `theta` for each
-    step; the authors' code for POPGym takes always the first, as is done here, for a draw would
+    Each element of the state is multiplied by a factor between 0 and 2 that depends on the input,
+    then the outer product of a value and a key is added; what is read and a linear map of the input
+    are summed, as in the authors' code. The paper draws one of 128 trained vectors `theta` for each
+    step; here, as in the authors' code for POPGym, it is always the first, because a draw would
     make acting and learning differ. `scan`: how sequences are unrolled (see `from_monoid`).
     Le et al. (2025), equations 4 to 9.
     """

@@ -1,4 +1,4 @@
-"""Memories on top of each other."""
+"""A stack of memories around a residual stream."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -13,7 +13,7 @@ from memrl_jax.types import Array, Key, NeuralMemory, State
 
 
 class _Merge(nn.Module):
-    """What a layer says, gated, on its way back to the residual stream."""
+    """The gate through which a layer's output is added to the residual stream."""
 
     features: int
 
@@ -33,14 +33,14 @@ class _FeedForward(nn.Module):
 
 @typed
 def stack(layers: Sequence[NeuralMemory], features: int = 64, feedforward: int = 0) -> NeuralMemory:
-    """Put memories on top of each other, around a residual stream: output [features].
+    """Stack memories around a residual stream: output [features].
 
-    The input is mapped to the stream. Every layer reads the stream, normalized; what it says is
-    gated and added. With `feedforward` above 0, what a network with one hidden layer of that width
-    makes of the stream is added, too. The state is a tuple of the layers' states. Raises ValueError
-    without layers.
+    A linear layer maps the input to the stream. Every layer reads the normalized stream, and its
+    gated output is added to the stream. With `feedforward` above 0, a network with one hidden layer
+    of that width follows every layer, and its output is added, too. The state is a tuple of the
+    layers' states. Raises ValueError without layers.
     Norms before layers: Xiong et al. (2020); the gate: Smith et al. (2023), appendix G.1, with a
-    second linear map of what is gated, as "full_glu" in the authors' code.
+    second linear map of the gated values, as "full_glu" in the authors' code.
     """
     positive("len(layers)", len(layers))
     layers = [checked(layer) for layer in layers]

@@ -1,4 +1,4 @@
-"""What the states of a memory have to be: arrays, of one kind from step to step."""
+"""Checks of memory states: arrays whose structure, shapes and dtypes never change."""
 
 from collections.abc import Callable
 from typing import Any, NoReturn
@@ -10,11 +10,11 @@ from memrl_jax.types import Array, NeuralMemory, State
 
 
 def checked(memory: NeuralMemory) -> NeuralMemory:
-    """Hold a memory to what its initial state says.
+    """Return the memory with checks that its states keep the form of its initial state.
 
-    Numbers in that state, Python's or NumPy's, become arrays. Raises ValueError, when traced, for
-    what is no number, and where `step` or `unroll` returns a state of another structure, shape or
-    dtype than it was given.
+    Numbers in the initial state, Python's or NumPy's, become arrays. Raises ValueError, when
+    traced, for what is not a number, and where `step` or `unroll` returns a state of another
+    structure, shape or dtype than it was given.
     """
 
     def keeping(name: str, run: Callable[..., Any]) -> Callable[..., Any]:
@@ -30,12 +30,12 @@ def checked(memory: NeuralMemory) -> NeuralMemory:
 
 
 def explicit(initial_state: Callable[[], State]) -> Callable[[], State]:
-    """Make all that an initial state holds arrays with a dtype of their own."""
+    """Make every leaf of an initial state an array whose dtype is not weak."""
     return lambda: _arrays("initial_state", initial_state())
 
 
 def like(name: str, before: State, after: State) -> State:
-    """Return the state `after` what is called `name`, if it is of the kind it was `before`."""
+    """Return `after`, the state that `name` returned, if it has the form of `before`."""
     after = _arrays(name, after)
     structures: Any = jax.tree.structure(before), jax.tree.structure(after)
     if structures[0] != structures[1]:
@@ -61,7 +61,7 @@ def _arrays(name: str, state: State) -> State:
             raise ValueError(
                 f"{name}: {_leaf(path)} is of type {kind}, no array of numbers"
             ) from None
-        return jnp.asarray(x, x.dtype)  # weakly typed no more
+        return jnp.asarray(x, x.dtype)  # no longer weakly typed
 
     return jax.tree_util.tree_map_with_path(array, state)
 

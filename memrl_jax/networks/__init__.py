@@ -1,6 +1,6 @@
 """Networks of timesteps: an encoder, a memory and a head.
 
-Linen is used here and in `memory/` only, and only through `init` and `apply`.
+Linen modules are used only through `init` and `apply`.
 """
 
 from memrl_jax.networks.actor_critic import actor_critic

@@ -1,4 +1,4 @@
-"""A policy and a value as one network, of one body or of two."""
+"""A policy and a value as one network, with one body or two."""
 
 from typing import Any
 
@@ -17,10 +17,10 @@ def actor_critic(
     layers: LayersConfig = PLAIN,
     separate: bool = False,
 ) -> Network:
-    """Return a network of the parameters [..., size] of a policy and of values [...].
+    """Return a network of a policy's parameters [..., size] and values [...].
 
-    Both heads have hidden layers of their own. With `separate`, so they have an encoder and a
-    memory: then there are two networks within, as `pair` says.
+    Each head has its own hidden layers. With `separate`, each also has its own encoder and memory:
+    `pair` combines the two networks.
     """
     if separate:
         return pair(body(PolicyHead(size, widths, layers)), body(ValueHead(widths, layers)))
@@ -30,7 +30,7 @@ def actor_critic(
 def pair(actor: Network, critic: Network) -> Network:
     """Return two networks as one: parameters {"actor", "critic"}, states and outputs in pairs.
 
-    `inspect` tells what the actor's memory does.
+    `inspect` records what the actor's memory does.
     """
 
     def init(key: Key, timestep: TimeStep, *inputs: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What a network sees: a timestep as a vector of features."""
+"""The encoder: a timestep as a vector of features."""
 
 from typing import Any
 
@@ -22,9 +22,9 @@ STACKS: dict[str, Stack] = {
 
 
 def encoder(config: BodyConfig, spec: Spec) -> "Encoder":
-    """Make the encoder of what can be seen; raises ValueError for settings out of range.
+    """Make the encoder for a spec's timesteps; raises ValueError for settings out of range.
 
-    Convolutions, or an axis of channels, without an image to apply to are refused.
+    Raises it also for convolutions or channels that are set although no observation is an image.
     """
     checks.widths("encoder", config.encoder)
     stack = _stack(config.convolutions)
@@ -49,7 +49,7 @@ def encoder(config: BodyConfig, spec: Spec) -> "Encoder":
 
 
 def _stack(convolutions: str | Stack) -> Stack:
-    """Return the layers of a stack, which may be one with a name; check their ranges."""
+    """Return the layers of a stack, given as such or by name; check their ranges."""
     if isinstance(convolutions, str):
         return STACKS[checks.known("convolutions", convolutions, STACKS)]
     if not convolutions:
@@ -68,12 +68,12 @@ def _has_three_axes(space: Any) -> bool:
 class Encoder(nn.Module):
     """Turn a timestep into a vector; any leading axes.
 
-    Observations may be any pytree, whose parts are put side by side as `features` says. Those with
+    Observations may be any pytree; its parts are encoded by `features` and concatenated. Parts with
     three axes are images: `channels` says which axis has the channels, or None that there are no
-    images. They go through convolutions, each (features, kernel, stride, padding). `widths` are the
-    dense layers after all that. The previous action is seen like an observation; it and the
-    previous reward are zero where an episode starts. Raises ValueError for an observation or an
-    action unlike the declared ones.
+    images. They go through `convolutions`, each (features, kernel, stride, padding). `widths` are
+    the dense layers after that. The previous action is encoded like an observation; it and the
+    previous reward are zero where `start` is true. Raises ValueError for an observation or an
+    action whose parts are not the declared ones.
     """
 
     observations: Any
@@ -91,7 +91,7 @@ class Encoder(nn.Module):
         batch = timestep.reward.ndim
         seen = _paired("observation", self.observations, timestep.observation)
         parts = [self.see(space, x, batch) for space, x in seen]
-        # A window may begin inside an episode; there, too, nothing came before.
+        # A window that begins inside an episode has `start` there too: nothing before it is shown.
         before = ~timestep.start[..., None]
         if self.previous_action:
             done = _paired("action", self.actions, timestep.action)
@@ -110,9 +110,9 @@ class Encoder(nn.Module):
 
 
 def _paired(name: str, declared: Any, given: Any) -> list[tuple[Any, Any]]:
-    """Return the parts of a space and what is given of each, by their path.
+    """Pair the parts of a declared space with the given leaves, by path.
 
-    Linen freezes its own dictionaries, so their types may differ.
+    Not by tree structure: Linen freezes its dictionaries, so their types may differ.
     """
     specs, leaves = _named(declared), _named(given)
     if specs.keys() != leaves.keys():
@@ -128,8 +128,8 @@ def _named(x: Any) -> dict[str, Any]:
 def features(space: Discrete | Continuous, x: Array, batch_axes: int) -> Array:
     """Return one part of an observation or an action as a vector [..., D] of float32.
 
-    A `Discrete` is one-hot, and zero where it is not one of 0 .. n - 1. Arrays are flattened, of
-    `numbers`.
+    A `Discrete` is one-hot, and all zeros outside 0 .. n - 1. Arrays are scaled by `numbers` and
+    flattened.
     """
     if isinstance(space, Discrete):
         return jax.nn.one_hot(x, space.n, dtype=jnp.float32)
@@ -143,10 +143,10 @@ def _flat(x: Array, batch_axes: int) -> Array:
 def numbers(space: Continuous, x: Array) -> Array:
     """Return `x` [..., *shape] as float32: floats as they are, integers and booleans scaled.
 
-    By their declared bounds, element by element, to [0, 1] by (x - low) / (high - low), or to
-    [-1, 1] by x / max(-low, high) where 0 is between the bounds: 0 stays 0. Bounds are first cut to
-    what the dtype can hold. Bounds that are infinite, or 2^31 - 1 or more apart, tell nothing of
-    the integers that occur: those are taken as they are, except that uint8 then is x / 255.
+    Scaled by the declared bounds, element by element: to [0, 1] by (x - low) / (high - low), or,
+    where low < 0 < high, to [-1, 1] by x / max(-low, high), so that 0 stays 0. Bounds are first
+    clipped to the dtype's range. Bounds that are infinite, or 2^31 - 1 or more apart, say nothing
+    of the integers that occur: these are not scaled, except that uint8 becomes x / 255.
     """
     return x.astype(jnp.float32) if jnp.issubdtype(x.dtype, jnp.floating) else _scaled(space, x)
 
@@ -164,8 +164,8 @@ def _scaled(space: Continuous, x: Array) -> Array:
     high = array.floor(array.minimum(high, most))
     zero = array.where(untold | ((low < 0) & (high > 0)), 0, low)
     span = array.where(untold, 1, array.maximum(high - zero, zero - low))
-    # Integers are subtracted as such: float32 does not tell large ones apart. Small ones are
-    # widened first, for their differences may not fit.
+    # Subtract as integers: float32 does not tell large ones apart. Small dtypes are widened first,
+    # because differences may not fit.
     x = x if kind.itemsize >= 4 else x.astype(jnp.int32)
     above = (x - jnp.broadcast_to(jnp.asarray(zero, x.dtype), x.shape)).astype(jnp.float32)
     span = jnp.asarray(array.where(span == 0, 1, span), jnp.float32)

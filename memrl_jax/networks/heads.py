@@ -1,7 +1,7 @@
-"""Heads: what a network says of the memory's output `x` [..., D].
+"""Heads: a network's outputs, computed from the memory's output `x` [..., D].
 
-`widths` are dense layers of their own before the output. `layers` is how all dense layers are made:
-an agent passes on `config.body.layers`, so that the head's are like the encoder's.
+`widths` are a head's own dense layers before its output. `layers` are the options of its dense
+layers: an agent passes `config.body.layers`, so that they are like the encoder's.
 """
 
 from typing import Any
@@ -14,8 +14,8 @@ from memrl_jax.networks.layers import MLP, PLAIN, dense
 from memrl_jax.settings import LayersConfig
 from memrl_jax.types import Array
 
-# Scales of orthogonal kernels of the output: Engstrom et al. (2020), Huang et al. (2022). Small
-# ones make a policy nearly uniform at first.
+# Scales of orthogonal kernels of the output: Engstrom et al. (2020), Huang et al. (2022). A small
+# one makes the initial policy nearly uniform.
 VALUE, POLICY = 1.0, 0.01
 
 
@@ -39,7 +39,7 @@ class QHead(nn.Module):
 
 
 class EmbeddingHead(nn.Module):
-    """A key [..., size] by which what is alike can be found."""
+    """A key [..., size] for nearest-neighbour lookup."""
 
     size: int
     widths: tuple[int, ...] = ()
@@ -65,7 +65,7 @@ class PolicyHead(nn.Module):
 
 
 class ValueHead(nn.Module):
-    """The value [...] of where the agent is."""
+    """The state value [...]."""
 
     widths: tuple[int, ...] = ()
     layers: LayersConfig = PLAIN
@@ -77,7 +77,7 @@ class ValueHead(nn.Module):
 
 
 class ActorCriticHead(nn.Module):
-    """A policy and a value of one memory's output, each with dense layers of its own."""
+    """A policy and a value on the same memory output, each with its own dense layers."""
 
     size: int
     widths: tuple[int, ...] = ()

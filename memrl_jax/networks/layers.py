@@ -9,7 +9,7 @@ from flax import linen as nn
 from memrl_jax.settings import LayersConfig
 from memrl_jax.types import Array
 
-WHOLE = 16_000_000  # bytes of shifted images up to which a batch of them is one matrix product
+WHOLE = 16_000_000  # bytes of shifted images up to which a batch is one matrix product
 GROUP = 4_000_000  # bytes of shifted images at a time in larger batches
 HIDDEN = 2**0.5  # scale of orthogonal kernels before a ReLU
 
@@ -22,7 +22,7 @@ def dense(width: int, layers: LayersConfig, scale: float) -> nn.Dense:
 
 
 def kernel_init(layers: LayersConfig, scale: float) -> Any:
-    """Return how kernels begin: orthogonal, of this scale, or as LeCun's normal ones."""
+    """Return the initializer of kernels: orthogonal of this scale, or LeCun's normal one."""
     return nn.initializers.orthogonal(scale) if layers.orthogonal else nn.linear.default_kernel_init
 
 
@@ -46,10 +46,10 @@ class MLP(nn.Module):
 
 
 def convolve(x: Array, stack: tuple[tuple[int, int, int, int], ...], layers: LayersConfig) -> Array:
-    """Return images [..., H, W, C] after convolutions [..., H', W', D]; call within a module.
+    """Apply convolutions to images [..., H, W, C]: [..., H', W', D]; call within a linen module.
 
-    Each of `stack` is its features, the side of its square kernel, its stride, and the zeros added
-    on every side; a ReLU follows. Raises ValueError where a kernel is larger than the image.
+    Each layer of `stack` is (features, side of the square kernel, stride, zeros added on every
+    side), followed by `activate`. Raises ValueError where a kernel is larger than the image.
     """
     for features, kernel, stride, padding in stack:
         height, width = x.shape[-3:-1]
@@ -77,10 +77,10 @@ def shifted_products(
 ) -> Array:
     """Convolve images [B, H, W, C] with a kernel [h, w, C, D]: [B, H', W', D].
 
-    As one matrix product with the h w shifted images side by side: inside a loop on a CPU its
-    gradient takes a tenth of the time of `jax.lax.conv_general_dilated`'s. Where the copies would
-    take more than WHOLE bytes, groups of images take turns and the gradient makes their copies
-    anew: half the memory in the same time.
+    Computed as one matrix product with h * w shifted copies of the images: inside a loop on a CPU
+    its gradient takes a tenth of the time of `jax.lax.conv_general_dilated`'s. Where the copies
+    would take more than WHOLE bytes, images are processed in groups and the gradient recomputes
+    their copies: half the memory in the same time.
     """
     h, w, channels, features = kernel.shape
     down, right = strides

@@ -11,12 +11,12 @@ from memrl_jax.types import Array, Key, Network, NeuralMemory, State, TimeStep
 
 
 def recurrent(encoder: nn.Module, memory: NeuralMemory, head: nn.Module) -> Network:
-    """Put a memory between an encoder of timesteps and a head; with `none`, feed-forward.
+    """Put a memory between an encoder of timesteps and a head; memory `none` is feed-forward.
 
-    `encoder(timestep)` gives features [..., D], and `head(y, *inputs)` takes what the memory gives
-    for them, and whatever else the caller of `init`, `step` and `unroll` hands on to it, with the
-    axes of the timestep in front. Parameters are {"encoder", "memory", "head"}. The memory's states
-    are checked as by `memory.states.checked`.
+    `encoder(timestep)` returns features [..., D]; `head(y, *inputs)` takes the memory's output and
+    the `inputs` that the caller passes to `init`, `step` or `unroll`, with the leading axes of the
+    timestep. Parameters are {"encoder", "memory", "head"}. The memory's states are checked, see
+    `memory.states.checked`.
     """
     memory = checked(memory)
 

@@ -1,4 +1,4 @@
-"""Two of a kind: networks side by side, or heads on one memory's output."""
+"""Two networks side by side, or two heads on one memory's output."""
 
 from typing import Any
 
@@ -10,9 +10,9 @@ from memrl_jax.types import Array, Key, Network, State, TimeStep
 
 
 def twins(network: Network) -> Network:
-    """Return two networks that differ in their parameters alone, as one.
+    """Return two copies of a network, with different parameters, as one network.
 
-    Parameters are [2, ...], states [B, 2, ...], outputs [2, ...]. `inspect` tells nothing.
+    Parameters are [2, ...], states [B, 2, ...], outputs [2, ...]. `inspect` returns {}.
     """
 
     def init(key: Key, timestep: TimeStep, *inputs: Any) -> Any:
@@ -38,12 +38,12 @@ def twins(network: Network) -> Network:
 
 
 class TwinHeads(nn.Module):
-    """Two heads, which are to be objects of their own, on the same output of a memory."""
+    """Two heads, which must be distinct objects, on the same memory output."""
 
     one: nn.Module
     other: nn.Module
 
     @nn.compact
     def __call__(self, x: Array, *inputs: Any) -> Array:
-        """Return what both say, [2, ...], of `x` [..., D]."""
+        """Return the outputs of both heads, [2, ...], from `x` [..., D]."""
         return jnp.stack([self.one(x, *inputs), self.other(x, *inputs)])

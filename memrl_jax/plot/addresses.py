@@ -26,13 +26,13 @@ def addresses(
     *,
     title: str | None = None,
 ) -> Figure:
-    """Draw the weights of every head over slots and time, and what is held at the end.
+    """Draw the weights of every head over slots and time, and the memory at the end.
 
-    `record` is what `diagnose.trace` or a `rollout.player` gives of one sequence: `write` and
-    `read` [T, heads, slots], of which one may be missing, and, where it is there, `memory`
-    [T, slots, width]. Writes a PNG, 1200 pixels wide, to `path`, all of it or nothing. Raises
-    ValueError without writes and reads, on shapes that do not agree, for a value that is NaN or
-    infinite and for a `path` that is not a .png.
+    `record` is that of one sequence from `diagnose.trace` or a `rollout.player`: `write` and `read`
+    [T, heads, slots], of which one may be missing, and optionally `memory` [T, slots, width].
+    Writes a PNG, 1200 pixels wide, to `path`, all of it or nothing. Raises ValueError without
+    writes and reads, on shapes that do not agree, for a value that is NaN or infinite and for a
+    `path` that is not a .png.
     """
     heads = {**by_head(record, "write"), **by_head(record, "read")}
     if not heads:
@@ -62,9 +62,9 @@ def attention(
 ) -> Figure:
     """Draw to which past steps each step attends, a panel per hop.
 
-    `attention` [T, hops, M] are weights of the last M inputs before each step, the oldest first;
-    `starts` [T] tells where episodes begin: what is before them is left blank, as are the steps
-    before the first. Writes a PNG, 1200 pixels wide, to `path`, all of it or nothing. Raises
+    `attention` [T, hops, M] are weights of the last M inputs before each step, oldest first.
+    `starts` [T] marks where episodes begin; weights on inputs from before the episode, or before
+    step 0, are not drawn. Writes a PNG, 1200 pixels wide, to `path`, all of it or nothing. Raises
     ValueError on shapes that do not agree, for a value that is NaN or infinite and for a `path`
     that is not a .png.
     """
@@ -93,7 +93,7 @@ def hops(
     *,
     title: str | None = None,
 ) -> Figure:
-    """Draw to which of M things each hop of one look-up attends: `weights` [hops, M], M `labels`.
+    """Draw the attention `weights` [hops, M] of one look-up over M things, named by `labels`.
 
     Writes a PNG, 1200 pixels wide, to `path`, all of it or nothing. Raises ValueError on shapes
     that do not agree, for a value that is NaN or infinite and for a `path` that is not a .png.
@@ -117,9 +117,9 @@ def hops(
 def by_head(
     record: Mapping[str, ArrayLike], kind: str, top: float | None = None
 ) -> dict[str, tuple[Array, Any]]:
-    """Return the weights [T, slots] of each head that writes or reads, and their colours.
+    """Return the weights [T, slots] of each head of a `kind`, and their colours.
 
-    These end at `top`, or else at the largest weight.
+    The colour scale ends at `top`, or else at the largest weight.
     """
     if kind not in record:
         return {}
@@ -132,9 +132,9 @@ def by_head(
 def by_hop(
     record: Mapping[str, ArrayLike], starts: ArrayLike | None = None, top: float | None = None
 ) -> dict[str, tuple[Array, Any]]:
-    """Return the weights [T, T] of past steps at each step, hop by hop, and their colours.
+    """Return each hop's weights [T, T] of past steps at each step, and their colours.
 
-    These end at `top`, or else at the largest weight.
+    The colour scale ends at `top`, or else at the largest weight.
     """
     if "attention" not in record:
         return {}
@@ -149,7 +149,7 @@ def by_hop(
 
 
 def by_step(weights: Array, starts: Array) -> Array:
-    """Turn [T, M], of the last M steps, into [T, T], of all steps; NaN where none is weighed."""
+    """Turn weights [T, M] of the last M steps into [T, T] of all steps, NaN elsewhere."""
     steps, reach = weights.shape
     now, past = np.indices((steps, steps))
     begun = np.maximum.accumulate(np.where(starts, np.arange(steps), 0))[:, None]
@@ -159,7 +159,7 @@ def by_step(weights: Array, starts: Array) -> Array:
 
 
 def weighed(field: str, values: ArrayLike, axes: str) -> Array:
-    """Return `values` as an array [T, ...] of three axes, all of them finite numbers."""
+    """Return `values` as an array [T, ...] of three axes, if all of them are finite numbers."""
     array = real(field, values)
     if array.ndim != 3 or array.size == 0:
         raise ValueError(f"{field}: shape {array.shape} is not [T, {axes}]")

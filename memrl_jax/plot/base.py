@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
 Array = NDArray[Any]
 
-# Okabe & Ito (2008), told apart with any colour vision; their yellow is too pale on white.
+# Okabe & Ito (2008), distinguishable with any colour vision; their yellow is too pale on white.
 BLUE, VERMILLION, GREEN = "#0072B2", "#D55E00", "#009E73"
 COLORS = (BLUE, VERMILLION, GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#333333")
 DASHES = ("-", "--", "-.", ":")
 STYLES = [(COLORS[i % len(COLORS)], DASHES[i % len(DASHES)]) for i in range(28)]  # all differ
 GREY = "#666666"
 WIDTH, DPI = 8.0, 150  # inches, pixels per inch
-PLAIN: dict[str, Any] = {"parse_math": False}  # for texts of users: a dollar is a dollar
+PLAIN: dict[str, Any] = {"parse_math": False}  # for users' texts: dollar signs are literal
 
 
 def blank(height: float, title: str | None) -> Figure:
@@ -44,12 +44,12 @@ def blank(height: float, title: str | None) -> Figure:
 
 
 def folded(text: str, width: int) -> str:
-    """Break a text into lines of so many letters."""
+    """Wrap a text into lines of at most `width` letters."""
     return text if len(text) <= width else textwrap.fill(text, width)
 
 
 def finished(figure: Figure, path: str | os.PathLike[str] | None) -> Figure:
-    """Write the figure to a .png, all of it or nothing, unless `path` is None."""
+    """Return the figure, written to a .png, all of it or nothing, unless `path` is None."""
     if path is not None:
         with replacing(path, ".png") as temporary:
             figure.savefig(temporary, format="png", dpi=DPI)
@@ -58,7 +58,7 @@ def finished(figure: Figure, path: str | os.PathLike[str] | None) -> Figure:
 
 @contextmanager
 def replacing(path: str | os.PathLike[str], suffix: str) -> Iterator[Path]:
-    """Give a file to write to, which becomes `path` in the end unless something goes wrong."""
+    """Yield a temporary file, which becomes `path` in the end unless an exception is raised."""
     if Path(path).suffix != suffix:
         raise ValueError(f"path: {str(path)!r} does not end in {suffix}")
     temporary = Path(path).with_name(f".{Path(path).name}.{os.getpid()}")
@@ -70,7 +70,7 @@ def replacing(path: str | os.PathLike[str], suffix: str) -> Iterator[Path]:
 
 
 def integers(axis: Any, most: int) -> None:
-    """Put at most so many ticks on an axis, at whole numbers."""
+    """Put ticks on an axis at whole numbers, with at most `most` intervals between them."""
     from matplotlib.ticker import EngFormatter, MaxNLocator
 
     axis.set_major_formatter(EngFormatter(sep=""))  # 200k
@@ -78,7 +78,7 @@ def integers(axis: Any, most: int) -> None:
 
 
 def note(axes: Axes, text: str, at: Any, offset: Any, coordinates: Any, align: Any) -> None:
-    """Write small grey text, also outside the axes."""
+    """Write small grey text, inside or outside the axes."""
     style: dict[str, Any] = {"ha": align, "va": "center", "fontsize": 9, "color": GREY, **PLAIN}
     axes.annotate(text, at, offset, coordinates, "offset points", annotation_clip=False, **style)
 
@@ -96,7 +96,7 @@ def cells(axes: Axes, values: Array, label: str, **colors: Any) -> Any:
 
 
 def scale(mesh: Any, **options: Any) -> None:
-    """Add the colours of a mesh, to the right of it."""
+    """Add a colour bar to the right of a mesh."""
     beside = mesh.axes.inset_axes((1.01, 0, 0.012, 1))
     mesh.figure.colorbar(mesh, cax=beside, **options).outline.set_visible(False)
     beside.tick_params(labelsize=8)

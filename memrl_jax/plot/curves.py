@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Lines = Mapping[str, tuple[Array, Array]]  # label -> x [P], y [seeds, P]
-Named = Mapping[str, "Artist"]  # what the legend says -> what it stands for
+Named = Mapping[str, "Artist"]  # text in the legend -> its artist
 
 
 def curves(
@@ -34,11 +34,11 @@ def curves(
 ) -> Figure:
     """Draw the IQM over seeds and its bootstrap interval along training, a line per label.
 
-    A series is (steps [points], values [seeds, points]). One seed has no interval, and what those
-    of few are worth is written below. Where curves coincide, the first is the widest and lies
-    lowest; an axis whose curves hardly differ reaches down to 0. NaN marks a point where a seed had
-    no finished episode: its previous value is carried forward, and the line starts where
-    every seed has one. `reference` maps labels to heights of dashed lines. Writes a PNG of
+    A series is (steps [points], values [seeds, points]). One seed has no interval, and the coverage
+    of intervals over few seeds is written below. So that coinciding curves can be seen, the first
+    is the widest and lowest; an axis whose curves hardly differ is extended to 0. NaN marks a point
+    where a seed had no finished episode: its previous value is carried forward, and the line starts
+    where every seed has one. `reference` maps labels to heights of dashed lines. Writes a PNG of
     1200 x 750 pixels to `path`, all of it or nothing. Raises ValueError on shapes that do not
     agree, a seed without a value, an infinite value and a `path` that is not a .png.
     """
@@ -80,7 +80,7 @@ def extrapolation(
     lines = {label: (x, _values(label, "lengths", x, y)) for label, y in success.items()}
     figure = blank(5.0, title)
     axes = figure.add_subplot(xscale="log")
-    # A little wider than told, for one length has no width.
+    # A little wider than `trained`, because a single length has no width.
     shade = axes.axvspan(first / 1.06, last * 1.06, color="#E4E4E4", linewidth=0)
     named = _lines(axes, lines, level, {} if chance is None else {"chance": chance})
     _decorate(axes, {"trained lengths": shade, **named}, xlabel, ylabel)
@@ -115,7 +115,7 @@ def _values(label: str, field: str, x: Array, values: ArrayLike) -> Array:
 
 
 def _started(label: str, steps: ArrayLike, values: ArrayLike) -> tuple[Array, Array]:
-    """Carry values over NaNs and drop the points before all seeds have one."""
+    """Carry values forward over NaNs and drop the points before every seed has a value."""
     x = real(f"{label!r}: steps", steps)
     if not np.all(np.isfinite(x)):
         raise ValueError(f"{label!r}: steps are not all finite")
@@ -147,7 +147,7 @@ def _decorate(axes: Axes, named: Named, xlabel: str, ylabel: str) -> None:
 
 
 def _give_room(axes: Axes) -> None:
-    """Reach down, or up, to 0 where all that is drawn would otherwise look larger than it is."""
+    """Extend the y axis to 0 where small differences would otherwise look large."""
     low, high = axes.dataLim.intervaly
     if high - low < 0.1 * max(abs(low), abs(high)):
         axes.update_datalim([(axes.dataLim.x0, 0.0)])
@@ -155,8 +155,8 @@ def _give_room(axes: Axes) -> None:
 
 
 def _legend(axes: Axes, named: Named) -> None:
-    """Say above the axes what is drawn; a name may begin with anything, also with "_"."""
-    columns = max(1, 85 // (max(map(len, named)) + 8))  # there fit rows of some 85 letters
+    """Put a legend above the axes; names may begin with "_", which matplotlib would hide."""
+    columns = max(1, 85 // (max(map(len, named)) + 8))  # a row fits some 85 letters
     place: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0, 1.01)}
     numbers = [str(i) for i in range(len(named))]
     artists = [*named.values()]
@@ -166,7 +166,7 @@ def _legend(axes: Axes, named: Named) -> None:
 
 
 def _measured(axes: Axes, lengths: Array) -> None:
-    """Mark the lengths themselves on a logarithmic axis, as many as have room for a label."""
+    """Put ticks of a logarithmic axis at the lengths, as many as have room for a label."""
     apart = 0.06 * np.log(lengths[-1] / lengths[0])
     shown = [lengths[0]]
     for length in lengths[1:]:

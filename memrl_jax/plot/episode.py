@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FRAMES = 12  # most images shown of one episode
-ACTIONS = 1000  # most that are told apart where there are no values of them
+ACTIONS = 1000  # most that are drawn apart where there are no Q values
 
 
 def episode(
@@ -39,7 +39,7 @@ def episode(
     q: ArrayLike | None = None,
     title: str | None = None,
 ) -> Figure:
-    """Draw what was seen, the action taken, its reward and the Q values, step by step.
+    """Draw the observation, the action taken, its reward and the Q values, step by step.
 
     `observations` [T, D] become a heat map, [T, H, W, C] a strip of at most 12 frames (grey,
     RGB, or else the colour of the strongest channel); `actions` [T] are integers; `rewards`
@@ -108,7 +108,7 @@ def _strip(axes: Axes, images: Array) -> None:
 
 
 def rgb(images: Array, span: tuple[float, float] | None = None) -> Array:
-    """Colours [T, H, W, 3] in [0, 1] of images [T, H, W, C], on the scale of `span`."""
+    """Return colours [T, H, W, 3] in [0, 1] of images [T, H, W, C], scaled by `span`."""
     from matplotlib import colormaps
 
     low, high = span or (images.min(), images.max())

@@ -1,4 +1,4 @@
-"""Episodes as moving pictures, with what the memory addresses beside what is seen."""
+"""Episodes as animations: observations, and beside them what the memory addresses."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from memrl_jax.rollout import Episode
 
 DPI = 100  # pixels per inch: pictures are 800 pixels wide
-SECONDS = 30  # an episode takes about this long, where its steps then are not too slow or quick
-SLOWEST, QUICKEST, END = 400, 50, 1500  # milliseconds of a step, and of the last one
-SAMPLED = 4  # most episodes, and frames of each, whose colours the film's palette is made from
+SECONDS = 30  # about how long an episode takes, within the limits on its steps below
+SLOWEST, QUICKEST, END = 400, 50, 1500  # milliseconds per step, at most, at least, and for the last
+SAMPLED = 4  # most episodes, and frames of each, from which the palette is made
 
 
 def film(
@@ -34,13 +34,13 @@ def film(
     *,
     report: Callable[[int], None] = lambda frames: None,
 ) -> None:
-    """Write episodes as `rollout.player` gives them to a GIF, a frame for every step.
+    """Write episodes of `rollout.player` to a GIF, a frame for every step.
 
-    On the left is what is seen, a panel for every part of an observation: an image, the bars of a
-    vector (cells, where it has more than 40 elements), a whole number as one of those there are. On
-    the right, so far, to which past steps the memory attended, where it wrote and read, and the
+    On the left is the observation, a panel for each of its parts: an image, the bars of a vector
+    (cells, if it has more than 40 elements), or a whole number, drawn one-hot. On the right, up to
+    the present step: to which past steps the memory attended, where it wrote and read, and the
     action values, if the record has `q`, with a dot on the action taken. All episodes share their
-    scales and colours. The title has step, reward and return. `report` is told the number of
+    scales and colours. The title has step, reward and return. `report` is called with the number of
     frames drawn. Writes all of it or nothing. Raises ValueError without episodes or steps, for
     parts of an episode that do not agree or are not finite, and for a `path` that is not a .gif.
     """
@@ -59,7 +59,7 @@ def film(
 
 
 def _check(field: str, episode: Episode) -> None:
-    """Raise ValueError if a part of an episode is not what can be drawn."""
+    """Raise ValueError if a part of an episode cannot be drawn."""
     action, steps = np.asarray(episode.action), np.size(episode.action)
     if action.ndim != 1 or not steps or action.dtype.kind not in "iu":
         raise ValueError(f"{field}, action: {action.dtype} {action.shape} is not integers [T]")
@@ -84,7 +84,7 @@ def _durations(steps: int) -> list[int]:
 
 
 def _spread(count: int) -> list[int]:
-    """Return the last of `count` things, and some before it."""
+    """Return at most `SAMPLED` evenly spaced indices below `count`, including the last."""
     return sorted({*np.linspace(count - 1, 0, min(count, SAMPLED)).astype(int).tolist()})
 
 
@@ -120,7 +120,7 @@ def _maps(figure: Figure) -> set[str]:
 
 
 def drawing(figure: Figure, shows: Sequence[Show]) -> Callable[[int], Array]:
-    """Draw once what does not move; return what draws a step, [height, width, 3]."""
+    """Draw the static parts once; return a function that draws step t, [height, width, 3]."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     for show in shows:

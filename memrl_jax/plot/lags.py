@@ -1,4 +1,4 @@
-"""What a memory holds, over time and over how long it has held it."""
+"""How outputs depend on past inputs and on the memory, over time and lag."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def recall(
     horizon: float | None = None,
     title: str | None = None,
 ) -> Figure:
-    """Draw the gradient of each output in each earlier input, [T, K], and its mean over t.
+    """Draw gradient norms [T, K] of outputs with respect to earlier inputs, and the mean over t.
 
     `gradient` and `horizon` are those of `diagnose.recall` and `diagnose.horizon`; a line marks
     the horizon. Colours are logarithmic over four decades. Writes a PNG of 1200 x 750 pixels to
     `path`, all of it or nothing. Raises ValueError for a table that is not [T, K] with K <= T, for
     a value that is NaN, infinite or negative where k <= t, for a horizon that is none of the lags
-    (NaN is no horizon) and for a `path` that is not a .png.
+    (NaN stands for no horizon) and for a `path` that is not a .png.
     """
     lags = "lag k of the input (steps)"
     size = "norm of d output[t] / d input[t - k]"

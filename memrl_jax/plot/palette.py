@@ -1,4 +1,4 @@
-"""The colours of a film: a GIF has 256, and colour bars want to be told apart in all frames."""
+"""The 256 colours of a GIF, chosen so that colour bars look right in all frames."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from memrl_jax.plot.base import Array
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-COLORS, SHADES, GREYS = 256, 120, 16  # all there are; those that colour maps share; of text
-FREQUENT = 4000  # colours of frames that are considered
+COLORS, SHADES, GREYS = 256, 120, 16  # in all; shared among colour maps; for text
+FREQUENT = 4000  # the most frequent colours of frames, which are considered
 
 
 def palette(frames: Sequence[Array], maps: Sequence[str]) -> Image:
     """Return an image whose palette suits frames [H, W, 3] of bytes and colour maps, by name.
 
-    Colour maps get the same shades each, evenly over their range. Then, again and again, comes the
-    colour of the frames that is farthest from all there are.
+    Colour maps get equally many shades, spaced evenly over their range. Then the colour of the
+    frames that is farthest from the whole palette is added, again and again.
     """
     from matplotlib import colormaps
     from PIL import Image
@@ -43,7 +43,7 @@ def _distance(colors: Array, color: Array) -> Array:
 
 
 def _frequent(frames: Sequence[Array]) -> Array:
-    """Return the colours [n, 3] that frames have most of."""
+    """Return the most frequent colours [n, 3] of the frames."""
     pixels = np.concatenate([frame.reshape(-1, 3) for frame in frames]).astype(np.int32)
     packed = pixels @ np.array([1 << 16, 1 << 8, 1], np.int32)
     colors, times = np.unique(packed, return_counts=True)

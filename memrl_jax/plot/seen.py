@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
 
-Show = Callable[[int], Sequence["Artist"]]  # a step -> what shows it, up to date
-Span = tuple[float, float]  # the least and the largest of all episodes
-ROW = 40  # most numbers side by side: up to here as bars, more of them as rows of cells
-CHOICES = 1000  # most that a whole number is drawn as one of
+Show = Callable[[int], Sequence["Artist"]]  # a step -> the artists, updated to it
+Span = tuple[float, float]  # smallest and largest value over all episodes
+ROW = 40  # most numbers side by side: up to so many as bars, more as rows of cells
+CHOICES = 1000  # whole numbers below this are drawn one-hot
 
 
 def parts(observation: Any) -> dict[str, Array]:
@@ -37,7 +37,7 @@ def parts(observation: Any) -> dict[str, Array]:
 
 
 def _name(path: Sequence[Any]) -> str:
-    """Write where a part is in an observation: by its keys, fields and numbers."""
+    """Return the path of a part in the observation: keys, fields and indices."""
     words = [str(getattr(x, "key", getattr(x, "name", getattr(x, "idx", x)))) for x in path]
     return ".".join(words) or "observation"
 
@@ -54,7 +54,7 @@ def _part(name: str, x: Array) -> Array:
 
 
 def height(part: Array, span: Span) -> float:
-    """Return how many inches the panel of a part [T, ...] takes."""
+    """Return the height in inches of the panel of a part [T, ...]."""
     if part.ndim == 4:
         return 2.8
     count = numbers(part, span).shape[1]
@@ -73,7 +73,7 @@ def panel(axes: Axes, name: str, part: Array, span: Span) -> Show:
 
 
 def numbers(part: Array, span: Span) -> Array:
-    """Return [T, D]: vectors as they are, a whole number as one of those up to the largest."""
+    """Return [T, D]: vectors as they are, whole numbers one-hot, up to the largest."""
     if part.ndim == 1 and span[0] >= 0 and span[1] < CHOICES:
         return part[:, None] == np.arange(int(span[1]) + 1)
     return part.reshape(len(part), -1)

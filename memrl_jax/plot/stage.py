@@ -1,4 +1,4 @@
-"""One episode on a figure: what is seen, and what the agent made of it so far."""
+"""The figure of one episode: its observation, and the agent's record up to the present step."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from memrl_jax.rollout import Episode
 
-DRAWN = ("attention", "write", "read", "q")  # of a record
+DRAWN = ("attention", "write", "read", "q")  # entries of a record
 Spans = Mapping[str, Span]  # name of what is drawn -> its range
 
 
@@ -37,7 +37,7 @@ def spans(episodes: Sequence[Episode]) -> Spans:
 
 
 def stage(episode: Episode, name: str, ranges: Spans) -> tuple[Figure, list[Show]]:
-    """Return a figure of an episode and what draws its parts."""
+    """Return the figure of an episode and functions that update its parts to a step."""
     heads, views = _heads(episode, ranges), seen.parts(episode.observation)
     actions = episode.record["q"].shape[1] if "q" in ranges else int(ranges["action"][1]) + 1
     heights = [1.8 if label.startswith("attention") else 1.3 for label in heads]
@@ -61,7 +61,7 @@ def stage(episode: Episode, name: str, ranges: Spans) -> tuple[Figure, list[Show
 
 
 def _heads(episode: Episode, ranges: Spans) -> dict[str, tuple[Array, Any]]:
-    """Return what is attended to, written and read, on the scales of all episodes."""
+    """Return attention, write and read weights, with colours on the scales of all episodes."""
     tops = {kind: ranges[kind][1] for kind in DRAWN if kind in ranges}
     record = episode.record
     heads = by_hop(record, top=tops.get("attention")) | by_head(record, "write", tops.get("write"))
@@ -82,7 +82,7 @@ def _title(figure: Figure, episode: Episode, name: str) -> Show:
 
 
 def _acted(axes: Axes, episode: Episode, actions: int, ranges: Spans) -> list[Show]:
-    """Draw the actions taken, on their values where these are known."""
+    """Draw the actions taken, over the Q values if the record has them."""
     integers(axes.xaxis, 8)
     axes.set(xlabel="step", xlim=(-0.5, len(episode.action) - 0.5))
     if "q" not in ranges:
@@ -97,7 +97,7 @@ def _acted(axes: Axes, episode: Episode, actions: int, ranges: Spans) -> list[Sh
 
 
 def _so_far(axes: Axes, table: Array, label: str, **colors: Any) -> Show:
-    """Draw the columns of [T, rows] up to a step."""
+    """Draw the columns of a table [T, rows] up to a step."""
     mesh = cells(axes, table, label, **colors)
     scale(mesh)
     time = np.arange(len(table))[:, None]

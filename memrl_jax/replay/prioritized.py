@@ -12,23 +12,23 @@ from memrl_jax.replay.ring import Ring
 from memrl_jax.replay.sum_tree import SumTree
 from memrl_jax.types import Array, Key, ReplayMemory, Sample, Segment
 
-Schedule = float | Array | Callable[[Array], Array]  # a number, or one for every count of updates
-OFFSET = 1e-6  # added to priorities, so that no window is lost for ever
-LARGEST = 1e28  # of priorities: 2**30 of them still have a sum in float32
+Schedule = float | Array | Callable[[Array], Array]  # a number, or a function of the updates so far
+OFFSET = 1e-6  # added to priorities, so that every window can be drawn
+LARGEST = 1e28  # of priorities: the sum of 2**30 of them is still finite in float32
 
 
 class Drawn(NamedTuple):
     """Which windows a sample consists of."""
 
-    start: Array  # [N] int32 place among the weights
-    added: Array  # [N] int32 segments added by then: what is there later may be another window
+    start: Array  # [N] int32 which leaf of the sum tree
+    added: Array  # [N] int32 segments added when drawn: later ones may overwrite the window
 
 
 class Prioritized(NamedTuple):
     """The state of a prioritized replay memory."""
 
     ring: Ring
-    weights: SumTree  # priority ** exponent of every start, [starts * B]; zero if not whole
+    weights: SumTree  # priority ** exponent of every start, [starts * B]; 0 if not whole
     largest: Array  # [] float32 largest priority so far, given to new windows
     updates: Array  # [] int32, for the schedules; stays at its largest value
 
@@ -45,13 +45,13 @@ def prioritized(
     radix: int = 8,
     frames: int = 1,
 ) -> ReplayMemory:
-    """Draw windows in proportion to `priority ** exponent`, from the ring that `uniform` keeps.
+    """Draw windows in proportion to `priority ** exponent`, from the same ring as `uniform`.
 
-    A new window has the largest priority so far (at first 1); `update` gives those drawn theirs,
-    and leaves out those that have been overwritten since. A priority that is negative, NaN or above
-    1e28 changes nothing and is counted as `refused_priorities`. A sample's weights are
-    (windows x probability) ** -importance, divided by the largest of them, or 0 before any window
-    is whole (`can_sample` tells). Both exponents may be functions of the number of updates so far.
+    A new window has the largest priority so far (at first 1); `update` sets the priorities of drawn
+    windows, except those overwritten since. A priority that is negative, NaN or above 1e28 is
+    ignored and counted as `refused_priorities`. A sample's weights are
+    (windows x probability) ** -importance, divided by the largest of them; they are 0 before any
+    window is whole (see `can_sample`). Both exponents may be functions of the updates so far.
     Sampling is stratified, and costs O(batch_size radix log_radix(windows)).
     Raises ValueError like `uniform`, and for exponents outside [0, 1], a radix outside [2, 1024]
     and a batch above 2**20.
@@ -100,7 +100,7 @@ def prioritized(
         same = ring.unchanged(shape, state.ring, row, index.added)
         old = sum_tree.read(state.weights, index.start)
         new = (priority + OFFSET) ** _at(exponent, state.updates)
-        # What weighs nothing is not whole: it has lost its frames.
+        # A weight of 0 marks a window that is not whole: it has lost its frames.
         weight = jnp.where(good & same & (old > 0), new, old)
         state = state._replace(
             weights=sum_tree.write(state.weights, index.start, weight),

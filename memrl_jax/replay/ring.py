@@ -1,11 +1,11 @@
 """A ring of timesteps in time order, `[rows, B]`, each stored once, and windows cut from it.
 
-A segment of T actions writes its first T timesteps; its last one is the first of the segment
-that follows and is written then. The action at t stands in the timestep at t + 1, so it needs no
-place of its own. All fields of a timestep are packed into one record of 32-bit words: one array
-is written and gathered from, which XLA updates in place inside loops (several arrays of
-capacity size were copied whole in every iteration). Of an observation that is a stack of frames
-only the newest is kept; the others stand in the rows before.
+A segment of T actions writes its first T timesteps; its last one is the first of the next
+segment and is written with it. The action at t is stored in the timestep at t + 1 only. All
+fields of a timestep are packed into one record of 32-bit words: one array is written and gathered
+from, which XLA updates in place inside loops (several arrays of capacity size were copied whole
+in every iteration). Of an observation that is a stack of frames only the newest is kept; the
+others are in the rows before.
 """
 
 import math
@@ -25,7 +25,7 @@ MOST = 2**30 - 1  # timesteps in a ring; int32 holds twice as many
 
 
 class Row(NamedTuple):
-    """What a record holds."""
+    """The fields that are packed into a record."""
 
     timestep: TimeStep
     extras: Any
@@ -37,7 +37,7 @@ class Ring(NamedTuple):
     record: Array  # [segments * period, B, words] uint32
     fields: Row  # [0, ...] empty arrays: dtypes and shapes of what a record holds
     memory: State  # [segments, B, ...] before each segment, or [0, B, ...] if none is stored
-    added: Array  # [] int32 segments so far; from `turn` it goes back to `segments`
+    added: Array  # [] int32 segments so far; at `turn` it wraps back to `segments`
 
 
 class Windows(NamedTuple):
@@ -56,12 +56,12 @@ class Windows(NamedTuple):
 
     @property
     def turn(self) -> int:
-        """Segments at which counting goes back to `segments`: the remainder is the same."""
+        """The value of `added` that wraps back to `segments`, with the same remainder."""
         return INT32 // self.segments * self.segments
 
     @property
     def stored(self) -> bool:
-        """Whether windows begin where a memory is stored, rather than from a fresh one."""
+        """Whether windows begin with a stored memory, rather than with a fresh one."""
         return self.stride == self.period > 1
 
     @property
@@ -71,12 +71,12 @@ class Windows(NamedTuple):
 
     @property
     def first(self) -> int:
-        """Rows from the oldest one to the first start that has all its frames."""
+        """Rows from the oldest one to the first start whose frames are all held."""
         return math.ceil((self.frames - 1) / self.stride) * self.stride
 
 
 def windows(segments: int, period: int, length: int, stride: int, frames: int) -> Windows:
-    """Check the sizes of a ring; raises ValueError for windows it could never hold."""
+    """Check the sizes and return them; raises ValueError for windows the ring could never hold."""
     sizes = {"segments": segments, "period": period, "length": length, "frames": frames}
     for field, value in sizes.items():
         positive(field, value)
@@ -154,7 +154,7 @@ def _row(shape: Windows, timestep: TimeStep, extras: Any) -> Row:
 
 
 def _check(period: int, batch: int, path: Any, x: Array, like: Array) -> None:
-    # Bits of another dtype would be stored and read back as nonsense, without a word.
+    # Otherwise bits of another dtype would silently be read back as nonsense.
     kept = (period, batch, *like.shape[1:])
     if (x.shape, x.dtype) != (kept, like.dtype):
         field = jax.tree_util.keystr(path, simple=True, separator=".")
@@ -164,7 +164,7 @@ def _check(period: int, batch: int, path: Any, x: Array, like: Array) -> None:
 
 
 def starts(shape: Windows, ring: Ring) -> tuple[Array, Array]:
-    """Return the first row of a whole window, and how many begin `stride` rows apart: [] each."""
+    """Return where the first whole window begins, and how many do, `stride` rows apart: [] each."""
     oldest, held = _held(shape, ring)
     count = (held - shape.first - shape.length - 1) // shape.stride + 1
     return (oldest + shape.first) % shape.rows, jnp.maximum(0, count)
@@ -176,7 +176,7 @@ def can_sample(shape: Windows, ring: Ring) -> Array:
 
 
 def unchanged(shape: Windows, ring: Ring, row: Array, added: Array) -> Array:
-    """Tell whether `row` [N] holds what it did when `added` [N] segments had been added."""
+    """Tell whether `row` [N] is as it was when `added` [N] segments had been added: bool [N]."""
     adds = ring.added - added
     adds = jnp.where(adds < 0, adds + shape.turn - shape.segments, adds)
     since_written = (ring.added - 1 - row // shape.period) % shape.segments
@@ -186,8 +186,8 @@ def unchanged(shape: Windows, ring: Ring, row: Array, added: Array) -> Array:
 def changed(shape: Windows, ring: Ring) -> tuple[Array, Array]:
     """Return the rows [n] of all starts that the last `add` changed, and which are whole now [n].
 
-    It took the windows that began in what it overwrote, or that had frames there, and completed
-    those that lacked its rows.
+    That `add` removed the windows that began in the rows it overwrote, or had frames there, and
+    completed those that lacked its rows.
     """
     oldest, held = _held(shape, ring)
     head = (oldest + held) % shape.rows
@@ -207,10 +207,10 @@ def _held(shape: Windows, ring: Ring) -> tuple[Array, Array]:
 
 
 def gather(shape: Windows, ring: Ring, start: Array, environment: Array) -> Segment:
-    """Cut the windows that begin at rows `start` [N] of `environment` [N]."""
+    """Return the windows, [length + 1, N], that begin at `start` [N] of `environment` [N]."""
     before = shape.frames - 1
     row = (start - before)[None] % shape.rows + jnp.arange(before + shape.length + 1)[:, None]
-    # No window is longer than the ring, so it comes round at most once: cheaper than a remainder.
+    # A window wraps around at most once, and subtracting is cheaper than a remainder.
     row = jnp.where(row < shape.rows, row, row - shape.rows)
     _, environments, words = ring.record.shape
     record = tree.take(ring.record.reshape(-1, words), row * environments + environment[None])

@@ -1,10 +1,10 @@
 """A sum tree: non-negative weights, and draws in proportion to them.
 
-Entry i of a level is the sum of block i of the level below; the leaves are the weights. A sum is
-computed anew from its block whenever something in it changes, not moved by the difference. So
-rounding never adds up, and the same leaf may be written twice at once. Reading and writing N
-leaves costs O(N radix log_radix(count)): wide blocks make few, wide steps, as accelerators like.
-The sums of the highest level's blocks are not kept: all draws share them, so there may be many.
+Entry i of a level is the sum of block i of the level below; the leaves are the weights. When a
+block changes, its sum is recomputed rather than adjusted by the difference: rounding errors do not
+accumulate, and one write may contain the same leaf twice. Drawing or writing N leaves costs
+O(N radix log_radix(count)): wide blocks make few, wide steps, which suits accelerators. The sums of
+the top level's blocks are not stored: one computation serves all draws, so there may be many.
 """
 
 import jax
@@ -13,9 +13,9 @@ import jax.numpy as jnp
 from memrl_jax.tree import take
 from memrl_jax.types import Array
 
-ROOT = 64  # blocks that the highest level may have
-RADIX = 1024  # most entries of a block: int32 counts those of 2**30 leaves, the last block too
-CELLS = 2**23  # equal parts of the total whose numbers float32 still tells apart
+ROOT = 64  # most blocks of the top level
+RADIX = 1024  # most entries of a block: 2**30 leaves in whole blocks can be indexed by int32
+CELLS = 2**23  # equal parts of the total: float32 still tells their numbers apart
 DRAWS = 2**20  # most leaves drawn at once: at least eight cells for each
 SumTree = tuple[Array, ...]  # levels from the leaves up, each [blocks, radix] float32
 
@@ -36,7 +36,7 @@ def read(tree: SumTree, index: Array) -> Array:
 
 
 def write(tree: SumTree, index: Array, weight: Array) -> SumTree:
-    """Set the leaves at `index` [N], and all sums above them."""
+    """Set the leaves at `index` [N] to `weight` [N], and update all sums above them."""
     levels = []
     for level in tree:
         entries = level.reshape(-1).at[index]
@@ -57,8 +57,8 @@ def total(tree: SumTree) -> Array:
 def find(tree: SumTree, position: Array, rest: Array | float = 0.0) -> Array:
     """Return the leaves [N] that cover `position` + `rest` [N], laid end to end up to the total.
 
-    The rest is what float32 cannot hold of a position; more of it counts as that gets smaller.
-    A leaf of weight zero covers nothing and is never found, unless all are zero.
+    `rest` is the part of a position that float32 cannot hold; positions get smaller on the way
+    down, and as much of it as fits is added. A leaf of weight zero is never found, unless all are.
     """
     index, position = _choose(tree[-1].sum(axis=1)[None], position)
     for level in reversed(tree):
@@ -76,7 +76,7 @@ def _choose(weight: Array, position: Array) -> tuple[Array, Array]:
     # A small matrix product is several times faster than a cumulative sum.
     before = jnp.triu(jnp.ones((entries, entries), jnp.float32), 1)
     begin = jnp.dot(weight, before, precision="highest")
-    # The last one to begin: however sums are rounded, it has weight.
+    # The last one to begin here that has weight, however sums are rounded.
     here = (begin <= position[:, None]) & (weight > 0)
     place = jnp.max(jnp.where(here, jnp.arange(entries, dtype=jnp.int32)[None], 0), axis=1)
     return place, position - jnp.take_along_axis(begin, place[:, None], axis=1)[:, 0]
@@ -85,11 +85,11 @@ def _choose(weight: Array, position: Array) -> tuple[Array, Array]:
 def stratified(key: Array, tree: SumTree, count: int) -> Array:
     """Draw leaves [count], one from each of `count` equal parts of the total.
 
-    A leaf's expected number of draws is `count` times its share, as in independent draws, but
-    varies less. Shares of some 2**-46 are still drawn, but a leaf or a block with less than 2**-24
+    A leaf's expected number of draws is `count` times its share, as with independent draws, but it
+    varies less. Shares of about 2**-46 are still drawn, but a leaf or a block with less than 2**-24
     of the block that it is in may be lost in its sum. Schaul et al. (2016), section 3.3.
     """
-    cells = CELLS // count  # of a part
+    cells = CELLS // count  # per part
     random, rest = jax.random.uniform(key, (2, count), jnp.float32)
     cell = jnp.arange(count, dtype=jnp.float32) * cells + jnp.floor(random * cells)
     width = total(tree) / (cells * count)

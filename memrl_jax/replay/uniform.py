@@ -13,15 +13,15 @@ def uniform(
 ) -> ReplayMemory:
     """Keep the last `segments` segments of `period` actions and draw windows of `length` actions.
 
-    A window is as likely as any other, never crosses the write head, and may cross episodes.
-    `stride = 1`: windows begin anywhere, from a fresh memory (their first `start` is true).
-    `stride = period` (above 1): they begin where segments began, from the memory stored there.
+    All windows are equally likely; they never cross the write head, but may cross episodes.
+    `stride = 1`: windows begin anywhere, with a fresh memory (their first `start` is true).
+    `stride = period` (above 1): they begin where segments began, with the memory stored there.
     `frames > 1`: every leaf of the observations is a stack of so many frames along its last axis,
-    the newest last (`environments.frame_stack` makes them). One frame per timestep is stored, and
-    a window comes with its stacks, so it begins where all their frames are still held.
-    Before `warmup` segments were added no window is whole (`can_sample` tells): what is drawn is
-    partly or all zeros, and weighs 0. Raises ValueError for sizes below 1, a stride that does not
-    divide the period, windows longer than the ring, and 2**30 timesteps or more.
+    the newest last (`environments.frame_stack` makes them). One frame per timestep is stored;
+    samples have stacks again, so windows begin only where all frames of these are still held.
+    Until `warmup` segments are added no window is whole (see `can_sample`): samples are partly or
+    all zeros, with weight 0. Raises ValueError for sizes below 1, a stride that does not divide the
+    period, windows longer than the ring, and 2**30 timesteps or more.
     Lin (1992); for sequences Hausknecht & Stone (2015).
     """
     positive("batch_size", batch_size)

@@ -1,1 +1,1 @@
-"""A run: compiled, on disk, and told to whoever trains it."""
+"""Training runs: compiled, saved to disk, resumed and reported on."""

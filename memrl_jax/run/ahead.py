@@ -1,4 +1,4 @@
-"""Functions compiled ahead of time, while signals are still answered."""
+"""Functions compiled ahead of time, in a thread so that Ctrl-C still gets through."""
 
 import threading
 from collections.abc import Callable
@@ -13,11 +13,11 @@ from memrl_jax.run.limits import Room
 
 
 class Ahead:
-    """A jitted function for arguments of known shapes, which is compiled once.
+    """A jitted function for arguments of known shapes, which is compiled once, when first needed.
 
-    Calls wait for the result. `needs` names what is held in memory, as in "a step needs". Raises
-    MemoryError if that is more than `room`: of what is certain before compiling, of what the
-    compiler plans for after it.
+    Calls wait for the result. `needs` begins error messages, as in "a step needs". Raises
+    MemoryError if the function needs more than `room`: by a lower bound before compiling, by the
+    compiler's plan after it.
     """
 
     def __init__(self, jitted: Any, shapes: tuple[Any, ...], needs: str, room: Room, devices: int):
@@ -26,7 +26,7 @@ class Ahead:
 
     @cached_property
     def traced(self) -> Any:
-        """The function with its shapes, whose memory may suffice."""
+        """The traced function; raises MemoryError if its lower bound exceeds `room`."""
         traced = self.jitted.trace(*self.shapes)
         least = self.devices * limits.least(traced.jaxpr.jaxpr)
         self.room.hold(f"{self.needs} at least {limits.text(least)}", least)
@@ -34,7 +34,7 @@ class Ahead:
 
     @cached_property
     def executable(self) -> Any:
-        """The compiled function."""
+        """The compiled function; raises MemoryError if its planned memory exceeds `room`."""
         executable = awaited(self.traced.lower().compile)
         nbytes = self.devices * limits.planned(executable)
         self.room.hold(f"{self.needs} {limits.text(nbytes)}", nbytes)
@@ -42,7 +42,7 @@ class Ahead:
 
     @property
     def nbytes(self) -> int:
-        """What all devices together hold while it runs, as the compiler plans it."""
+        """Bytes that all devices together hold while it runs, as the compiler plans."""
         return self.devices * limits.planned(self.executable)
 
     def __call__(self, *xs: Any) -> Any:
@@ -52,9 +52,9 @@ class Ahead:
 
 
 def awaited(f: Callable[[], Any]) -> Any:
-    """Return `f()`, called in a thread of its own: the one that waits here can be interrupted.
+    """Return `f()`, called in a thread of its own so that waiting for it can be interrupted.
 
-    What is under way then is left to itself.
+    An interrupt does not stop `f`, which goes on in its daemon thread.
     """
     future: Future[Any] = Future()
 

@@ -1,11 +1,11 @@
-"""Any pytree of arrays in one file, written all or nothing and verified when read.
+"""Any pytree of arrays in one file, written atomically and verified when read.
 
 Integers are little-endian; a checksum is the SHA-256 of everything before it:
 
     memrl_jax checkpoint 1\\n    magic and version
     header length               8 bytes
     header                      JSON: the `about` of `save`, and a record of each leaf
-    checksum                    32 bytes, so that `about` need not read the leaves
+    checksum                    32 bytes, which verify the header without the leaves
     leaves                      little-endian, in C order; offsets count from here
     checksum                    32 bytes
 """
@@ -32,9 +32,9 @@ VERSION = 1
 BLOCK = 1 << 24  # bytes copied, hashed and written at a time
 HEADER_LIMIT = 1 << 26  # bytes read before the first checksum, whatever the length field says
 CHECKSUM = 32  # bytes
-RECORD = {  # what the header says of a leaf
+RECORD = {  # of a leaf, in the header
     "leaf": str,  # its path in the tree
-    "key_impl": str | None,  # of a typed PRNG key
+    "key_impl": str | None,  # implementation of a typed PRNG key
     "dtype": str,
     "shape": list,
     "offset": int,
@@ -43,7 +43,7 @@ RECORD = {  # what the header says of a leaf
 
 
 def save(path: str | os.PathLike[str], tree: Any, about: dict[str, Any] | None = None) -> None:
-    """Write `tree` and the JSON dictionary `about` to `path`, all or nothing.
+    """Write `tree` and the JSON dictionary `about` to `path` atomically.
 
     A file already at `path` is replaced only once the new one is safely on disk. Raises
     ValueError for a leaf or an `about` that cannot be stored, OSError if writing fails.
@@ -59,7 +59,7 @@ def save(path: str | os.PathLike[str], tree: Any, about: dict[str, Any] | None =
 def load(path: str | os.PathLike[str], like: Any) -> Any:
     """Read the tree saved at `path` into the structure of `like`.
 
-    `like` holds arrays or what `jax.eval_shape` returns. Leaves come back as numpy arrays, typed
+    `like` holds arrays or what `jax.eval_shape` returns. Leaves come back as NumPy arrays, typed
     PRNG keys as keys. Raises ValueError if the file cannot be read, is not a checkpoint, is
     truncated or damaged, or if its leaves differ from those of `like` in name, dtype or shape.
     """
@@ -96,7 +96,7 @@ def _errors_name(path: str | os.PathLike[str]) -> Iterator[None]:
 
 
 def _flatten(tree: Any) -> tuple[list[dict[str, Any]], list[Any], Any]:
-    """Return what the header records of each leaf, the leaves' numbers, and the structure."""
+    """Return the header's record of each leaf, the leaves as plain arrays, and the structure."""
     pairs, structure = jax.tree_util.tree_flatten_with_path(tree)
     records, leaves, offset = [], [], 0
     for where, leaf in pairs:
@@ -117,7 +117,7 @@ def _numbers(leaf: Any) -> tuple[str | None, Any]:
     """Return the implementation and the data of a typed PRNG key, or None and the array."""
     if not jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         return None, leaf
-    impl: list[Any] = []  # asked while tracing, because a ShapeDtypeStruct alone does not tell
+    impl: list[Any] = []  # found by tracing: a ShapeDtypeStruct does not have it
     jax.eval_shape(lambda key: impl.append(jax.random.key_impl(key)), leaf)
     if isinstance(leaf, jax.ShapeDtypeStruct):
         return impl[0], jax.eval_shape(jax.random.key_data, leaf)
@@ -135,7 +135,7 @@ def _encode(header: dict[str, Any]) -> bytes:
 
 
 def _decode(text: bytes) -> dict[str, Any]:
-    """Return a header whose parts are of the right kinds; a right checksum does not tell."""
+    """Parse a header and check the types of its parts, which a right checksum does not prove."""
     header = files.parse(text)
     match header:
         case {"about": dict(), "leaves": [*records]} if all(map(_is_record, records)):
@@ -158,22 +158,22 @@ def _write(file: BufferedWriter, header: bytes, leaves: list[Any]) -> None:
     for leaf in leaves:
         for block in _blocks(leaf):
             little = np.ascontiguousarray(block, block.dtype.newbyteorder("<"))
-            data = little.reshape(-1).view(np.uint8).data  # bfloat16 itself has no buffer
+            data = little.reshape(-1).view(np.uint8).data  # bfloat16 has no buffer protocol
             digest.update(data)
             file.write(data)
     file.write(digest.digest())
 
 
 def _blocks(array: Any) -> Iterator[Any]:
-    """Cut `array` into slices of at most BLOCK bytes, in C order, so it is never copied whole.
+    """Cut `array` into slices of at most BLOCK bytes, in C order, so that it is never copied whole.
 
-    Except where several devices share it: indexing it would need their mesh.
+    An array on several devices is not cut: indexing it would need their mesh.
     """
     axis, row = -1, array.dtype.itemsize * math.prod(array.shape)
     if row <= BLOCK or (isinstance(array, jax.Array) and len(array.devices()) > 1):
         yield array
         return
-    while row > BLOCK:  # until one index into `axis` is at most a block
+    while row > BLOCK:  # until one index into `axis` takes at most a block
         axis += 1
         row //= array.shape[axis]
     for index in np.ndindex(array.shape[:axis]):
@@ -210,7 +210,7 @@ def _read_header(file: BufferedReader) -> tuple[dict[str, Any], Any]:
 
 
 def _read(file: BufferedReader, digest: Any, record: dict[str, Any]) -> np.ndarray:
-    """Read one leaf, bit for bit, while hashing it."""
+    """Read one leaf and add its bytes to the digest."""
     array = np.empty(record["shape"], np.dtype(record["dtype"]).newbyteorder("<"))
     data = array.reshape(-1).view(np.uint8).data
     for start in range(0, len(data), BLOCK):

@@ -1,4 +1,4 @@
-"""A run on disk: chunks of jitted steps, and between them everything that is not pure."""
+"""Training runs on disk: chunks of jitted steps, with all side effects between the chunks."""
 
 import dataclasses
 import math
@@ -26,21 +26,22 @@ from memrl_jax.run.program import Carry, Program, Run, make_program, spacings
 from memrl_jax.run.program import check as check_run
 from memrl_jax.statistics import carry_forward, iqm
 
-PACE = 1.0  # seconds of work handed to the devices at a time: how long Ctrl-C may have to wait
+PACE = 1.0  # seconds that a chunk should take: as long as Ctrl-C may have to wait
 
-# What keys are for begins their stream. No purpose's keys are another's, nor training's.
-EVALUATION, EVALUATE, WATCH = 1, 2, 3  # within a run, with its timestep; `memrl evaluate` and watch
+# First numbers of streams of keys (`parallel.seed_keys`): no two purposes share keys. Training's is
+# 0; an EVALUATION during training adds its timestep; the others are `memrl evaluate` and `watch`.
+EVALUATION, EVALUATE, WATCH = 1, 2, 3
 
 
 class Progress(NamedTuple):
-    """What is known after a chunk of steps."""
+    """How far a run is, after a chunk of steps."""
 
     steps: int  # environment steps so far, over all environments of a seed; mean over seeds
-    timesteps: int  # with those that begin an episode
-    total_steps: int  # timesteps in the end
+    timesteps: int  # steps, and the timesteps that begin an episode
+    total_steps: int  # timesteps of the whole run
     rate: float  # environment steps per second in this chunk, of all seeds together
-    mean_return: float  # of the episodes that ended last, over seeds; NaN before any did
-    evaluation: float | None  # interquartile mean over seeds, where one was just made
+    mean_return: float  # of the latest episodes of all seeds; NaN before any has ended
+    evaluation: float | None  # interquartile mean over seeds of the latest evaluation, if any
 
 
 class Result(NamedTuple):
@@ -52,13 +53,13 @@ class Result(NamedTuple):
 
 
 class Pace(NamedTuple):
-    """How many steps to hand to the devices at a time."""
+    """How many steps the next chunk has."""
 
-    handover: float  # seconds that it takes to hand over any number
+    handover: float  # seconds that a chunk takes beside its steps
     steps: int = 1
 
     def after(self, steps: int, seconds: float) -> "Pace":
-        """Return the pace after `steps` took `seconds`: PACE, or ten times the handover."""
+        """Return the pace, after `steps` took `seconds`, for chunks of PACE or ten handovers."""
         each = max(seconds - self.handover, 0.1 * seconds) / steps
         return self._replace(steps=max(1, int(max(PACE, 10 * self.handover) / each)))
 
@@ -70,11 +71,11 @@ Report = Callable[[Progress], None]
 def start(config: Config, run: Run, say: Say, report: Report) -> Result:
     """Train all seeds of a new run.
 
-    `say` gets lines of text, `report` the progress after every chunk. Raises, before anything is
-    written, ValueError for settings out of range and MemoryError for more than can be held; later
-    FloatingPointError if a reward or a loss is not finite.
+    `say` gets lines of text, `report` the progress after every chunk. Raises ValueError for
+    settings out of range and MemoryError if the memory does not suffice, and then leaves no folder
+    behind; later FloatingPointError if a reward or a loss is not finite.
     """
-    config = from_json(to_json(config))  # so that nothing is trained but what is written
+    config = from_json(to_json(config))  # train exactly what config.json will say
     run = Run(**{name: plain(name, x) for name, x in vars(run).items()})
     program = make_program(config, run)
     folder.free(run.out)
@@ -90,18 +91,18 @@ def start(config: Config, run: Run, say: Say, report: Report) -> Result:
 def resume(
     path: str, say: Say, report: Report, changes: Mapping[str, Any] = MappingProxyType({})
 ) -> Result:
-    """Go on with a run from its last checkpoint, as if it had never stopped.
+    """Resume a run from its last checkpoint, as if it had never stopped.
 
-    `changes` are new values of settings that no number of the training depends on, those of
-    `folder.CHANGEABLE`. Raises like `start`, and ValueError if the folder or its files cannot be
-    read, are not those of one run, or are being written by another process.
+    `changes` are new values of settings in `folder.CHANGEABLE`, on which no number of the training
+    depends. Raises like `start`, and ValueError if the folder or its files cannot be read, are not
+    those of one run, or are being written by another process.
     """
     with folder.held(path, say) as place:
         _, config, run = read(path)
         config, run, changed = _changed(config, run, changes)
         program = make_program(config, run)
         if not snapshot.checkpoints(place) and not history.read(place / "metrics.npz"):
-            _first(program, place)  # it had ended before it began
+            _first(program, place)  # it was killed before its first checkpoint
         carry, about = _load(program, place)
         if program.total_steps < about.timestep:
             done = f"{about.timestep}, the timesteps that are done"
@@ -121,7 +122,7 @@ def resume(
 def _changed(
     config: Config, run: Run, changes: Mapping[str, Any]
 ) -> tuple[Config, Run, dict[str, Any]]:
-    """Return the config and options with `changes`, and of those that differ [before, after]."""
+    """Return the config and options with `changes`, and what differs: name -> [before, after]."""
     for name in changes:
         folder.changeable(name)
     before = vars(run) | spacings(run, config.total_steps) | {"total_steps": config.total_steps}
@@ -144,7 +145,7 @@ def read(path: str) -> tuple[Path, Config, Run]:
 
 
 def _first(program: Program, place: Path) -> Carry:
-    """Make and save what training starts from."""
+    """Compile, warm up all seeds and save the first checkpoint."""
     run = program.run
     program.compile()
     carry = program.init(parallel.pad(parallel.seed_keys(run.seed, run.seeds), run.seeds))
@@ -153,7 +154,7 @@ def _first(program: Program, place: Path) -> Carry:
 
 
 def _save(program: Program, place: Path, step: int, carry: Carry, past: History) -> None:
-    """Write a checkpoint of the seeds that are not padding."""
+    """Write a checkpoint, without the seeds that are padding."""
     settings = folder.settings(program.config, vars(program.run))
     seeds = program.run.seeds
     saved = jax.tree.map(lambda x: x[:seeds], tree.clone_keys(carry))
@@ -163,7 +164,7 @@ def _save(program: Program, place: Path, step: int, carry: Carry, past: History)
 def _loop(
     program: Program, place: Path, carry: Carry, done: int, past: History, say: Say, report: Report
 ) -> Result:
-    """Go from one event of the timetable to the next until the end, the target or an interrupt."""
+    """Train from each due event to the next until the end, the target return or an interrupt."""
     saved, reached = done, _reached(program.run, past)
     if reached or done >= program.total_steps:
         return Result(place, past, finished=True)
@@ -206,7 +207,7 @@ def _chunks(
     report: Report,
     interrupted: Callable[[], bool],
 ) -> tuple[Carry, int, Pace]:
-    """Train over the timesteps of `span` unless interrupted, chunk by chunk."""
+    """Train over the timesteps of `span`, chunk by chunk, unless interrupted."""
     done, sums = span.start, program.totals(carry)
     while done < span.stop and not interrupted():
         steps = min(pace.steps, -(-(span.stop - done) // program.per_step))
@@ -217,7 +218,7 @@ def _chunks(
         pace = pace.after(steps, seconds)
         _check_finite(program, sums, past)
         done += steps * program.per_step
-        if interrupted():  # the terminal may be gone
+        if interrupted():  # without a report: the terminal may be gone
             break
         report(
             Progress(
@@ -233,7 +234,7 @@ def _chunks(
 
 
 def _taken(past: History, sums: dict[str, np.ndarray]) -> np.ndarray:
-    """Return the environment steps of every seed so far."""
+    """Return the environment steps of every seed so far, [S]."""
     return sums["steps"] + (past["steps"].sum(axis=-1) if past else 0)
 
 
@@ -277,13 +278,13 @@ def trained(path: str) -> tuple[Config, Run, Any]:
 
 
 def _load(program: Program, place: Path) -> tuple[Carry, snapshot.About]:
-    """Return the last checkpoint, padded, and what it says of itself."""
+    """Return the last checkpoint, padded, and its metadata."""
     carry, about = snapshot.load(place, program.shapes)
     return parallel.pad(jax.tree.map(jnp.asarray, carry), program.run.seeds), about
 
 
 def _play(program: Program, carry: Carry, *stream: int) -> Evaluation:
-    """Play greedy episodes; their keys depend on the seed and `stream` alone.
+    """Play greedy episodes, [S, E]; their keys depend on the seed and `stream` alone.
 
     Raises FloatingPointError for the first reward that is NaN or infinite.
     """
@@ -314,14 +315,14 @@ def _score(past: History) -> float | None:
 
 
 def _latest_return(sums: dict[str, np.ndarray], past: History) -> float:
-    """Return the mean over seeds of the episodes since the last point, or else the last before."""
+    """Return the mean return of the episodes since the last point, or else of the latest before."""
     if sums["episodes"].sum():
         return float(sums["return_sum"].sum() / sums["episodes"].sum())
     return float(np.mean(carry_forward(past["return"])[:, -1])) if "return" in past else math.nan
 
 
 def _check_finite(program: Program, sums: dict[str, np.ndarray], past: History) -> None:
-    """Raise FloatingPointError at the first step whose metrics are NaN or infinite."""
+    """Raise FloatingPointError, naming the step, once a metric is NaN or infinite."""
     bad = [name for name, x in sums.items() if not np.all(np.isfinite(x))]
     if not bad:
         return
@@ -337,10 +338,10 @@ def _check_finite(program: Program, sums: dict[str, np.ndarray], past: History) 
 
 @contextmanager
 def interruptible() -> Iterator[Callable[[], bool]]:
-    """Turn Ctrl-C, SIGTERM and a lost terminal into a question that can be asked between chunks.
+    """Catch SIGINT, SIGTERM and SIGHUP; yield a function that tells whether one has arrived.
 
-    A second one raises KeyboardInterrupt at once. Outside the main thread there are no signals to
-    catch, and SIGHUP stays ignored where `nohup` has seen to it.
+    A second signal raises KeyboardInterrupt at once. Outside the main thread no signals can be
+    caught. SIGHUP stays ignored if it was, as under `nohup`.
     """
     caught: list[int] = []
 

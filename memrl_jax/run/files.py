@@ -1,4 +1,4 @@
-"""Files that are whole or not there at all, and that can be read without waiting for ever."""
+"""Files that are written atomically and read without blocking."""
 
 import errno
 import json
@@ -12,16 +12,16 @@ from io import BufferedReader, BufferedWriter
 from pathlib import Path
 from typing import Any
 
-SUFFIX = r"\.[0-9a-f]{16}\.tmp"  # of everything that is still being written
-DEPTH = 32  # of lists and objects in JSON
+SUFFIX = r"\.[0-9a-f]{16}\.tmp"  # of the names of files that are still being written
+DEPTH = 32  # to which lists and objects may be nested in JSON
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[BufferedWriter]:
-    """Open a file that takes the place of `path` once it is safely on disk, or never.
+    """Open a file that replaces `path` atomically once it is safely on disk.
 
-    Until then it is `temporary(path)`, which only a killed process leaves behind. Raises OSError,
-    which names the file, if writing fails.
+    Until then its name is `temporary(path)`; only a killed process leaves such a file behind.
+    Raises OSError, which names the file, if writing fails.
     """
     new = temporary(path)
     try:
@@ -36,7 +36,7 @@ def replacing(path: Path) -> Iterator[BufferedWriter]:
 
 
 def temporary(path: Path) -> Path:
-    """Return a new name beside `path` for what will take its place."""
+    """Return a new name, in the same folder, for a file that will replace `path`."""
     return path.with_name(f"{path.name}.{secrets.token_hex(8)}.tmp")
 
 
@@ -63,7 +63,7 @@ def sync(folder: Path) -> None:
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Let errors that do not say which file they are about name `path`: a full disk, say."""
+    """Add `path` to an OSError that names no file, such as that of a full disk."""
     try:
         yield
     except OSError as error:
@@ -73,7 +73,7 @@ def naming(path: Path) -> Iterator[None]:
 
 
 def opened(path: str | os.PathLike[str]) -> BufferedReader:
-    """Open a file for reading; a FIFO or a device, which may never answer, is an OSError."""
+    """Open a file for reading; raises OSError for a FIFO or a device, which might block."""
 
     def at_once(path: str, flags: int) -> int:
         return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
@@ -86,7 +86,7 @@ def opened(path: str | os.PathLike[str]) -> BufferedReader:
 
 
 def read(path: Path) -> bytes:
-    """Return what is in a file; raises OSError."""
+    """Return the contents of a file; raises OSError."""
     with opened(path) as file:
         return file.read()
 
@@ -110,11 +110,11 @@ def _shallow(value: Any, depth: int) -> Any:
 
 
 def reason(error: Exception) -> str:
-    """Say in one line what an error that came of a file is about, less the name of the file."""
+    """Describe an error about a file in one line, without the name of the file."""
     said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return " ".join(said.split()) or type(error).__name__
 
 
 def is_temporary(path: Path, of: str | None = None) -> bool:
-    """Return whether `path` was being written by a process that is dead now, in place of `of`."""
+    """Tell whether `path` has a temporary name: of the file name `of`, or of any."""
     return re.fullmatch((".+" if of is None else re.escape(of)) + SUFFIX, path.name) is not None

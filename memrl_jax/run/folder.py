@@ -1,4 +1,4 @@
-"""The folder of a run: made whole, written by one process at a time, and checked when read."""
+"""The folder of a run: made atomically, written by one process at a time, checked when read."""
 
 import json
 import math
@@ -21,7 +21,7 @@ from memrl_jax.config import Config, flat, from_json, to_json
 from memrl_jax.run import files, lock
 from memrl_jax.run.history import History, timesteps
 
-CHANGEABLE = (  # settings that no number of the training depends on: a resume may change them
+CHANGEABLE = (  # settings on which no number of the training depends: a resume may change them
     "total_steps",
     "log_every",
     "evaluate_every",
@@ -35,16 +35,16 @@ Say = Callable[[str], None]
 
 
 def changeable(name: str) -> None:
-    """Raise ValueError unless a resume may change the setting called `name`."""
+    """Raise ValueError unless a resume may change the setting `name`."""
     if name not in CHANGEABLE:
         raise ValueError(f"{name}: cannot change on resume (what can: {', '.join(CHANGEABLE)})")
 
 
 @contextmanager
 def created(path: str, config: Config, options: Mapping[str, Any], say: Say) -> Iterator[Path]:
-    """Make a new run folder, whole or not at all, and keep other writers out of it.
+    """Make a new run folder atomically, and lock it while the `with` block runs.
 
-    What fails before the first checkpoint is saved takes the folder with it. Raises ValueError if
+    If the block raises before a checkpoint is saved, the folder is removed. Raises ValueError if
     it cannot be made or there is something at `path` already.
     """
     final = Path(path)
@@ -75,13 +75,13 @@ def _rename(new: Path, final: Path) -> None:
     try:
         os.rename(new, final)
     except OSError:
-        free(str(final))  # somebody else was quicker
+        free(str(final))  # another process was quicker
         raise
     files.sync(final.parent)
 
 
 def free(path: str) -> None:
-    """Raise ValueError if there is anything at `path`, with what to do about it."""
+    """Raise ValueError, which says what to do, if there is anything at `path`."""
     there = Path(path)
     try:
         mode = os.lstat(there).st_mode
@@ -99,7 +99,7 @@ def free(path: str) -> None:
 
 
 def _remove_stale(final: Path) -> None:
-    """Remove what processes that were killed while making `final` have left beside it."""
+    """Remove the temporary folders of processes that were killed while making `final`."""
 
     def unsure(line: str) -> None:
         raise ValueError(line)
@@ -112,9 +112,9 @@ def _remove_stale(final: Path) -> None:
 
 @contextmanager
 def held(path: str, say: Say) -> Iterator[Path]:
-    """Keep other writers out of the folder of a run; remove what dead ones had half written.
+    """Lock the folder of a run, and remove the temporary files of processes that were killed.
 
-    Raises ValueError if it is not a run or another process writes it.
+    Raises ValueError if it is not a run or another process is writing it.
     """
     folder, _, _ = read(path)
     with lock.held(folder, say):
@@ -141,7 +141,7 @@ def read(path: str) -> tuple[Path, Config, dict[str, Any]]:
 
 @contextmanager
 def of_config(folder: Path) -> Iterator[None]:
-    """Say of settings that are wrong that they are those of a run's `config.json`."""
+    """Begin the message of a ValueError with the path of the run's `config.json`."""
     try:
         yield
     except ValueError as error:
@@ -155,13 +155,13 @@ def _unreadable(path: Path, error: Exception) -> ValueError:
 def describe(
     folder: Path, config: Config, options: Mapping[str, Any], changes: Sequence[Any]
 ) -> None:
-    """Write `config.json`: what the run is, and what was changed since it began."""
+    """Write `config.json`: config and options of a run, and what was changed since it began."""
     given = {"config": json.loads(to_json(config)), "run": dict(options), "history": changes}
     write(folder / "config.json", json.dumps(given, indent=2))
 
 
 def changes(folder: Path) -> list[Any]:
-    """Return what was changed since a run began, one entry a resume; raises ValueError."""
+    """Return what was changed since a run began, one entry per resume; raises ValueError."""
     path = folder / "config.json"
     try:
         return list(files.parse(files.read(path))["history"])
@@ -170,19 +170,19 @@ def changes(folder: Path) -> list[Any]:
 
 
 def settings(config: Config, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return, as JSON types, what the numbers of a run depend on."""
+    """Return, as JSON types, the settings on which the numbers of the training depend."""
     given = flat(config) | dict(options)
     return {name: x for name, x in given.items() if name not in (*CHANGEABLE, "out")}
 
 
 def write(path: Path, text: str | bytes) -> None:
-    """Replace a file by `text`, all or nothing."""
+    """Replace the contents of a file by `text`, atomically."""
     with files.replacing(path) as file:
         file.write(text.encode() if isinstance(text, str) else text)
 
 
 def log(folder: Path, timestep: int, past: History) -> None:
-    """Rewrite `metrics.npz` and add a line to `progress.jsonl`: means over seeds, newest last."""
+    """Rewrite `metrics.npz`, and append the latest means over seeds to `progress.jsonl`."""
     with files.replacing(folder / "metrics.npz") as file:
         # In C order, so that the same numbers are the same bytes.
         np.savez(file, **{k: np.ascontiguousarray(x) for k, x in past.items()})  # type: ignore
@@ -196,9 +196,9 @@ def log(folder: Path, timestep: int, past: History) -> None:
 
 
 def cut_log(folder: Path, past: History, timestep: int) -> None:
-    """Drop what a run that was killed had logged after its last checkpoint, at `timestep`.
+    """Remove from `progress.jsonl` what was logged after the last checkpoint, at `timestep`.
 
-    Raises ValueError if a line of the points before that is missing.
+    Raises ValueError if the lines before that are not those of the points in `past`.
     """
     path = folder / "progress.jsonl"
     try:
@@ -215,7 +215,7 @@ def cut_log(folder: Path, past: History, timestep: int) -> None:
 
 
 def versions() -> dict[str, str]:
-    """Return what a run's numbers depend on besides its config."""
+    """Return what a run's numbers depend on besides its config: software and devices."""
     names = ("jax", "jaxlib", "flax", "optax", "gymnax", "numpy")
     device = jax.devices()[0]
     return {
@@ -228,9 +228,9 @@ def versions() -> dict[str, str]:
 
 
 def _check_version(folder: Path) -> None:
-    """Raise ValueError for a run of a version whose files are not those of this one."""
+    """Raise ValueError for a run whose major or minor version differs: its files may differ too."""
     if not (folder / "versions.json").exists():
-        return  # what needs it says so
+        return  # whoever needs it raises
     then = str(written_with(folder).get("memrl_jax"))
     if then.rpartition(".")[0] != __version__.rpartition(".")[0]:
         said = f"was written by memrl_jax {then}, whose runs {__version__} does not read"
@@ -238,7 +238,7 @@ def _check_version(folder: Path) -> None:
 
 
 def written_with(folder: Path) -> dict[str, Any]:
-    """Return the versions that a run began with; raises ValueError."""
+    """Return the versions that a run began with; raises ValueError if they cannot be read."""
     path = folder / "versions.json"
     try:
         return dict(files.parse(files.read(path)))
@@ -247,6 +247,6 @@ def written_with(folder: Path) -> dict[str, Any]:
 
 
 def other_versions(folder: Path) -> list[str]:
-    """Name what has another version now than when a run began; raises ValueError."""
+    """Return a text for each version that differs from when a run began; raises ValueError."""
     then = written_with(folder)
     return [f"{k} {then.get(k)!s} -> {x}" for k, x in versions().items() if then.get(k) != x]

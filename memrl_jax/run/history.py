@@ -1,9 +1,9 @@
-"""What a run has measured so far: named arrays, seeds first, time last.
+"""The metrics of a run so far: arrays [seeds, points] by name.
 
-A point has a `timestep`, its place in the run's timetable, and a `step`: the environment steps
-until then, warm-up included, averaged over seeds. They differ by the timesteps that begin an
-episode, in which nothing is done. `step` and `timestep` [P] belong to the metrics of training,
-`evaluation_step` and `evaluation_timestep` [E] to the greedy evaluations, whose names all begin
+A point has a `timestep`, in which the run's schedule is counted, and a `step`: the environment
+steps until then, warm-up included, averaged over seeds. They differ by the timesteps that begin an
+episode, in which no action is taken. `step` and `timestep` [P] belong to the metrics of training,
+`evaluation_step` and `evaluation_timestep` [E] to those of greedy evaluations, whose names begin
 with `evaluation_`.
 """
 
@@ -20,7 +20,7 @@ from memrl_jax.run import files
 
 History = dict[str, np.ndarray]
 
-# What a sum is divided by; the others by `updates`.
+# The count that a sum is divided by; all others are divided by `updates`.
 PER = {"return_sum": "episodes", "length_sum": "episodes", "reward_sum": "steps"}
 
 
@@ -29,7 +29,7 @@ def extend(
 ) -> History:
     """Return `history` with one more point: `row` has an array [seeds] for every name.
 
-    `steps` of the points of training, this one included, are what its `step` counts.
+    Its `step` adds up the `steps` of all points of training, including one that is appended here.
     """
     out = dict(history)
 
@@ -45,7 +45,7 @@ def extend(
 
 
 def until(history: History, timestep: int) -> History:
-    """Return the part of `history` up to and including a timestep, less what has no point there."""
+    """Return `history` up to and including a timestep, without arrays that then have no point."""
 
     def keep(name: str) -> np.ndarray:
         return history[timesteps(name)] <= timestep
@@ -59,7 +59,7 @@ def timesteps(name: str) -> str:
 
 
 def read(path: Path) -> History:
-    """Read `metrics.npz`, or nothing where there is none; raises ValueError for anything else."""
+    """Read `metrics.npz`, {} if there is none; raises ValueError if it cannot be read."""
     try:
         with warnings.catch_warnings(), files.opened(path) as file:
             warnings.simplefilter("error")
@@ -88,7 +88,7 @@ def _check(history: History) -> None:
 
 
 def digest(history: History) -> str:
-    """Return a hash of every bit."""
+    """Return a SHA-256 of all names, dtypes, shapes and values."""
     found = hashlib.sha256()
     for name, x in sorted(history.items()):
         found.update(f"{name} {x.dtype.str} {x.shape}\n".encode() + x.tobytes())
@@ -96,7 +96,7 @@ def digest(history: History) -> str:
 
 
 def means(sums: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Turn sums [...] into means [...], and leave counts as they are.
+    """Turn sums [...] into means [...]; all counts but `updates` stay as they are.
 
     `return` and `length` are per episode, `reward` is per environment step, all others are per
     update. NaN where nothing was counted, e.g. before the first episode has ended.
@@ -111,14 +111,14 @@ def means(sums: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
             count = sums[PER.get(name, "updates")]
             out[name.removesuffix("_sum")] = per(np.asarray(total), np.asarray(count))
     counts = [name for name in sums if not name.endswith("_sum")]
-    return out | {k: np.asarray(sums[k]) for k in counts if k not in ("updates", "finite")}
+    return out | {k: np.asarray(sums[k]) for k in counts if k != "updates"}
 
 
 def binned(metrics: Mapping[str, ArrayLike], points: int) -> tuple[np.ndarray, History]:
-    """Turn the metrics of `make_train`, [.., 1 + steps], into `points` means of equal spans.
+    """Average the metrics of `make_train`, [..., 1 + steps], over `points` spans of equal length.
 
     Returns the environment steps up to the end of each span [points], averaged over seeds, and
-    the `means` of the sums within each span, [.., points]. The warm-up, which is the first of the
+    the `means` of the sums within each span, [..., points]. The warm-up, the first entry of the
     metrics, belongs to the first span. Where `points` does not divide the training steps, spans
     differ by one. Raises ValueError if there are fewer training steps than points.
     """

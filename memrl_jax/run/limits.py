@@ -1,4 +1,4 @@
-"""How much memory there is, and how much a program needs before and after it is compiled."""
+"""How much memory is left, and how much a program needs: a lower bound, or the compiler's plan."""
 
 import math
 import sys
@@ -13,24 +13,24 @@ from memrl_jax import tree
 if sys.platform != "win32":
     import resource
 
-# What these write is held for certain: loops go on from it, and products are not fused away.
+# Primitives whose outputs are surely held in memory: loops carry them, and products are not fused.
 HELD = ("scan", "while", "dot_general", "conv_general_dilated")
 
 
 class Room(NamedTuple):
-    """Memory that is left, and of what."""
+    """Bytes of memory that are left, and a phrase that says where."""
 
     nbytes: float
     where: str
 
     def hold(self, needs: str, nbytes: int) -> None:
-        """Raise MemoryError, saying what needs them, if `nbytes` are more than there is."""
+        """Raise MemoryError if `nbytes` are more than is left; `needs` says what needs them."""
         if nbytes > self.nbytes:
             raise MemoryError(f"not enough memory: {needs}, but {text(self.nbytes)} {self.where}")
 
 
 def room(devices: int) -> Room:
-    """Return what so many devices have left; those of a CPU share what the process may take."""
+    """Return what the first `devices` devices have left; CPU devices share that of the process."""
     used = jax.devices()[:devices]
     if used[0].platform == "cpu":
         return min(_process())
@@ -40,7 +40,7 @@ def room(devices: int) -> Room:
 
 
 def _process() -> Iterator[Room]:
-    """Yield what each limit leaves; only Linux tells them all."""
+    """Yield what each limit on this process leaves; only Linux reports all of them."""
     yield Room(math.inf, "are left")
     about = dict(line.split(":") for line in _read("/proc/meminfo").splitlines())
     if about:
@@ -58,7 +58,7 @@ def _process() -> Iterator[Room]:
 
 
 def _group(controllers: str, group: str) -> Iterator[Room]:
-    """Yield what a control group and those around it leave; version 2 names no controllers."""
+    """Yield what a control group and its parents leave; `controllers` is empty in version 2."""
     top = Path("/sys/fs/cgroup") / controllers
     limit, usage = (
         ("memory.limit_in_bytes", "memory.usage_in_bytes")
@@ -83,7 +83,7 @@ def _read(path: str | Path) -> str:
 
 
 def least(jaxpr: Any) -> int:
-    """Return bytes that a traced program must hold at one time, whatever the compiler does."""
+    """Return a lower bound of the bytes that a traced program holds at one time, once compiled."""
     most = 0
     for equation in jaxpr.eqns:
         if equation.primitive.name in HELD:
@@ -101,7 +101,7 @@ def _inside(parameters: dict[str, Any]) -> Iterator[Any]:
 
 
 def planned(executable: Any) -> int:
-    """Return the bytes that the compiler planned for on a device, 0 where it does not tell."""
+    """Return the bytes per device that the compiler plans for; 0 if it does not report them."""
     plan = executable.memory_analysis()
     if plan is None:
         return 0
@@ -114,6 +114,6 @@ def planned(executable: Any) -> int:
 
 
 def text(nbytes: float) -> str:
-    """Write a number of bytes for people to read."""
+    """Format a number of bytes, e.g. 1.5 GB."""
     power = min(3, int(math.log(max(nbytes, 1), 1000)))
     return f"{max(nbytes, 0) / 1000**power:,.3g} {('B', 'kB', 'MB', 'GB')[power]}"

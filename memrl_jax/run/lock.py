@@ -1,4 +1,4 @@
-"""One writer a folder: a lock of the operating system, which the death of its holder frees."""
+"""One writer per folder: a lock that the operating system releases when its holder dies."""
 
 import errno
 import os
@@ -19,11 +19,11 @@ _descriptors: set[int] = set()  # of the locks that this process holds
 
 @contextmanager
 def held(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
-    """Keep other writers out of `folder`: its file `lock` says which process is in there.
+    """Lock `folder` against other writers; its file `lock` names the process that holds the lock.
 
-    The file stays, and is empty once nobody is. Neither a fork nor a program that is started
-    inherits the lock. Where the system or the file system has none, `say` is told so and nobody
-    is kept out. Raises ValueError if another writer is in there, OSError if there can be no such
+    The file stays, empty once the lock is released. Neither a fork nor a subprocess inherits the
+    lock. If the system or the file system has no locks, `say` gets a warning and nothing is
+    locked. Raises ValueError if another writer holds the lock, OSError if there can be no such
     file.
     """
     if fcntl is None:
@@ -59,13 +59,13 @@ def _take(descriptor: int, folder: Path, say: Callable[[str], None]) -> None:
 
 
 def _write(descriptor: int, text: str) -> None:
-    if descriptor in _descriptors:  # a fork has let go of it
+    if descriptor in _descriptors:  # not in a fork, which has closed it
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, text.encode(), 0)
 
 
 def _holder(descriptor: int) -> str:
-    """Return what the process with the lock has written, which it may be about to do."""
+    """Return what the holder of the lock has written; waits up to 1 s for it."""
     for _ in range(100):
         if said := os.pread(descriptor, 100, 0).decode(errors="replace"):
             return " ".join(said.split())
@@ -74,7 +74,7 @@ def _holder(descriptor: int) -> str:
 
 
 def _forget() -> None:
-    """Let go, in a fork, of what its parent holds."""
+    """Close, in a fork, the descriptors that it inherits from its parent."""
     while _descriptors:
         os.close(_descriptors.pop())
 

@@ -1,4 +1,4 @@
-"""Runs of one config as one: which belong together, and short names that tell them apart."""
+"""Pools of runs that share a config, and short names that tell the pools apart."""
 
 import os
 import re
@@ -16,21 +16,21 @@ from memrl_jax.statistics import count
 class Pool(NamedTuple):
     """Runs of one config."""
 
-    name: str  # differs from those of the other pools
+    name: str  # unique among the pools
     config: Config
-    runs: Mapping[str, Run]  # folder -> what it was run with
+    runs: Mapping[str, Run]  # folder -> options
 
     @property
     def seeds(self) -> int:
-        """How many there are in all runs together."""
+        """The number of seeds in all runs together."""
         return sum(run.seeds for run in self.runs.values())
 
 
 def pools(paths: Sequence[str], separate: bool = False) -> list[Pool]:
-    """Put runs together whose configs agree, in the order in which they are named.
+    """Pool the runs whose configs are equal, in the order of `paths`; `separate` keeps them apart.
 
     Raises ValueError without runs, for a folder that is no run or named twice, and for runs of one
-    config that have the same seeds, unless all are to stay `separate`.
+    pool that have the same seeds.
     """
     if not paths:
         raise ValueError("runs: name at least one")
@@ -62,7 +62,7 @@ def _check_seeds(runs: Mapping[str, Run]) -> None:
 
 
 def short(paths: Sequence[str]) -> list[str]:
-    """Leave out of paths the folders that all of them begin with, and those that all end with."""
+    """Leave out of paths the parts that all of them begin with, and those that all end with."""
     parts = [Path(os.path.abspath(path)).parts for path in paths]
     if len(parts) == 1:
         return [parts[0][-1]]
@@ -73,7 +73,7 @@ def short(paths: Sequence[str]) -> list[str]:
 
 
 def told(pools: Iterable[Pool]) -> str:
-    """Say how many seeds pools have, and how many runs where these are more than the pools."""
+    """Describe how many seeds the pools have, and how many runs if a pool has several."""
     counts = sorted({pool.seeds for pool in pools})
     runs = sum(len(pool.runs) for pool in pools)
     seeds = count(counts[0]) if len(counts) == 1 else f"{counts[0]} to {count(counts[-1])}"
@@ -82,7 +82,7 @@ def told(pools: Iterable[Pool]) -> str:
 
 
 def _common(names: Sequence[str]) -> str:
-    """Return what is left of names without numbers of seeds or jobs, if that is the same."""
+    """Return what names have in common but for the number of a seed, job or run, or else ''."""
     if len(names) == 1:
         return names[0]
     number = r"(^|[-_. /])(seeds?|s|jobs?|runs?)?[-_. ]*\d+(?=$|[-_. /])"
@@ -91,7 +91,7 @@ def _common(names: Sequence[str]) -> str:
 
 
 def _distinct(names: Sequence[str], configs: Sequence[Config]) -> list[str]:
-    """Add to names that are equal, or empty, in which settings their configs differ."""
+    """Add to names that are equal, or empty, the settings in which their configs differ."""
     given = [dict(_settings(config)) for config in configs]
     out = []
     for i, name in enumerate(names):
@@ -106,7 +106,7 @@ def _distinct(names: Sequence[str], configs: Sequence[Config]) -> list[str]:
 
 
 def _settings(config: Config) -> Iterable[tuple[str, Any]]:
-    """Give the settings of a config one by one, and the options among them."""
+    """Yield the settings of a config by name; of mappings, such as `memory_args`, every entry."""
     for name, value in flat(config).items():
         if isinstance(value, dict):
             yield from ((f"{name} {option}", x) for option, x in value.items())

@@ -46,33 +46,33 @@ class Run:
 
 
 class Carry(NamedTuple):
-    """What a chunk of steps carries, per seed; a checkpoint is exactly this."""
+    """What the loop over training steps carries, per seed; a checkpoint stores exactly this."""
 
     train: TrainState
-    sums: Sums  # since the last point of the metrics, over `training_steps`
+    sums: Sums  # since the last point of the metrics; `training_steps` counts the terms
 
 
 class Program(NamedTuple):
-    """The compiled parts of a run and its timetable."""
+    """The compiled parts of a run and its schedule."""
 
     config: Config
     run: Run
     init: Ahead  # keys [S] -> Carry [S]
     chunk: Ahead  # Carry [S], steps -> Carry [S]; donates
     evaluate: Ahead  # (keys, agent states) [S] -> Evaluation [S, E]
-    shapes: Any  # of a Carry of all seeds
+    shapes: Any  # of a Carry [S, ...]
     estimate: str
     per_step: int  # timesteps in a training step
     first_step: int  # timesteps of warm-up
     total_steps: int
 
     def trace(self) -> None:
-        """Raise MemoryError if what is sure to be held is more than there is; takes seconds."""
+        """Raise MemoryError if a lower bound exceeds the memory there is; takes seconds."""
         for part in (self.chunk, self.evaluate, self.init):
             _ = part.traced
 
     def compile(self) -> str:
-        """Compile what is not compiled yet and say what it needs.
+        """Compile what is not compiled yet; return a text about the memory that it needs.
 
         Raises MemoryError if that is more than there is, ValueError if it is above `max_gigabytes`.
         """
@@ -81,17 +81,17 @@ class Program(NamedTuple):
         return f"the compiled step needs {limits.text(self.chunk.nbytes)}"
 
     def due(self, done: int) -> tuple[int, int, int]:
-        """Return when, after `done`, the next point, evaluation and checkpoint are due."""
+        """Return the timesteps of the next point, evaluation and checkpoint after `done`."""
         every = spacings(self.run, self.total_steps).values()
         log, evaluation, save = (min(self.total_steps, (done // e + 1) * e) for e in every)
         return log, evaluation, save
 
     def totals(self, carry: Carry) -> dict[str, np.ndarray]:
-        """Fetch the sums [S] since the last point, of the seeds that are not padding."""
+        """Fetch the sums [S] since the last point, without the seeds that are padding."""
         return {name: x[: self.run.seeds] for name, x in sums.totals(carry.sums).items()}
 
     def handover(self, carry: Carry) -> tuple[Carry, float]:
-        """Return the seconds that a chunk takes beside its steps: seeds are copied in and out."""
+        """Return the carry, and the seconds that a chunk of no steps takes: it copies all seeds."""
         carry = self.chunk(carry, jnp.int32(0))
         began = time.perf_counter()
         carry = self.chunk(carry, jnp.int32(0))
@@ -99,9 +99,9 @@ class Program(NamedTuple):
 
 
 def make_program(config: Config, run: Run) -> Program:
-    """Prepare a run. Nothing is compiled yet.
+    """Prepare a run; nothing is compiled yet.
 
-    Raises ValueError for settings out of range, MemoryError for more than can be held.
+    Raises ValueError for settings out of range, MemoryError if the states alone do not fit.
     """
     check(run)
     room = limits.room(parallel.mesh(run.seeds).size)
@@ -124,7 +124,7 @@ def make_program(config: Config, run: Run) -> Program:
 def _parts(
     config: Config, run: Run, trainer: Trainer, shapes: Carry, room: Room
 ) -> tuple[Ahead, Ahead, Ahead]:
-    """Return what begins a run, what advances it and what evaluates it."""
+    """Return the functions that begin a run, advance it and evaluate it."""
     devices, seeds = parallel.mesh(run.seeds).size, run.seeds
     keys, carry = parallel.padded(
         (jax.eval_shape(lambda: parallel.seed_keys(0, seeds)), shapes), seeds
@@ -147,7 +147,7 @@ def _parts(
 
 
 def spacings(run: Run, total_steps: int) -> dict[str, int]:
-    """Return the timesteps between two points, evaluations and checkpoints of a run so long."""
+    """Return the timesteps between points, evaluations and checkpoints, by the option's name."""
     parts = {"log_every": 100, "evaluate_every": 20, "checkpoint_every": 10}
     asked = {name: getattr(run, name) for name in parts}
     return {name: asked[name] or math.ceil(total_steps / n) for name, n in parts.items()}
@@ -175,7 +175,7 @@ def _begin(trainer: Trainer, key: Key) -> Carry:
 
 
 def _advance(trainer: Trainer, carry: Carry, steps: Array) -> Carry:
-    """Take a number of steps that is not known when compiling, so any chunk is one program."""
+    """Take a traced number of steps, so that chunks of all lengths share one program."""
 
     def step(_: Array, carry: Carry) -> Carry:
         state, metrics = trainer.step(carry.train)
@@ -185,7 +185,7 @@ def _advance(trainer: Trainer, carry: Carry, steps: Array) -> Carry:
 
 
 def _estimate(config: Config, run: Run, state: TrainState, room: Room) -> str:
-    """Say what a run will hold in memory; raises if that is more than it may or can."""
+    """Describe the memory that a run's states take; raises if that is more than it may or can."""
     whole = run.seeds * tree.nbytes(state)
     seeds = f"{run.seeds} seed{'s' if run.seeds > 1 else ''}"
     agent, rest = tree.nbytes(state.agent), tree.nbytes(state._replace(agent=()))
@@ -197,7 +197,7 @@ def _estimate(config: Config, run: Run, state: TrainState, room: Room) -> str:
 
 
 def _with(name: str, config: Config) -> str:
-    """Name a setting on which a size depends, where the agent has it."""
+    """Name a setting on which a size depends, with its value, if the agent has it."""
     return f" with {name} {flat(config)[name]}" if name in flat(config) else ""
 
 

@@ -1,4 +1,4 @@
-"""What a run goes on from: its checkpoints, and the metrics that belong to them."""
+"""What a run is resumed from: its checkpoints, and the metrics that belong to them."""
 
 import re
 from collections.abc import Mapping
@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 from memrl_jax.run import checkpoint, folder, history
 from memrl_jax.run.history import History
 
-KEPT = 2  # checkpoints
+KEPT = 2  # checkpoints of a run
 
 
 class About(NamedTuple):
-    """What a checkpoint says of itself."""
+    """Metadata of a checkpoint."""
 
     timestep: int
     settings: dict[str, Any]  # of the run that it belongs to
@@ -35,9 +35,9 @@ def remove_old(place: Path) -> None:
 
 
 def load(place: Path, like: Any) -> tuple[Any, About]:
-    """Return the last checkpoint and what it says of itself.
+    """Return the last checkpoint and its metadata.
 
-    Raises ValueError if there is none or it cannot be read, and says if the one before it can.
+    Raises ValueError if there is none or it cannot be read; the message says if the one before can.
     """
     saved = checkpoints(place)
     if not saved:
@@ -70,7 +70,7 @@ def _about(path: Path) -> About:
 
 
 def _advice(place: Path, saved: list[Path], like: Any) -> str:
-    """Say how to go on from the checkpoint before the last, if that is whole."""
+    """Say how to resume from the checkpoint before the last, if that can be read."""
     for path in saved[-2:-1]:
         with suppress(ValueError):
             said = _load(place, path, like)[1]

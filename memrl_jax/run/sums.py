@@ -1,7 +1,8 @@
-"""Sums over more steps than one number can follow: each is held in two parts.
+"""Sums over more steps than an int32 or a float32 can hold: each is kept in two parts.
 
-Whole numbers carry over into `high`, exact up to 2^62. Of floats, `low` is what rounding took from
-`high`, so that small terms are not lost on a large sum (Knuth 1997, section 4.2.2, theorem B).
+Integer sums carry over into `high` and are exact up to 2^62. In float sums, `low` is the rounding
+error of `high`, so that small terms are not lost in a large sum (Knuth 1997, section 4.2.2,
+theorem B).
 """
 
 from collections.abc import Mapping
@@ -14,11 +15,11 @@ import numpy as np
 from memrl_jax import tree
 from memrl_jax.types import Array
 
-CARRY = 2**31  # what one of `high` is worth in whole numbers
+CARRY = 2**31  # the value of 1 in `high`, in integer sums
 
 
 class Sum(NamedTuple):
-    """One sum: float32 or int32, and 0 or more if int32."""
+    """One sum [...], of float32 terms or of int32 terms that are not negative."""
 
     high: Array
     low: Array
@@ -28,14 +29,14 @@ Sums = dict[str, Sum]
 
 
 def zeros(metrics: Mapping[str, Any]) -> Sums:
-    """Begin the sums of metrics; only their shapes and dtypes matter."""
+    """Return sums of no terms; only the shapes and dtypes of `metrics` matter."""
     return {k: Sum(*(jnp.zeros(x.shape, x.dtype) for _ in Sum._fields)) for k, x in metrics.items()}
 
 
 def add(sums: Sums, metrics: Mapping[str, Array]) -> Sums:
     """Add the metrics [] of one step.
 
-    Once a sum is NaN or infinite all of them stay as they are: what was first can then be told.
+    Once a sum is NaN or infinite, all of them stay as they are: the first bad step can be told.
     """
     still = jnp.all(jnp.array([jnp.isfinite(x.high) for x in sums.values()]))
     return tree.where(still, {name: _add(x, metrics[name]) for name, x in sums.items()}, sums)
@@ -53,7 +54,7 @@ def _add(total: Sum, x: Array) -> Sum:
 
 
 def totals(sums: Sums) -> dict[str, np.ndarray]:
-    """Fetch sums [...] as int64 and float64."""
+    """Fetch sums [...] as NumPy arrays of int64 or float64."""
     return {name: _total(*x) for name, x in jax.device_get(sums).items()}
 
 

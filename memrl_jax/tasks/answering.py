@@ -1,6 +1,6 @@
 """Training of memory networks that answer questions about stories, as published.
 
-Sukhbaatar et al. (2015), section 4.2, and the authors' code where the two differ. A whole training
+Sukhbaatar et al. (2015), section 4.2, and the authors' code where the two differ. Training
 is one pure function of a key and the questions, so restarts are `jax.vmap(train, (0, None))`.
 """
 
@@ -21,7 +21,7 @@ from memrl_jax.tasks.reading import Params, ages, noisy_ages, read, tie
 from memrl_jax.types import Array, Key
 
 EMBEDDED = ("query", "key", "value")
-EVALUATED = 250  # questions at once
+EVALUATED = 250  # questions at a time
 
 
 class Setting(NamedTuple):
@@ -31,14 +31,14 @@ class Setting(NamedTuple):
     hops: int = 3
     tying: Tying = "adjacent"
     encode_positions: bool = True  # else a sentence is a bag of words
-    noise: float = 0.1  # empty sentences, at most, for each one there is
-    linear_epochs: int = 20  # at first, without a softmax; 0: no linear start
-    epochs: int = 100  # after these
+    noise: float = 0.1  # at most so many empty sentences for each real one
+    linear_epochs: int = 20  # the first ones, without a softmax; 0: no linear start
+    epochs: int = 100  # after the linear ones
     halve_every: int = 25
     learning_rate: float = 0.005  # 0.01 without a linear start
     batch_size: int = 32
     max_norm: float = 40.0  # of the gradient of each matrix
-    held_out: float = 0.1  # of the questions, not learned from
+    held_out: float = 0.1  # share of the questions that is not trained on
 
 
 SINGLE = Setting()
@@ -46,11 +46,11 @@ JOINT = Setting(features=50, linear_epochs=30, epochs=60, halve_every=15)
 
 
 class Curves(NamedTuple):
-    """What came of each epoch, of the linear ones too."""
+    """Metrics of every epoch, including the linear ones."""
 
-    loss: Array  # [epochs] of a question learned from, with noise
-    error: Array  # [epochs] the share of these answered wrong
-    held_out_error: Array  # [epochs] of the questions held out; NaN if there are none
+    loss: Array  # [epochs] mean over the questions trained on, with noise
+    error: Array  # [epochs] share of these answered wrong
+    held_out_error: Array  # [epochs] share of held-out questions; NaN if there are none
 
 
 class Answerer(NamedTuple):
@@ -65,12 +65,12 @@ class Answerer(NamedTuple):
 def make_answerer(dataset: Dataset, setting: Setting = SINGLE) -> Answerer:
     """Make a memory network for the vocabulary and the sizes of `dataset`.
 
-    Weights begin as 0.1 N(0, 1), the vector of no word as zero. An epoch goes once through the
-    questions in random order, in whole batches; the loss is summed over a batch, and no momentum or
-    weight decay is used. As in the code, the softmax comes back after a set number of epochs (in
-    the paper: when the loss of held-out questions stops falling) and the last parameters are kept.
+    Weights begin as 0.1 N(0, 1), the vector of word 0 (none) as zero. An epoch is one pass over the
+    questions in random order, in whole batches; the loss is summed over a batch, without momentum
+    or weight decay. As in the code, the softmax comes back after a set number of epochs (in the
+    paper: when the loss of held-out questions stops falling) and the last parameters are kept.
     Raises ValueError for sizes below 1, shares outside [0, 1], a rate or norm that is not above 0,
-    another `tying`, and a batch larger than what is learned.
+    another `tying`, and a batch larger than the number of questions trained on.
     """
     fields(setting)
     above("learning_rate", setting.learning_rate, 0)
@@ -183,15 +183,15 @@ def _shapes(setting: Setting, symbols: int) -> dict[str, tuple[int, ...]]:
 
 
 def _nil_is_zero(params: Params) -> Params:
-    """Return parameters in which the vectors of no word are zero."""
+    """Return parameters in which the vectors of word 0, which stands for no word, are zero."""
     embedded = params.keys() & {"words", *EMBEDDED}
     return params | {name: params[name].at[..., 0, :].set(0) for name in embedded}
 
 
 def descend(params: Params, gradient: Params, rate: Array, max_norm: float) -> Params:
-    """Take a step down the gradient; that of each matrix [..., n, d] is clipped to `max_norm`.
+    """Take a gradient step, with the gradient of each matrix [..., n, d] clipped to `max_norm`.
 
-    The norm is that of all numbers of a matrix, as in the paper; the code takes the spectral one.
+    The norm is the Frobenius norm, as in the paper; the authors' code takes the spectral norm.
     """
 
     def moved(x: Array, g: Array) -> Array:
@@ -202,7 +202,7 @@ def descend(params: Params, gradient: Params, rate: Array, max_norm: float) -> P
 
 
 def schedule(setting: Setting) -> tuple[np.ndarray, np.ndarray]:
-    """Return whether each epoch is without a softmax, and its learning rate: [epochs] each."""
+    """Return for each epoch whether it has no softmax, and its learning rate: [epochs] each."""
     at_least("linear_epochs", setting.linear_epochs, 0)
     after = np.arange(1, positive("epochs", setting.epochs) + 1)
     halvings = after // positive("halve_every", setting.halve_every)
@@ -212,6 +212,6 @@ def schedule(setting: Setting) -> tuple[np.ndarray, np.ndarray]:
 
 
 def best(restarts: tuple[Params, Curves]) -> tuple[Params, Curves]:
-    """Return of several trainings, batched, the one with the lowest loss in its last epoch."""
+    """Return the one of batched `restarts` [n, ...] with the lowest loss in its last epoch."""
     lowest = jnp.argmin(restarts[1].loss[:, -1])
     return tree.at(restarts, lowest)

@@ -1,7 +1,7 @@
 """bAbI: questions about short stories, from the original files or written here.
 
 The original text is not part of this project; `load` reads it from a folder of the user's, and
-`generate` writes stories in the manner of some of its tasks, with words of its own.
+`generate` writes stories in the style of some of its tasks, with other words.
 """
 
 import gzip
@@ -18,23 +18,23 @@ from memrl_jax.tasks.stories import Sentence, Told, tell
 from memrl_jax.types import Array
 
 TASKS = range(1, 21)
-SLOTS = 50  # of a longer story, the most recent sentences are kept
+SLOTS = 50  # most sentences of a story; of longer ones, the most recent are kept
 NIL = "nil"
 
 
 class Questions(NamedTuple):
-    """Questions and the stories before them, n of each; a word is its place in a vocabulary."""
+    """Questions and the stories before them, n of each; words are indices into a vocabulary."""
 
     stories: Array  # [n, S, J] int32 words of the sentences, the oldest first; 0 where none
     facts: Array  # [n, S] bool, where there is a sentence
     support: Array  # [n, S] bool, the sentences that the answer follows from
     questions: Array  # [n, J] int32
-    answers: Array  # [n] int32; several words that answer together count as one
-    tasks: Array  # [n] int32
+    answers: Array  # [n] int32; an answer of several words counts as one word
+    tasks: Array  # [n] int32, task numbers
 
 
 class Dataset(NamedTuple):
-    """Questions to learn from and questions to be judged by."""
+    """Training questions and test questions."""
 
     train: Questions
     test: Questions
@@ -45,10 +45,10 @@ class Dataset(NamedTuple):
 def load(path: str | Path, task: int | Sequence[int] = TASKS) -> Dataset:
     """Read the files of one task, or of several to be learned jointly, from a folder.
 
-    The folder is one of the original ones, such as `tasks_1-20_v1-2/en`, with files qa1_..._train
-    .txt and qa1_..._test.txt to qa20, plain or gzipped. Raises ValueError for a missing folder or
-    file, one that cannot be read, an unknown task, and a question without an answer.
-    Weston et al. (2015); vocabulary and cut as in the code of Sukhbaatar et al. (2015).
+    The folder is one of the original ones, such as `tasks_1-20_v1-2/en`, with files
+    qa1_..._train.txt and qa1_..._test.txt to qa20, plain or gzipped. Raises ValueError for a folder
+    or file that is missing or unreadable, an unknown task, and a question without an answer.
+    Weston et al. (2015); vocabulary and truncation as in the code of Sukhbaatar et al. (2015).
     """
     if not Path(path).is_dir():
         raise ValueError(f"path: there is no folder {str(path)!r}")
@@ -62,9 +62,9 @@ def load(path: str | Path, task: int | Sequence[int] = TASKS) -> Dataset:
 
 @typed
 def generate(task: int, seed: Seed = 0, count: int = 1000) -> Dataset:
-    """Write `count` questions to learn from and as many to be judged by, each on its own story.
+    """Write `count` training questions and as many test questions, each with its own story.
 
-    In the manner of tasks 1 (one supporting fact), 2 (two), 4 (relations of two), 6 (yes or no) and
+    In the style of tasks 1 (one supporting fact), 2 (two), 4 (relations of two), 6 (yes or no) and
     15 (deduction). Raises ValueError for another task, a `count` below 1 and a `seed` below 0.
     """
     positive("count", count)
@@ -88,9 +88,9 @@ def _read(path: str | Path, task: int, part: str) -> list[Told]:
 
 
 def parse(lines: Iterator[str]) -> Iterator[Told]:
-    """Follow the numbered lines of a file; yield each question with the story before it."""
+    """Yield each question in the numbered lines of a file, with the story before it."""
     story: list[Sentence] = []
-    place: dict[int, int] = {}  # of the sentence in the story, by its line's number
+    place: dict[int, int] = {}  # line number -> index of its sentence in the story
     for line in lines:
         number, text = line.lower().split(maxsplit=1)
         if number == "1":
@@ -100,7 +100,7 @@ def parse(lines: Iterator[str]) -> Iterator[Told]:
             place[int(number)] = len(story)
             story.append(_words(text))
             continue
-        # Tabs stand between question, answer and support, in some copies of the files bars.
+        # Tabs separate question, answer and support; in some copies of the files, bars do.
         answer, *support = re.split(r"[\s|]+", rest.strip(" \t\r\n|"))
         if not answer:
             raise ValueError(f"the question {asked!r} has no answer")
@@ -115,7 +115,7 @@ def _words(text: str) -> Sentence:
 def arrange(
     tasks: Sequence[int], train: Sequence[list[Told]], test: Sequence[list[Told]]
 ) -> Dataset:
-    """Turn what is told, one list for each of `tasks`, into arrays of one size."""
+    """Turn questions and stories, one list for each of `tasks`, into arrays of one size."""
     told = [one for part in (*train, *test) for one in part]
     sentences = dict.fromkeys(sentence for one in told for sentence in (*one.story, one.question))
     words = dict.fromkeys([NIL, *(w for s in sentences for w in s), *(one.answer for one in told)])

@@ -1,4 +1,4 @@
-"""What a task is: labelled sequences drawn from a key, and how answers to them are judged."""
+"""What a task is: labelled sequences drawn from a key, and how answers to them are scored."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -21,7 +21,7 @@ class Example(NamedTuple):
 class Task(NamedTuple):
     """A supervised probe of memory, for one sequence; batch it with vmap.
 
-    Every step where an answer is due asks for `answers` of them: O bits, or one symbol.
+    Every step where an answer is due counts as `answers` answers: O bits, or one symbol.
     """
 
     sample: Callable[[Key], Example]  # key -> Example
@@ -34,7 +34,7 @@ class Task(NamedTuple):
 
 
 def task_of_bits(sample: Callable[[Key], Example], inputs: int, outputs: int, length: int) -> Task:
-    """Make a task whose answers are O bits at a time, each of them right or wrong."""
+    """Make a task that asks for O bits at a step, each of them right or wrong."""
     return Task(sample, inputs, outputs, length, bit_loss, bit_errors, answers=outputs)
 
 
@@ -51,7 +51,7 @@ def bit_loss(logits: Array, target: Array) -> Array:
 
 
 def bit_errors(logits: Array, target: Array) -> Array:
-    """Return how many of the bits [O] are wrong; a bit is said to be 1 by a logit above 0."""
+    """Return how many bits [O] are wrong, float32 []; a logit above 0 predicts a 1."""
     return jnp.sum((logits > 0) != (target > 0.5), dtype=jnp.float32)
 
 
@@ -79,25 +79,25 @@ def score(task: Task, logits: Array, example: Example) -> dict[str, Array]:
 
 
 def rows_at(rows: Array, index: Array) -> Array:
-    """Return `rows[index]` [T, ...], and zeros where `index` [T] is not that of a row."""
+    """Return `rows[index]` [T, ...], with zeros where `index` [T] is out of range."""
     return rows.at[index].get(mode="fill", fill_value=0, wrap_negative_indices=False)
 
 
 def channel(where: Array) -> Array:
-    """Return one more channel of the input, [T, 1] float32: 1 at the steps marked in `where`."""
+    """Return an input channel [T, 1] float32 that is 1 at the steps marked in `where` [T]."""
     return where[:, None].astype(jnp.float32)
 
 
 def random_bits(key: Key, *shape: int) -> Array:
-    """Return fair coins [*shape], float32."""
+    """Return random bits [*shape] float32, 0 and 1 equally likely."""
     return jax.random.bernoulli(key, 0.5, shape).astype(jnp.float32)
 
 
 def one_hot(symbols: Array, count: int) -> Array:
-    """Return `symbols` as vectors [..., count] float32; zeros for a symbol outside."""
+    """Return `symbols` as vectors [..., count] float32; zeros for a symbol out of range."""
     return jax.nn.one_hot(symbols, count, dtype=jnp.float32)
 
 
 def whole_between(key: Key, low: int, high: int) -> Any:
-    """Return a whole number drawn uniformly from low to high, both included."""
+    """Return an integer [] drawn uniformly from low to high, inclusive."""
     return jax.random.randint(key, (), low, high + 1)

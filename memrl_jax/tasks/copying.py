@@ -17,7 +17,7 @@ from memrl_jax.tasks.base import (
 )
 from memrl_jax.types import Key
 
-# The paper's repeats are uniform on 1 to 10; their mean and their deviation scale the input.
+# The paper's repeats are uniform on 1 to 10; their mean and standard deviation scale the input.
 REPEATS_MEAN = (1 + 10) / 2
 REPEATS_DEVIATION = ((10**2 - 1) / 12) ** 0.5
 
@@ -26,8 +26,8 @@ REPEATS_DEVIATION = ((10**2 - 1) / 12) ** 0.5
 def copy(bits: int = 8, length: int = 20, shortest: int = 1) -> Task:
     """Copy: `shortest` to `length` random vectors, a delimiter, then all of them again.
 
-    Input [2 length + 1, bits + 1], the last channel for the delimiter; nothing is shown while
-    vectors are asked for, nor afterwards. Target [2 length + 1, bits]. Raises ValueError for sizes
+    Input [2 length + 1, bits + 1], the last channel for the delimiter; the input is zero while
+    vectors are asked for and afterwards. Target [2 length + 1, bits]. Raises ValueError for sizes
     below 1, and for a `length` below `shortest`.
     Graves et al. (2014), section 4.1.
     """
@@ -54,12 +54,12 @@ def repeat_copy(
 ) -> Task:
     """Repeat copy: random vectors, a number, then the vectors that many times and an end marker.
 
-    There are `shortest` to `length` vectors and `fewest` to `repeats` repetitions. Input [T, bits +
-    1], T = length + 1 + length repeats + 1; the last channel holds the number at its step and is 0
-    elsewhere. It is always scaled as in the paper, to mean 0 and variance 1 for 1 to 10 repeats,
-    so that a number means the same whatever `repeats` is. Target [T, bits + 1], the last channel
-    for the end marker, which follows the last repetition. Raises ValueError for sizes below 1, and
-    for a `length` or `repeats` below its least.
+    There are `shortest` to `length` vectors and `fewest` to `repeats` repetitions. Input
+    [T, bits + 1], T = length + 1 + length repeats + 1; the last channel holds the number at its
+    step and is 0 elsewhere. The number is always scaled as in the paper, to mean 0 and variance 1
+    for 1 to 10 repeats, so that its meaning does not depend on `repeats`. Target [T, bits + 1], the
+    last channel for the end marker, which follows the last repetition. Raises ValueError for sizes
+    below 1, and for a `length` below `shortest` or `repeats` below `fewest`.
     Graves et al. (2014), section 4.2.
     """
     positive("bits", bits)

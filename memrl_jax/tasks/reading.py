@@ -18,17 +18,17 @@ Params = dict[str, Array]
 
 
 class Tables(NamedTuple):
-    """Word vectors by their role, V words and times of `d` numbers, after tying."""
+    """Word vectors by their role, after tying: of V words and times, `d` numbers each."""
 
     query: Array  # [V, d], B in the paper
     keys: Array  # [hops, V, d] A
     values: Array  # [hops, V, d] C
     answer: Array  # [V, d] W
-    carry: Array | None  # [d, d] H, of the query from hop to hop; None: as it is
+    carry: Array | None  # [d, d] H, maps the query between hops; None: the identity
 
 
 def tie(params: Params, hops: int) -> Tables:
-    """Give parameters their roles; section 2.2."""
+    """Return the tables of all `hops` from shared parameters; section 2.2."""
     if "words" in params:
         words = params["words"]
         return Tables(words[0], words[:-1], words[1:], words[-1], None)
@@ -43,11 +43,11 @@ def read(
     encoding: Array,
     normalize: Callable[[Array], Array] = nn.softmax,
 ) -> tuple[Trace, Array]:
-    """Answer one question: the trace of all hops and logits [V].
+    """Answer one question: return the trace of all hops and logits [V].
 
-    `story` [S, J + 1] has a last column of times, words of their own (or none: [S, J]); `question`
-    [J]; `encoding` [J + 1, d] weighs the words of a sentence. Word 0 has a vector of zeros. Empty
-    sentences stay in the softmax.
+    The last column of `story` [S, J + 1] holds times, which are words, too; without times it is
+    [S, J]. `question` is [J]; `encoding` [J + 1, d] weighs the words of a sentence. Word 0 has a
+    vector of zeros. Empty sentences stay in the softmax.
     """
 
     def embed(table: Array, words: Array) -> Array:
@@ -66,14 +66,14 @@ def read(
 
 
 def ages(facts: Array) -> Array:
-    """Return how many sentences come after each one, [S] int32; `facts` [S] tells where one is."""
+    """Return how many sentences come after each one, [S] int32; `facts` [S] marks sentences."""
     return jnp.sum(facts, dtype=jnp.int32) - 1 - jnp.arange(len(facts))
 
 
 def noisy_ages(key: Key, facts: Array, noise: float) -> Array:
-    """Return the ages [S] as if there were empty sentences, up to `noise` for each true one.
+    """Return the ages [S] as if there were empty sentences, up to `noise` for each real one.
 
-    Their number is uniform, and so are their places.
+    Their number and their places are drawn uniformly.
     """
     count_key, place_key = jax.random.split(key)
     slots, count = len(facts), jnp.sum(facts, dtype=jnp.int32)

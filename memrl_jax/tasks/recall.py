@@ -1,4 +1,4 @@
-"""Tasks that ask for one thing among those that were shown."""
+"""Tasks that ask for one of the things that were shown."""
 
 import math
 
@@ -24,7 +24,7 @@ from memrl_jax.types import Array, Key
 def remember_first(length: int = 32, symbols: int = 4) -> Task:
     """Remember the first of `length` random symbols; it is asked for at the last step only.
 
-    Input [length, symbols + 1]: one-hot symbols, all of them drawn alike, and a last channel that
+    Input [length, symbols + 1]: one-hot symbols, all uniformly random, and a last channel that
     is 1 at the first step. Target [length, symbols]. Without a memory, one answer in `symbols` is
     right. Raises ValueError for a `length` or `symbols` below 2.
     """
@@ -49,8 +49,8 @@ def associative_recall(items: int = 6, fewest: int = 2, width: int = 3, bits: in
     them in a sequence, all different. Any but the last may be the query, which stands between
     delimiters of another kind. Input [(items + 2)(width + 1), bits + 2], the last channels for the
     delimiters of items and of the query. Target [(items + 2)(width + 1), bits]. Raises ValueError
-    for sizes below 1, for a `fewest` below 2, and for more items than are soon drawn all different:
-    items^2 above 2^(width bits).
+    for sizes below 1, for a `fewest` below 2, and for too many items to draw distinct ones
+    quickly: items^2 above 2^(width bits).
     Graves et al. (2014), section 4.3.
     """
     at_least("items", items, at_least("fewest", fewest, 2))
@@ -77,7 +77,7 @@ def associative_recall(items: int = 6, fewest: int = 2, width: int = 3, bits: in
 
 
 def _distinct(key: Key, count: int, size: int) -> Array:
-    """Return `count` rows of random bits [count, size], drawn anew until all of them differ."""
+    """Return `count` rows of random bits [count, size], redrawn until all of them differ."""
 
     def repeated(drawn: tuple[Key, Array]) -> Array:
         same = jnp.all(drawn[1][:, None] == drawn[1], axis=-1)
@@ -98,12 +98,12 @@ def multi_query_recall(
     """Multi-query associative recall: keys and their values; then each key asks for its value.
 
     Keys are different symbols of one alphabet, values any of another, and each is shown in a step
-    of its own; the 2 `pairs` steps of pairs come first. In the steps after them, every key is shown
-    once more, at a random place where its value is due; nothing is shown between. Places are
+    of its own; the pairs take the first 2 `pairs` steps. In the steps after them, every key is
+    shown once more, at a random place where its value is due; all other inputs are zero. Places are
     drawn without replacement, the i-th (from 1) in proportion to i^(power - 1): 0.01 as in the
-    paper's code, while 1 makes all alike. Input [length, 2 symbols], one-hot, keys first. Target
-    [length, symbols]. The paper's alphabets are larger, of 4096 symbols each. Raises ValueError for
-    sizes below 1, for `symbols` below `pairs` and for a `length` below 3 `pairs`.
+    paper's code, while 1 makes all equally likely. Input [length, 2 symbols], one-hot, keys first.
+    Target [length, symbols]. The paper's alphabets are larger, of 4096 symbols each. Raises
+    ValueError for sizes below 1, for `symbols` below `pairs` and for a `length` below 3 `pairs`.
     Arora et al. (2023), section 3.
     """
     at_least("symbols", symbols, positive("pairs", pairs))

@@ -1,4 +1,4 @@
-"""Stories in the manner of five bAbI tasks, with words of our own; Weston et al. (2015)."""
+"""Stories in the style of five bAbI tasks, with other words; Weston et al. (2015)."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -27,11 +27,11 @@ class Told(NamedTuple):
     story: tuple[Sentence, ...]
     question: Sentence
     answer: str
-    support: tuple[int, ...]  # places in the story
+    support: tuple[int, ...]  # indices of sentences in the story
 
 
 def tell(task: int, rng: Rng) -> Told:
-    """Tell a story in the manner of `task` and ask about it; raises ValueError for another task."""
+    """Tell a story in the style of `task` and ask about it; raises ValueError for another task."""
     known("task", str(task), map(str, WRITERS))
     return WRITERS[task](rng)
 
@@ -45,7 +45,7 @@ def _said(text: str) -> Sentence:
 
 
 def _moves(rng: Rng, most: int) -> tuple[list[Sentence], dict[str, tuple[int, str]]]:
-    """Let people go from place to place; return also when and where each went last."""
+    """Let people go from place to place; also return when and where each went last."""
     story: list[Sentence] = []
     last: dict[str, tuple[int, str]] = {}
     for i in range(rng.integers(2, most + 1)):
@@ -80,7 +80,7 @@ def _two_facts(rng: Rng) -> Told:
     thing = _pick(rng, THINGS)
     places = [_pick(rng, PLACES) for _ in range(rng.integers(2, 6))]
     dropped = bool(rng.integers(2))
-    final = len(places) - 1 - dropped  # the move that brings the thing where it stays
+    final = len(places) - 1 - dropped  # the move to the place where the thing stays
     plot = [(f"{who} {_pick(rng, GOES)} the {x}", i == final) for i, x in enumerate(places)]
     if dropped:
         plot.insert(final + 1, (f"{who} {_pick(rng, DROPS)} the {thing}", True))
@@ -101,7 +101,7 @@ def _relation(rng: Rng) -> Told:
     """Tell of three places in a row, then ask on either side of a relation."""
     a, b, c = rng.permutation(PLACES)[:3]
     side = _pick(rng, tuple(SIDES))
-    first, second = (a, side, b), (b, side, c)  # a is north of b, and b of c
+    first, second = (a, side, b), (b, side, c)  # e.g. a is north of b, and b of c
     facts = [(x, s, y) if rng.integers(2) else (y, SIDES[s], x) for x, s, y in (first, second)]
     order = rng.permutation(2)
     story = tuple(_said(f"the {x} is {s} of the {y}") for x, s, y in (facts[i] for i in order))

@@ -19,7 +19,7 @@ Metrics = dict[str, Array]  # sums over sequences: loss, errors, answers
 
 
 class ProbeState(NamedTuple):
-    """Everything that training goes on from."""
+    """The state of training."""
 
     key: Key
     params: Any
@@ -27,17 +27,17 @@ class ProbeState(NamedTuple):
 
 
 class Probe(NamedTuple):
-    """Pure functions of a memory that learns a task.
+    """Pure functions that train and evaluate a memory on a task.
 
-    `evaluate` draws `count` fresh sequences of the task, or `on` any other of as many inputs and
-    outputs, such as the same one with longer sequences. Raises ValueError for one that has not.
+    `evaluate` draws `count` fresh sequences of the task, or of another task `on`, such as the same
+    one with longer sequences. Raises ValueError if the sizes of inputs and outputs differ.
     """
 
     init: Callable[[Key], ProbeState]
-    step: Callable[[ProbeState], tuple[ProbeState, Metrics]]  # one batch and what it teaches
+    step: Callable[[ProbeState], tuple[ProbeState, Metrics]]  # one batch, one update
     evaluate: Callable[..., Metrics]  # params, key, count, on=task -> Metrics
-    predict: Callable[[Any, Array], Array]  # params, input [T, D] -> logits [T, O], by unroll
-    predict_stepwise: Callable[[Any, Array], Array]  # the same, by one step after another
+    predict: Callable[[Any, Array], Array]  # params, input [T, D] -> logits [T, O], by `unroll`
+    predict_stepwise: Callable[[Any, Array], Array]  # the same, step by step
 
 
 @typed
@@ -49,9 +49,9 @@ def make_probe(
     learning_rate: float = 1e-3,
     max_gradient_norm: float = 1.0,
 ) -> Probe:
-    """Train `memory` on `task` between a layer of `width`, with a ReLU, and a linear head.
+    """Train `memory` on `task`, between a ReLU layer of `width` and a linear head.
 
-    A step draws `batch_size` fresh sequences and takes one step of Adam on the mean loss of an
+    A step draws `batch_size` fresh sequences and takes one step of Adam on the mean loss per
     answer, with gradients clipped to a global norm. Raises ValueError for sizes below 1, and for a
     rate or a norm that is not above 0.
     """
@@ -120,7 +120,7 @@ def _fits(task: Task, trained: Task) -> None:
 
 
 def train(probe: Probe, key: Key, steps: int) -> tuple[ProbeState, Metrics]:
-    """Take `steps` steps from the start; metrics [steps] are sums over each step's batch."""
+    """Initialize, then take `steps` steps; metrics [steps] are sums over each step's batch."""
     positive("steps", steps)
 
     def step(state: ProbeState, _: None) -> tuple[ProbeState, Metrics]:
@@ -130,5 +130,5 @@ def train(probe: Probe, key: Key, steps: int) -> tuple[ProbeState, Metrics]:
 
 
 def accuracy(metrics: Metrics) -> Array:
-    """Return the share [...] of answers that are right, from sums [...]."""
+    """Return the fraction [...] of right answers, from sums [...]."""
     return 1.0 - metrics["errors"] / metrics["answers"]

@@ -20,11 +20,11 @@ def imaze(
 
     `lengths` are the cells from one end to the other. The agent begins at the near end, in the
     middle of an arm with the indicator two cells away on one side. At the far end, red lies on one
-    side and cyan on the other. Yellow: red pays 1 and cyan -1; lime: the other way round. Both end
-    the episode; every other step pays -2 / `max_steps_in_episode`. Mazes are as in the original
-    maps, and what is seen has one shape for all lengths: there, agents learn with (5, 7, 9) and
-    are tested up to length 40 in 100 steps. Raises ValueError for none, and for
-    lengths below 3 or above 10,000.
+    side and cyan on the other. If the indicator is yellow, red pays 1 and cyan -1; if it is lime,
+    the other way round. Either goal ends the episode; every other step pays
+    -2 / `max_steps_in_episode`. The mazes are those of the original maps. Observations have one
+    shape for all lengths: in the paper, agents learn with (5, 7, 9) and are tested up to length 40
+    in 100 steps. Raises ValueError without lengths, and for lengths below 3 or above 10,000.
     """
     if not lengths:
         raise ValueError("lengths: () has no length")

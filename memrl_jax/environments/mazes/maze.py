@@ -1,4 +1,4 @@
-"""Mazes of blocks, walked in the first person."""
+"""Mazes of blocks, seen in the first person."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -15,11 +15,12 @@ from memrl_jax.spaces import Continuous, Discrete
 from memrl_jax.types import Array, Environment, Key
 
 LOOK_LEFT, LOOK_RIGHT, LOOK_UP, LOOK_DOWN, FORWARD, BACKWARD = ACTIONS = range(6)
-DIRECTIONS = np.array([[0, 1], [-1, 0], [0, -1], [1, 0]])  # row, column; the next is to the right
+# Each is [rows, columns] and 90 degrees to the right of the one before, with rows counted upwards.
+DIRECTIONS = np.array([[0, 1], [-1, 0], [0, -1], [1, 0]])
 
 
 class Maps(NamedTuple):
-    """N maps of H x W cells; what lies outside is wall."""
+    """N maps of H x W cells; all cells outside are wall."""
 
     wall: Any  # [N, H, W] bool
     goal: Any  # [N, H, W] uint8, the goal id of a floor block, or 0
@@ -29,10 +30,10 @@ class Maps(NamedTuple):
 class State(NamedTuple):
     """One agent in one map; all are int32 scalars."""
 
-    at: Array  # its cell, in all cells of all maps
+    at: Array  # index of its cell among the cells of all maps
     facing: Array  # 0 .. 3, see DIRECTIONS
     pitch: Array  # 0 head up, 1 down
-    visited: Array  # which goals, as a state of the rules
+    visited: Array  # the state of the rules: which goals were visited
     time: Array  # steps taken in this episode
 
 
@@ -40,15 +41,15 @@ def maze(maps: Maps, rules: Rules, rows: int = 6, columns: int = 7) -> Environme
     """Make an environment of maps and rules, after the Minecraft tasks of Oh et al. (2016).
 
     This is a grid-world with their actions, rewards and maps, not Minecraft and not its pixels.
-    Observations are first-person pictures, uint8 [rows, columns, 7], one-hot in 255; see `viewer`.
+    Observations are first-person views, uint8 [rows, columns, 7], one-hot in 255; see `viewer`.
     Actions: 0 and 1 turn left and right by 90 degrees, 2 and 3 raise and lower the head, 4 and 5
     go a cell forward and backward unless a wall is there; any other integer does nothing. After
-    each, the rules look at the cell under the agent.
+    each action, the rules apply to the cell under the agent.
 
-    An episode begins in a map, on one of its spawn cells and in a direction that are all drawn
-    uniformly (the paper visits its maps in a shuffled order), with the head up. The time limit
-    truncates: the discount stays 1. Raises ValueError for maps without a spawn cell or with a
-    goal id that the rules do not know, and for pictures that `cells` refuses.
+    An episode begins with the head up, in a map, a spawn cell and a direction drawn uniformly (the
+    paper visits its maps in a shuffled order). The time limit truncates: the discount stays 1.
+    Raises ValueError for maps without a spawn cell or with a goal id that the rules do not know,
+    and for `rows` and `columns` that `cells` refuses.
     """
     where = cells(rows, columns)
     margin = max(rows - 1, columns // 2)
@@ -91,22 +92,22 @@ def maze(maps: Maps, rules: Rules, rows: int = 6, columns: int = 7) -> Environme
 
 
 def success(total_return: Any, length: Any, horizon: int) -> Any:
-    """Tell from an episode's return and length whether it reached what it should have.
+    """Tell from the return and length of episodes whether they succeeded; arrays of any shape.
 
-    That is the right goal, or both goals in the right order. Without the price of its steps such
-    an episode returns about 1 or 1.5, any other 0.5 at most. Every task of Oh et al. (2016), and
-    so every one here, takes 2 / horizon for a step. Arrays of any shape.
+    Success is the right goal, or both goals in the right order. Without the penalty for its steps
+    such an episode returns about 1 or 1.5, any other 0.5 at most. The penalty of a step is
+    2 / horizon in every task of Oh et al. (2016), and so in every one here.
     """
     return total_return + length * (2 / horizon) > 0.75
 
 
 class _World(NamedTuple):
-    """All maps with a margin of wall, one behind the other."""
+    """All maps with a margin of wall, flattened and concatenated."""
 
     block: Array  # [cells] uint8, as seen
     goal: Array  # [cells] uint8
     cell: Array  # [N, S] int32, the spawn cells of every map, then zeros
-    spawns: Array  # [N] int32, how many they are
+    spawns: Array  # [N] int32, the number of spawn cells
 
 
 def _world(maps: Maps, colours: Mapping[int, int], margin: int) -> _World:

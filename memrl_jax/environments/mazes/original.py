@@ -1,4 +1,4 @@
-"""The original maps of Oh et al. (2016), read from files that the user has."""
+"""The original maps of Oh et al. (2016), read from files that the user provides."""
 
 import json
 import os
@@ -23,11 +23,10 @@ def original(path: str = "", task: str = "IMaze", rows: int = 6, columns: int = 
     "task/topology" (1 is floor, anything else wall), "task/goal" (goal id of a cell, or 0) and
     "task/spawn" (1 where an episode may begin). oh2016_tasks.json has "tasks", and for each name
     "time_limit", "step_reward", "goals" (of "sequence", "rewards" and "terminate") and "blocks"
-    (of "goal_ids" and "color"). A goal may be out of reach in some of the maps. Variables of the
-    environment are put in for their names, as in $MEMRL_MAZES: a config that says so suits other
-    machines too.
+    (of "goal_ids" and "color"). A goal may be out of reach in some of the maps. Environment
+    variables in `path` are expanded, as in $MEMRL_MAZES, so that a config suits other machines too.
 
-    Raises ValueError for a file that is missing or not of this kind, and for an unknown task.
+    Raises ValueError for a file that is missing or has another format, and for an unknown task.
     """
     folder = Path(os.path.expandvars(path))
     if not path:

@@ -6,7 +6,7 @@ from memrl_jax.environments.mazes.maze import Maps, maze
 from memrl_jax.environments.mazes.rules import choice, priced
 from memrl_jax.types import Environment
 
-PATTERNS = 250  # on either side of the split, out of the 2 ** 9 there are
+PATTERNS = 250  # on either side of the split, out of 2 ** 9
 
 PLAN = (
     "###########",
@@ -27,20 +27,20 @@ def pattern_matching(
     """Make pattern matching (Oh et al., 2016, section 5.2) as a grid-world; see `maze`.
 
     The floors of two rooms of 3 x 3 cells are yellow and lime. The agent begins between them, and
-    goes down a short corridor to the goals. Where both rooms look the same from between them,
-    cyan pays 1 and red -1, otherwise the other way round; both end the episode, and every other
-    step pays -2 / `max_steps_in_episode`. The building is that of the original maps.
+    goes down a short corridor to the goals. If both rooms look the same from between them, cyan
+    pays 1 and red -1, otherwise the other way round. Either goal ends the episode; every other step
+    pays -2 / `max_steps_in_episode`. The floor plan is that of the original maps.
 
-    As there, 500 maps are for learning and 500 are `unseen`, half of either with rooms that look
-    the same; no pattern of one half is in the other (in the original maps, some are, but never in
-    maps that look the same).
+    As in these, 500 maps are for training and 500 are `unseen`, and in half of each the rooms look
+    the same. No pattern is in both sets (in the original maps, some are, but never in maps whose
+    rooms look the same).
     """
     same, other = patterns(unseen)
     plan = np.array([list(line) for line in PLAN])
     shape = (2 * PATTERNS, *plan.shape)
     goal = np.zeros(shape, np.uint8)
     goal[:, *LEFT] = np.concatenate([same, same])
-    # Whoever turns from one room to the other sees the rows of the other from the other end.
+    # An agent that turns from one room to the other sees the other one rotated by 180 degrees.
     goal[:, *RIGHT] = np.concatenate([same, other])[:, ::-1, ::-1]
     goal[:, *RED_GOAL] = np.repeat([1, 4], PATTERNS)
     goal[:, *CYAN_GOAL] = np.repeat([2, 5], PATTERNS)
@@ -50,9 +50,9 @@ def pattern_matching(
 
 
 def patterns(unseen: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Draw the patterns of one side of the split, and for each another one of that side.
+    """Draw the patterns of one side of the split, and for each a different one of that side.
 
-    Both are uint8 [PATTERNS, 3, 3] of the ids of yellow, 3, and lime, 6. Always the same ones.
+    Both are uint8 [PATTERNS, 3, 3] of the goal ids of yellow, 3, and lime, 6. The draw is fixed.
     """
     rng = np.random.default_rng(0)
     split = rng.permutation(2**9)[: 2 * PATTERNS].reshape(2, PATTERNS)

@@ -11,7 +11,7 @@ from memrl_jax.environments.mazes.maze import Maps, maze
 from memrl_jax.environments.mazes.rules import choice, order, priced
 from memrl_jax.types import Array, Environment
 
-# Sides of the square mazes, and which part of their cells is wall, as in the original maps.
+# By size and `indicator`: ranges of the side and of the fraction of walls, as in the original maps.
 SMALL, LARGE = False, True
 SINGLE = {
     (SMALL, False): ((4, 8), (0.14, 0.29)),
@@ -39,9 +39,9 @@ def single_goal(
     """Make random mazes with a red and a cyan goal (Oh et al., 2016, section 5.3); see `maze`.
 
     Cyan pays 1 and red -1. With the `indicator`, a block that the agent crosses at the beginning,
-    this is so if it is lime, and if it is yellow it is the other way round. Both end the episode;
-    every other step pays -2 / `max_steps_in_episode`: by default 50, and 100 in `large` mazes.
-    See `random_maps` for the mazes; `unseen` are others of the same kind.
+    this holds if the block is lime; if it is yellow, red pays 1 and cyan -1. Either goal ends the
+    episode; every other step pays -2 / `max_steps_in_episode`, by default 50, or 100 in `large`
+    mazes. See `random_maps` for the mazes; `unseen` draws other mazes of the same kind.
     """
     sides, walls = SINGLE[large, indicator]
     right, wrong = (1, 2) if indicator else (2, 1)
@@ -61,10 +61,11 @@ def sequential_goals(
 ) -> Environment:
     """Make random mazes with two goals to be visited in order (Oh et al., 2016); see `maze`.
 
-    Red and then cyan pays 0.5 and 1, the other order -0.5 and -1. With the `indicator`, this is so
-    if it is lime, and if it is yellow it is the other way round. The second goal ends the episode;
-    every other step pays -2 / `max_steps_in_episode`: by default 50, and 100 in `large` mazes.
-    See `random_maps` for the mazes; `unseen` are others of the same kind.
+    Red and then cyan pays 0.5 and 1, the other order -0.5 and -1. With the `indicator`, a block
+    that the agent crosses at the beginning, this holds if the block is lime; if it is yellow, the
+    orders are swapped. The second goal ends the episode; every other step pays
+    -2 / `max_steps_in_episode`, by default 50, or 100 in `large` mazes. See `random_maps` for the
+    mazes; `unseen` draws other mazes of the same kind.
     """
     sides, walls = SEQUENTIAL[large, indicator]
     first, second = (2, 1) if indicator else (1, 2)
@@ -81,19 +82,19 @@ def _limit(steps: int | None, large: bool) -> int:
 def random_maps(
     seed: int, mazes: int, sides: tuple[int, int], walls: tuple[float, float], indicator: bool
 ) -> Maps:
-    """Draw random mazes: square, with a side from `sides`, both included.
+    """Draw random square mazes, [mazes, H, W], with a side in the range `sides`, ends included.
 
-    Walls are put down one by one where the rest stays in one piece, until they are the part of all
-    cells that was drawn from the range `walls`. Goals lie where they are in nobody's way, so each
-    can be reached from every other cell without crossing the other goal. Episodes begin on any
-    other cell; with the `indicator`, in a cell of its own behind that block, on the right. One seed
-    gives the same mazes always. Raises ValueError for more than 100,000 of them.
+    Walls are placed one by one where the free cells stay connected, until they are a fraction of
+    all cells that is drawn from the range `walls`. Goals are placed where they block no way, so
+    that each can be reached from every other cell without crossing the other goal. Episodes begin
+    on any other free cell; with the `indicator`, in an extra cell behind that block, on the right.
+    The same seed always gives the same mazes. Raises ValueError for more than 100,000 of them.
     """
     checks.positive("mazes", mazes, high=100_000)
     size = sides[1] + 2 + 2 * indicator
     draw = jax.vmap(partial(random_map, size=size, sides=sides, walls=walls, indicator=indicator))
     u = np.random.default_rng(seed).random((mazes, 3 + 2 * size**2), np.float32)
-    # Mazes are constants, also where an environment is made inside a function that is traced.
+    # Mazes are constants, also if an environment is made inside a traced function.
     with jax.ensure_compile_time_eval():
         return Maps(*map(np.asarray, jax.jit(draw)(u)))
 
@@ -101,7 +102,7 @@ def random_maps(
 def random_map(
     u: Array, size: int, sides: tuple[int, int], walls: tuple[float, float], indicator: bool
 ) -> Maps:
-    """Turn 3 + 2 `size`^2 numbers u, uniform in [0, 1), into one maze of `size` x `size` cells."""
+    """Turn u [3 + 2 `size`^2], uniform in [0, 1), into one maze of `size` x `size` cells."""
     side_u, part_u, sign_u = u[:3]
     wall_u, goal_u = u[3:].reshape(2, -1)
     side = sides[0] + jnp.floor(side_u * (sides[1] + 1 - sides[0])).astype(jnp.int32)
@@ -119,7 +120,7 @@ def random_map(
 
 
 def _put_walls(u: Array, free: Array, room: Array, count: Array) -> Array:
-    """Take `count` cells of the room from the free ones, in the order of `u`, if they can be."""
+    """Return `free` [H, W] with up to `count` walls put in the room, in order of `u` [H * W]."""
 
     def put(carry: tuple[Array, Array], cell: Array) -> tuple[tuple[Array, Array], None]:
         free, left = carry
@@ -132,9 +133,10 @@ def _put_walls(u: Array, free: Array, room: Array, count: Array) -> Array:
 
 
 def _goals(u: Array, free: Array, room: Array) -> tuple[Array, Array]:
-    """Draw two cells of the room, [H, W] bool each, that no way has to lead through.
+    """Draw two cells of the room, bool [H, W] each, that no path needs to cross.
 
-    They are the highest in `u`. With less than a third of walls, there are always two.
+    Of such cells, they have the highest `u` [H * W]. With less than a third of walls, there are
+    always two.
     """
 
     def spare(cell: Array) -> Array:
@@ -148,7 +150,7 @@ def _goals(u: Array, free: Array, room: Array) -> tuple[Array, Array]:
 
 
 def in_one_piece(free: Array) -> Array:
-    """Tell whether all free cells of a map [H, W], walled in, can be reached from each other.
+    """Tell whether the free cells of a map, bool [H, W] with walls all around, are connected.
 
     A flood fill on whole rows: each is an integer of W <= 32 bits.
     """

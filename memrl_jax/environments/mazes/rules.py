@@ -1,4 +1,4 @@
-"""What the goals of a maze pay: sequences of floor blocks to be visited in order."""
+"""The rewards of a maze: its goals are sequences of floor blocks to be visited in order."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -18,41 +18,41 @@ class Goal(NamedTuple):
 
     sequence: tuple[int, ...]
     rewards: tuple[float, ...]
-    terminate: bool  # its end ends the episode; otherwise it begins again
+    terminate: bool  # the last visit ends the episode; otherwise the sequence starts over
 
 
 class Rules(NamedTuple):
-    """One task: what pays, and how it looks."""
+    """One task: which visits pay, and how the blocks look."""
 
     goals: tuple[Goal, ...]
     colours: Mapping[int, int]  # goal id -> the block that is seen; see `view.BLOCKS`
-    step_reward: float  # wherever no goal pays
+    step_reward: float  # of steps at which no goal pays
     max_steps_in_episode: int
 
 
 def choice(right: int, wrong: int) -> tuple[Goal, ...]:
-    """Either of two blocks ends the episode, and one of them is right."""
+    """Return goals by which either of two blocks ends the episode: `right` pays 1, `wrong` -1."""
     return Goal((right,), (1.0,), True), Goal((wrong,), (-1.0,), True)
 
 
 def order(first: int, second: int) -> tuple[Goal, ...]:
-    """Two blocks are to be visited, and one order is right.
+    """Return goals by which two blocks must be visited in order.
 
-    The second visit also begins the other order: the right one pays 0.5 and 1, the wrong one the
-    negative of that.
+    The right order pays 0.5 and 1, the wrong one the negative of that. The second visit also counts
+    as the first one of the other order, so its own reward is 1.5.
     """
     right = Goal((first, second), (0.5, 1.5), True)
     return right, Goal((second, first), (-0.5, -1.5), True)
 
 
 def priced(goals: tuple[Goal, ...], max_steps_in_episode: int) -> Rules:
-    """Let any other step cost so much that a whole episode of them costs 2, as in all tasks."""
+    """Return rules by which any other step pays -2 / `max_steps_in_episode`, as in all tasks."""
     limit = checks.positive("max_steps_in_episode", max_steps_in_episode)
     return Rules(goals, COLOURS, -2 / limit, limit)
 
 
 class Machine(NamedTuple):
-    """Rules as tables over S states, beginning with 0, and goal ids, where 0 is no goal."""
+    """Rules as tables over S states, where 0 is the first, and goal ids, where 0 is no goal."""
 
     following: Array  # [S, ids] int32
     reward: Array  # [S, ids] float32
@@ -60,10 +60,10 @@ class Machine(NamedTuple):
 
 
 def machine(rules: Rules) -> Machine:
-    """Follow the rules wherever they may lead; a state is how far the agent is in each goal."""
+    """Tabulate the rules over all reachable states; a state is the progress in each goal."""
     ids = range(max(rules.colours) + 1)
     states, table = [(0,) * len(rules.goals)], []
-    for state in states:  # grows on the way
+    for state in states:  # grows in the loop
         row = [visit(rules, state, goal_id) for goal_id in ids]
         states += [s for s in dict.fromkeys(after for after, _, _ in row) if s not in states]
         table.append(row)
@@ -80,9 +80,9 @@ def machine(rules: Rules) -> Machine:
 def visit(
     rules: Rules, progress: tuple[int, ...], goal_id: int
 ) -> tuple[tuple[int, ...], float, bool]:
-    """Visit one cell: the progress in each goal after it, the reward, and whether this ends it.
+    """Visit a cell: return the progress in each goal, the reward, and whether the episode ends.
 
-    Every goal that waits for this id moves on and pays; the rewards add up.
+    Every goal whose next id this is moves on and pays; the rewards add up.
     """
     pairs = list(zip(rules.goals, progress, strict=True))
     moves = [goal.sequence[p] == goal_id for goal, p in pairs]

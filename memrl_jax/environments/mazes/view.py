@@ -1,6 +1,6 @@
-"""What is seen of a maze in the first person.
+"""First-person views of a maze.
 
-A picture is [rows, columns] cells with the agent at the bottom centre, looking up: row i is
+A view is [rows, columns] cells with the agent at the bottom centre, looking up: row i is
 rows - 1 - i cells ahead, column j is j - columns // 2 cells to the right. K = rows x columns.
 """
 
@@ -20,10 +20,10 @@ DOWN_TO = 2  # cells ahead where sight ends with the head down
 
 
 def cells(rows: int, columns: int) -> np.ndarray:
-    """Return how far ahead and to the right of the agent the picture's cells lie, [2, K] int32.
+    """Return how far ahead and to the right of the agent the cells of a view lie, [2, K] int32.
 
-    Raises ValueError for fewer than 3 rows, for columns without a middle one, and for more than
-    99 of either: what hides what is a table of K^2.
+    Raises ValueError for fewer than 3 rows, for an even number of columns, and for more than 99 of
+    either: the table of which cell hides which grows with K^2.
     """
     checks.at_least("rows", rows, LEVEL_FROM + 1, high=99)
     if checks.positive("columns", columns, high=99) % 2 == 0:
@@ -33,12 +33,12 @@ def cells(rows: int, columns: int) -> np.ndarray:
 
 
 def viewer(rows: int, columns: int) -> Callable[[Array, Array], Array]:
-    """Return `view(blocks [K], pitch) -> uint8 [rows, columns, blocks]`, of 255 and 0.
+    """Return `view(blocks [K], pitch []) -> uint8 [rows, columns, 7]`, of 255 and 0.
 
-    A cell in sight has its block one-hot, any other nothing. It is in sight if it lies within 45
-    degrees of straight ahead and no wall is on the way to one of the two faces that it turns to
-    the agent. With the head up (pitch 0) the floor is seen from `LEVEL_FROM` cells ahead on, and
-    walls from the next cell on; with it down (pitch 1), all up to `DOWN_TO` cells ahead.
+    A visible cell shows its block one-hot, any other zeros. A cell is visible if it lies within 45
+    degrees of straight ahead and no wall is in the way to one of its two faces towards the agent.
+    With the head up (pitch 0), floor is visible from `LEVEL_FROM` cells ahead on, and walls from
+    the next cell on; with the head down (pitch 1), everything up to `DOWN_TO` cells ahead.
     """
     ahead, right = where = cells(rows, columns)
     obstacles = jnp.asarray(_between(where).reshape(-1, rows * columns), jnp.float32)
@@ -58,10 +58,10 @@ def viewer(rows: int, columns: int) -> Callable[[Array, Array], Array]:
 
 
 def _between(where: np.ndarray) -> np.ndarray:
-    """Tell which cells lie between the agent and the near faces of each, bool [2, K, K].
+    """Tell which cells lie between the agent and the near faces of each cell, bool [2, K, K].
 
     The faces are the front one and the one at the side of the agent; [i, j, k] is whether cell k
-    is on the way to face i of cell j.
+    is in the way to face i of cell j.
     """
     ahead, right = where.astype(np.float64)
     front = np.stack([ahead - 0.5, right])
@@ -70,9 +70,9 @@ def _between(where: np.ndarray) -> np.ndarray:
 
 
 def _crosses(point: np.ndarray, cell: np.ndarray) -> np.ndarray:
-    """Tell whether the way from the agent to `point` [2, ...] leads through the inside of `cell`.
+    """Tell whether the line from the agent to `point` [2, ...] crosses `cell` [2, ...] inside.
 
-    Both axes give the part of the way, 0 to 1, where it is level with the cell.
+    On each axis, the line is within the cell on a part of it between 0 and 1.
     """
     with np.errstate(divide="ignore"):
         ends = np.stack([(cell - 0.5) / point, (cell + 0.5) / point])
