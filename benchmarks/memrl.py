@@ -12,7 +12,7 @@ from benchmarks.timing import Program, compiled, loop
 from memrl_jax import distributions, parallel, tree
 from memrl_jax.agents import dqn
 from memrl_jax.agents.optimizer import make_optimizer
-from memrl_jax.agents.ppo import Batch, judge, ppo_loss
+from memrl_jax.agents.ppo import Batch, ppo_loss, with_advantages
 from memrl_jax.build import make_agent, make_environment, parts
 from memrl_jax.config import Config
 from memrl_jax.environments import batch
@@ -124,7 +124,7 @@ def ppo_pieces(begun: Begun) -> list[Program]:
     )
     size = config.environments // ours.minibatches
     reward = segment.timestep.reward[1:]
-    whole = judge(train.agent.learner.params, network, ours, segment, reward)
+    whole = with_advantages(train.agent.learner.params, network, ours, segment, reward)
     share = Batch(
         tree.at(whole.memory, slice(size)), *jax.tree.map(lambda x: x[:, :size], whole[1:])
     )

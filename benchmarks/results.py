@@ -15,7 +15,19 @@ from pathlib import Path
 import tyro
 from rich.console import Console
 
-from benchmarks import agents, babi, episodic, mazes, pendulum, policies, probes, runs, tasks
+from benchmarks import (
+    agents,
+    babi,
+    episodic,
+    mazes,
+    pendulum,
+    policies,
+    probes,
+    races,
+    runs,
+    tasks,
+    traces,
+)
 from benchmarks.findings import Findings, Study
 from memrl_jax.checks import known
 from memrl_jax.cli import leave, use_every_core
@@ -27,7 +39,8 @@ RESULTS: dict[str, Study] = {
     **{name: partial(runs.study, make) for name, make in pendulum.RESULTS.items()},
     **{name: partial(probes.study, make) for name, make in tasks.RESULTS.items()},
     "babi": babi.study,
-    **{name: partial(episodic.study, make) for name, make in episodic.RESULTS.items()},
+    **{name: partial(races.study, make) for name, make in episodic.RESULTS.items()},
+    **{name: partial(races.study, make) for name, make in traces.RESULTS.items()},
     **{name: partial(mazes.study, plan) for name, plan in mazes.RESULTS.items()},
 }
 

@@ -81,7 +81,7 @@ def _command(name: str) -> Callable[[list[str]], int]:
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise ValueError(f"command: {name!r} is unknown; {hint}(one of: {', '.join(names)})")
     use_every_core()
-    start()
+    start_platforms()
     from memrl_jax import commands
 
     return getattr(commands, name if name != "list" else "list_names")
@@ -99,7 +99,7 @@ def use_every_core() -> None:
             jax.config.update("jax_num_cpu_devices", len(allowed(0)))
 
 
-def start() -> None:
+def start_platforms() -> None:
     """Start the platforms that the user chose, if any; raises ValueError if one cannot be used."""
     import jax
 

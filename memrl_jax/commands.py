@@ -158,7 +158,7 @@ def train(arguments: list[str]) -> int:
         for word in arguments:
             name = word.partition("=")[0].replace("-", "_")
             if name.startswith("__") and name not in ("__resume", "__help"):
-                folder.changeable(name.removeprefix("__"))
+                folder.check_changeable(name.removeprefix("__"))
         asked = dict(vars(parse(Resume, arguments, "memrl train")))
         path = asked.pop("resume")
         changes = {name: x for name, x in asked.items() if x is not None}

@@ -2,7 +2,7 @@
 
 They take plain functions, and so work for a bare memory, a supervised model or an agent's network.
 Tables over time and lag are [T, K]: row t is an output, column k is for the step k before it, NaN
-where k > t. `plot.recall`, `plot.erasure` and `plot.extrapolation` draw the results.
+where k > t. `plot.sensitivity`, `plot.erasure` and `plot.extrapolation` draw the results.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,7 +15,7 @@ from memrl_jax import checks, parallel, tree
 from memrl_jax.types import Array, Key, Network, State, TimeStep
 
 
-def recall(unroll: Callable[[Any], Array], xs: Any) -> Array:
+def sensitivity(unroll: Callable[[Any], Array], xs: Any) -> Array:
     """Return how strongly each output depends on each earlier input, [T, K = T].
 
     Entry [t, k] is the Frobenius norm of d output[t] / d input[t - k], exact, and 0 across a reset.
@@ -77,7 +77,7 @@ def erasure(step: Callable[[State, Any], tuple[State, Array]], initial: State, x
     return _by_lag(jax.vmap(erased_before)(times).T)
 
 
-def trace(
+def record(
     step: Callable[[State, Any], tuple[State, Any]],
     inspect: Callable[[State, Any], dict[str, Array]],
     initial: State,
@@ -97,14 +97,14 @@ def trace(
     """
 
     def inspected(state: State, x: Any) -> tuple[State, dict[str, Array]]:
-        record = inspect(state, x)
-        return step(state, x)[0], record
+        found = inspect(state, x)
+        return step(state, x)[0], found
 
     return jax.lax.scan(inspected, initial, xs, length=_steps(xs))[1]
 
 
-def horizon(table: Array, fraction: float = 0.01) -> Array:
-    """Return how many steps back a table [T, K] of `recall` or `erasure` reaches, float32 [].
+def memory_span(table: Array, fraction: float = 0.01) -> Array:
+    """Return how many steps back a table [T, K] of `sensitivity` or `erasure` reaches, float32 [].
 
     It is the largest lag at which the mean over t is at least `fraction` of its largest value over
     lags. The mean includes entries across a reset, which are 0. K - 1 means that the table is too

@@ -99,19 +99,21 @@ def observations(space: Any, statistics: Any, observation: Any) -> Any:
     return spaces.over(normalised, space, statistics, observation)
 
 
-class Returns(NamedTuple):
+class RewardStatistics(NamedTuple):
     """Discounted sums of past rewards; rewards are divided by their standard deviation."""
 
     total: Array  # [B] float32: the sum so far in the current episode
     moments: Moments  # [] of these sums, over all environments and timesteps
 
 
-def of_rewards(batch: int) -> Returns:
+def of_rewards(batch: int) -> RewardStatistics:
     """Return the initial reward statistics of `batch` environments."""
-    return Returns(jnp.zeros(batch, jnp.float32), moments(()))
+    return RewardStatistics(jnp.zeros(batch, jnp.float32), moments(()))
 
 
-def update_rewards(old: Returns, timestep: TimeStep, discount: Array | float) -> Returns:
+def update_rewards(
+    old: RewardStatistics, timestep: TimeStep, discount: Array | float
+) -> RewardStatistics:
     """Update statistics with the sums at timesteps [T, B]: sum = discount * sum + reward.
 
     The sum restarts from 0 with every episode, whether the one before it terminated or was
@@ -125,10 +127,10 @@ def update_rewards(old: Returns, timestep: TimeStep, discount: Array | float) ->
         return total, total
 
     total, totals = jax.lax.scan(step, old.total, (timestep.reward, timestep.start))
-    return Returns(total, update(old.moments, totals, ~timestep.start))
+    return RewardStatistics(total, update(old.moments, totals, ~timestep.start))
 
 
-def rewards(statistics: Returns, reward: Array) -> Array:
+def rewards(statistics: RewardStatistics, reward: Array) -> Array:
     """Divide rewards [...] by the deviation of the discounted sums; clip to [-LIMIT, LIMIT]."""
     return _scaled(reward, jnp.float32(0), statistics.moments.variance)
 
@@ -137,17 +139,17 @@ class Statistics(NamedTuple):
     """Running statistics of an agent's observations and rewards."""
 
     observations: Any  # `Moments` of the parts; () if they are not normalised
-    rewards: Any  # `Returns`; () if they are not normalised
+    rewards: Any  # `RewardStatistics`; () if they are not normalised
 
 
 class Normalizer(NamedTuple):
     """The functions by which an agent normalises observations and rewards."""
 
     init: Callable[[int], Statistics]  # batch size -> initial statistics
-    see: Callable[[Statistics, TimeStep], TimeStep]  # [..., B], with normalised observations
+    normalize: Callable[[Statistics, TimeStep], TimeStep]  # [..., B], with normalised observations
     # Updates statistics with the rewards of timesteps [T, B], and returns these normalised [T, B].
-    earn: Callable[[Statistics, TimeStep], tuple[Statistics, Array]]
-    observe: Callable[[Statistics, TimeStep], Statistics]  # updates them with [T, B]
+    update_rewards: Callable[[Statistics, TimeStep], tuple[Statistics, Array]]
+    update_observations: Callable[[Statistics, TimeStep], Statistics]  # updates them with [T, B]
 
 
 def normalizer(
@@ -167,23 +169,23 @@ def normalizer(
             of_rewards(batch) if normalize_rewards else (),
         )
 
-    def see(statistics: Statistics, timestep: TimeStep) -> TimeStep:
+    def normalize(statistics: Statistics, timestep: TimeStep) -> TimeStep:
         if not normalize_observations:
             return timestep
         observation = observations(space, statistics.observations, timestep.observation)
         return timestep._replace(observation=observation)
 
-    def earn(statistics: Statistics, after: TimeStep) -> tuple[Statistics, Array]:
+    def with_rewards(statistics: Statistics, after: TimeStep) -> tuple[Statistics, Array]:
         if not normalize_rewards:
             return statistics, after.reward
         returns = update_rewards(statistics.rewards, after, discount)
         return statistics._replace(rewards=returns), rewards(returns, after.reward)
 
-    def observe(statistics: Statistics, timestep: TimeStep) -> Statistics:
+    def with_observations(statistics: Statistics, timestep: TimeStep) -> Statistics:
         if not normalize_observations:
             return statistics
         every = jnp.ones_like(timestep.last)
         counted = update_observations(space, statistics.observations, timestep.observation, every)
         return statistics._replace(observations=counted)
 
-    return Normalizer(init, see, earn, observe)
+    return Normalizer(init, normalize, with_rewards, with_observations)

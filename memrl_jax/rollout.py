@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from memrl_jax import tree
-from memrl_jax.environments.base import Running, batch, episodes
+from memrl_jax.environments.base import EpisodeStatistics, batch, episode_metrics
 from memrl_jax.types import Agent, Array, Environment, Key, Segment, State, TimeStep
 
 Policy = Callable[[Key, State, TimeStep], tuple[State, Array, Any]]
@@ -65,7 +65,7 @@ def evaluate(env: Environment, policy: Policy, memory: State, key: Key, count: i
     """
     reset_key, key = jax.random.split(key)
     actor = initial(env, memory, reset_key, count)
-    zero = Running.zeros(count)
+    zero = EpisodeStatistics.zeros(count)
     outcome = Evaluation(*zero, jnp.zeros(count, bool))
 
     def unfinished(carry: Any) -> Array:
@@ -76,7 +76,7 @@ def evaluate(env: Environment, policy: Policy, memory: State, key: Key, count: i
         t, actor, running, outcome = carry
         actor, segment = rollout(env, policy, actor, jax.random.fold_in(key, t), 1)
         arrived = jax.tree.map(lambda x: x[1:], segment.timestep)
-        running, _ = episodes(running, arrived)
+        running, _ = episode_metrics(running, arrived)
         now = Evaluation(*running, actor.timestep.last | ~jnp.isfinite(running.total))
         return t + 1, actor, running, tree.where(outcome.done, outcome, now)
 

@@ -38,7 +38,7 @@ def _replace(settings: Any, **changes: Any) -> Any:
 
     Raises ValueError for an unknown field, and suggests the nearest name.
     """
-    within = dict(parts(settings))
+    within = dict(nested(settings))
     own = [f.name for f in fields(settings)]
     for name in changes.keys() - set(own):
         checks.known(type(settings).__name__, name, dict.fromkeys([*own, *named(settings)]))
@@ -50,7 +50,7 @@ def _replace(settings: Any, **changes: Any) -> Any:
     return replace(settings, **now)
 
 
-def parts(settings: Settings) -> list[tuple[str, Settings]]:
+def nested(settings: Settings) -> list[tuple[str, Settings]]:
     """Return the settings directly within settings, as (field name, part)."""
     given = ((f.name, getattr(settings, f.name)) for f in fields(settings))
     return [(name, x) for name, x in given if isinstance(x, Settings)]
@@ -73,7 +73,7 @@ def named(settings: Settings) -> dict[str, Any]:
 def check(settings: Settings) -> None:
     """Raise ValueError for a field, nested or not, whose value does not fit its type hint."""
     checks.fields(settings)
-    for _, part in parts(settings):
+    for _, part in nested(settings):
         check(part)
 
 

@@ -54,7 +54,7 @@ def zeros(space: Any) -> Any:
     return over(zero, space)
 
 
-def number(space: Any, x: Any) -> Array:
+def flat_index(space: Any, x: Any) -> Array:
     """Return the row-major index, int32 [...], of elements `x` of a space of discrete parts.
 
     Leaves of `x` are [...]; the last part varies fastest.

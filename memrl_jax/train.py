@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from memrl_jax import tree
-from memrl_jax.environments.base import Running, batch, episodes
+from memrl_jax.environments.base import EpisodeStatistics, batch, episode_metrics
 from memrl_jax.rollout import Actor, Evaluation, evaluate, initial, rollout
 from memrl_jax.types import Agent, Array, Environment, Key, Segment, State, TimeStep
 
@@ -19,7 +19,7 @@ class TrainState(NamedTuple):
 
     key: Key
     actor: Actor
-    running: Running  # returns and lengths so far of the current episodes
+    running: EpisodeStatistics  # returns and lengths so far of the current episodes
     agent: State
 
 
@@ -49,7 +49,7 @@ def make_trainer(env: Environment, agent: Agent, environments: int, length: int)
 
         actor, segment = rollout(env, policy, train.actor, act_key, length)
         arrived = jax.tree.map(lambda x: x[1:], segment.timestep)
-        running, metrics = episodes(train.running, arrived)
+        running, metrics = episode_metrics(train.running, arrived)
         state = agent.observe(train.agent, segment)
         return TrainState(key, actor, running, state), segment, metrics
 
@@ -71,7 +71,7 @@ def make_trainer(env: Environment, agent: Agent, environments: int, length: int)
         key, env_key, agent_key = jax.random.split(key, 3)
         actor = initial(env, agent.initial_memory(environments), env_key, environments)
         state = agent.init(agent_key, actor.timestep)
-        train = TrainState(key, actor, Running.zeros(environments), state)
+        train = TrainState(key, actor, EpisodeStatistics.zeros(environments), state)
         unlearned = jax.tree.map(jnp.zeros_like, jax.eval_shape(step, train)[1])
         train, metrics = jax.lax.scan(warm, train, length=agent.warmup)
         return train, unlearned | tree.total(metrics)

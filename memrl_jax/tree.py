@@ -27,7 +27,7 @@ def at(xs: Any, index: Any) -> Any:
 
 
 def take(x: Array, index: Any) -> Array:
-    """Index the leading axes of an array by integers that must be in range: this is not checked."""
+    """Index the leading axes of an array [...] by integers in range, which is not checked."""
     return x.at[index].get(mode="promise_in_bounds", wrap_negative_indices=False)
 
 

@@ -23,8 +23,7 @@ from memrl_jax.memory import MEMORIES, from_cell, from_monoid, from_step
 from memrl_jax.replay import REPLAYS
 from memrl_jax.rollout import Episode
 from memrl_jax.run.program import Run, check
-from memrl_jax.settings import Settings
-from memrl_jax.settings import parts as settings_parts
+from memrl_jax.settings import Settings, nested
 from memrl_jax.tasks import answering, babi
 
 LEAST = 400  # cases in the table
@@ -119,7 +118,7 @@ def _put(given: Any, name: str, value: Any) -> bool:
 def parts_of(settings: Settings) -> Iterator[type]:
     """Give the classes of a config and of the parts within it."""
     yield type(settings)
-    for _, part in settings_parts(settings):
+    for _, part in nested(settings):
         yield from parts_of(part)
 
 
@@ -352,17 +351,17 @@ def analyses() -> Iterator[Case]:
     two, three = np.ones((2, 3)), np.ones((2, 1, 3))
     table: Any
     for table in (np.ones(3), three, np.zeros((0, 0)), 1j * two):
-        yield bad("table", diagnose.horizon, table)
+        yield bad("table", diagnose.memory_span, table)
     fraction: Any
     for fraction in (0.0, -1.0, 1.5, NAN, "x", None, 1j):
-        yield bad("fraction", diagnose.horizon, two, fraction)
+        yield bad("fraction", diagnose.memory_span, two, fraction)
     xs: Any
     for xs in ((), jnp.zeros(()), jnp.zeros((0, 2)), (jnp.zeros(2), jnp.zeros(3))):
-        yield bad("xs", diagnose.recall, jnp.sin, xs)
+        yield bad("xs", diagnose.sensitivity, jnp.sin, xs)
         yield bad("xs", diagnose.erasure, lambda s, x: (s, x), 0.0, xs)
-        yield bad("xs", diagnose.trace, lambda s, x: (s, x), lambda s, x: {}, 0.0, xs)
-    yield bad("xs", diagnose.recall, jnp.sin, jnp.arange(3))
-    yield bad("unroll", diagnose.recall, jnp.sum, jnp.ones(3))
+        yield bad("xs", diagnose.record, lambda s, x: (s, x), lambda s, x: {}, 0.0, xs)
+    yield bad("xs", diagnose.sensitivity, jnp.sin, jnp.arange(3))
+    yield bad("unroll", diagnose.sensitivity, jnp.sum, jnp.ones(3))
     keys = jax.random.split(jax.random.key(0), 2)
     lengths: Any
     for lengths in ((), (0,), (5, -1), ("x",), (2.5,), (None,)):
@@ -383,9 +382,9 @@ def pictures() -> Iterator[Case]:
         yield bad("lengths", plot.extrapolation, x, {"a": two}, trained=(1, 2))
     yield bad("trained", plot.extrapolation, [1, 2, 3], {"a": two}, trained=(3, 2))
     for y in (np.ones(3), np.zeros((0, 0)), two, 1j * np.ones((3, 3))):
-        yield bad("gradient", plot.recall, y)
+        yield bad("gradient", plot.sensitivity, y)
         yield bad("distance", plot.erasure, y)
-    yield bad("horizon", plot.recall, np.ones((3, 3)), horizon=5)
+    yield bad("memory_span", plot.sensitivity, np.ones((3, 3)), memory_span=5)
     for y in ([], np.ones(3), two, 1j * three, NAN * three):
         yield bad("write", plot.addresses, {"write": y})
         yield bad("attention", plot.attention, y)

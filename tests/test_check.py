@@ -11,7 +11,7 @@ import pytest
 import memrl_jax
 from memrl_jax.environments import ENVIRONMENTS, check, make
 from memrl_jax.environments.check import QUICKLY, observed, play, traced
-from memrl_jax.environments.declared import declared
+from memrl_jax.environments.declared import check_declared
 from memrl_jax.spaces import Continuous, Discrete
 from memrl_jax.types import Environment, Spec, TimeStep
 
@@ -163,7 +163,7 @@ def test_disagreement_is_refused_in_one_line(env: Any, message: str) -> None:
     ],
 )
 def test_spaces_that_do_not_fit_are_refused(space: Any, message: str) -> None:
-    refuse(space, message, lambda space: declared("observation", space, jnp.zeros(3)))
+    refuse(space, message, lambda space: check_declared("observation", space, jnp.zeros(3)))
 
 
 def test_an_environment_is_traced_where_it_is_made_and_inside_jit(monkeypatch: Any) -> None:

@@ -10,7 +10,7 @@ import pytest
 from benchmarks.agents import tmaze_50
 from benchmarks.staleness import staleness
 from memrl_jax.build import make, make_agent, make_environment
-from memrl_jax.diagnose import delta_q, erasure, extrapolation, horizon, recall, trace
+from memrl_jax.diagnose import delta_q, erasure, extrapolation, memory_span, record, sensitivity
 from memrl_jax.environments import ENVIRONMENTS, batch
 from memrl_jax.environments.tmaze import DOWN, RIGHT, UP
 from memrl_jax.memory import from_step, gru, none
@@ -96,10 +96,10 @@ def delay(steps: int) -> NeuralMemory:
     return from_step(lambda key, x: (), lambda: jnp.zeros((steps + 1, D)), step)
 
 
-def recalled(memory, starts=NO_STARTS):
+def sensitivity_of(memory, starts=NO_STARTS):
     params = jax.jit(memory.init)(jax.random.key(1), XS[0])
     state = memory.initial_state()
-    return jax.jit(partial(recall, lambda xs: memory.unroll(params, state, xs, starts)[1]))(XS)
+    return jax.jit(partial(sensitivity, lambda xs: memory.unroll(params, state, xs, starts)[1]))(XS)
 
 
 def erased(memory, starts=NO_STARTS):
@@ -118,9 +118,9 @@ def timesteps(batch: int) -> TimeStep:
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.5, 0.8, 1.0])
-def test_recall_of_a_linear_memory(decay):
+def test_sensitivity_of_a_linear_memory(decay):
     expected = np.where(K_OF <= T_OF, np.sqrt(D) * decay**K_OF, np.nan)
-    np.testing.assert_allclose(recalled(linear(decay)), expected, rtol=1e-5)
+    np.testing.assert_allclose(sensitivity_of(linear(decay)), expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -128,51 +128,51 @@ def test_recall_of_a_linear_memory(decay):
     # The lag at which decay**k is still at least the fraction, or the last one.
     [(0.0, 0.01, 0), (0.5, 0.01, 6), (0.8, 0.01, 20), (0.8, 0.1, 10), (1.0, 0.01, T - 1)],
 )
-def test_horizon_of_a_linear_memory(decay, fraction, expected):
-    assert horizon(recalled(linear(decay)), fraction) == expected
+def test_memory_span_of_a_linear_memory(decay, fraction, expected):
+    assert memory_span(sensitivity_of(linear(decay)), fraction) == expected
 
 
-def test_horizon_of_a_delay_is_the_delay():
-    """The present input counts for nothing, so the largest value is what the horizon goes by."""
-    gradient = recalled(delay(5))
+def test_memory_span_of_a_delay_is_the_delay():
+    """The present input counts for nothing, so the span goes by the largest value."""
+    gradient = sensitivity_of(delay(5))
     np.testing.assert_array_equal(gradient[9, :8], np.sqrt(D).astype(np.float32) * np.eye(8)[5])
-    assert horizon(gradient) == 5
+    assert memory_span(gradient) == 5
 
 
-def test_horizon_is_nan_where_there_is_none():
+def test_memory_span_is_nan_where_there_is_none():
     exists = K_OF <= T_OF
-    assert np.isnan(horizon(jnp.where(exists, 0.0, jnp.nan)))
-    assert np.isnan(horizon(jnp.where(exists, 1.0, jnp.nan).at[20, 3].set(jnp.nan)))
-    assert horizon(jnp.where(exists, 1.0, jnp.nan)[:, :7]) == 6
+    assert np.isnan(memory_span(jnp.where(exists, 0.0, jnp.nan)))
+    assert np.isnan(memory_span(jnp.where(exists, 1.0, jnp.nan).at[20, 3].set(jnp.nan)))
+    assert memory_span(jnp.where(exists, 1.0, jnp.nan)[:, :7]) == 6
 
 
 @pytest.mark.parametrize("starts", [NO_STARTS, STARTS])
-def test_recall_of_a_gru_is_its_jacobian(starts):
+def test_sensitivity_of_a_gru_is_its_jacobian(starts):
     memory = gru(4)
     params = jax.jit(memory.init)(jax.random.key(1), XS[0])
     state = memory.initial_state()
     jacobian = jax.jacrev(lambda xs: memory.unroll(params, state, xs, starts)[1])
     norms = np.linalg.norm(jax.jit(jacobian)(XS), axis=(1, 3))
-    gradient = np.asarray(recalled(memory, starts))
+    gradient = np.asarray(sensitivity_of(memory, starts))
     for t in range(T):
         np.testing.assert_allclose(gradient[t, : t + 1], norms[t, t::-1], rtol=1e-4, atol=1e-12)
         assert np.isnan(gradient[t, t + 1 :]).all()
 
 
-@pytest.mark.parametrize("table", [recalled, erased])
+@pytest.mark.parametrize("table", [sensitivity_of, erased])
 def test_nothing_reaches_across_a_start(table):
     values = np.asarray(table(gru(4), STARTS))
-    before = 17 if table is recalled else 18  # erasing just before the start changes nothing
+    before = 17 if table is sensitivity_of else 18  # erasing just before the start changes nothing
     across = (T_OF >= 18) & (before >= T_OF - K_OF) & (K_OF <= T_OF)
     # A row of an erased batch may round unlike the same row by itself.
-    assert np.abs(values[across]).max() <= (0 if table is recalled else 1e-6)
+    assert np.abs(values[across]).max() <= (0 if table is sensitivity_of else 1e-6)
     within = (K_OF <= T_OF) & ~across
     if table is erased:
         within &= T_OF > K_OF  # at the beginning there is nothing to erase
     assert (values[within] > 0).all()
 
 
-def test_recall_of_a_network_through_its_batch():
+def test_sensitivity_of_a_network_through_its_batch():
     """Norms over a batch are those of its sequences, squared and summed."""
     network = q_network(SMALL, make_environment(SMALL))
     timestep = timesteps(2)
@@ -185,7 +185,7 @@ def test_recall_of_a_network_through_its_batch():
         def unroll(observation):
             return network.unroll(params, state, steps._replace(observation=observation))[1]
 
-        return recall(unroll, steps.observation)
+        return sensitivity(unroll, steps.observation)
 
     def part(index: slice):
         return np.asarray(gradient(jax.tree.map(lambda x: x[:, index], timestep)))
@@ -196,22 +196,22 @@ def test_recall_of_a_network_through_its_batch():
     assert last[11, 1] == 0
 
 
-def test_recall_takes_a_pytree_of_inputs():
+def test_sensitivity_takes_a_pytree_of_inputs():
     def unroll(xs):
         return jnp.cumsum(3 * xs["a"] + 4 * xs["b"][:, 0])
 
-    gradient = recall(unroll, {"a": jnp.ones(T), "b": jnp.ones((T, 1))})
+    gradient = sensitivity(unroll, {"a": jnp.ones(T), "b": jnp.ones((T, 1))})
     np.testing.assert_allclose(gradient, np.where(K_OF <= T_OF, 5, np.nan), rtol=1e-6)
 
 
-def test_recall_and_horizon_refuse():
+def test_sensitivity_and_memory_span_refuse():
     with pytest.raises(ValueError, match="xs: int32 is not a float type"):
-        recall(lambda xs: xs, jnp.arange(3))
+        sensitivity(lambda xs: xs, jnp.arange(3))
     with pytest.raises(ValueError, match="unroll: 2 outputs are not one for each of 3 inputs"):
-        recall(lambda xs: xs[1:], jnp.ones(3))
+        sensitivity(lambda xs: xs[1:], jnp.ones(3))
     for fraction in (0.0, 1.1):
         with pytest.raises(ValueError, match=rf"fraction: {fraction} is not inside \(0, 1\]"):
-            horizon(jnp.ones((3, 3)), fraction)
+            memory_span(jnp.ones((3, 3)), fraction)
 
 
 @pytest.mark.parametrize("decay", [0.5, 0.9])
@@ -298,7 +298,7 @@ def test_extrapolation_of_agents_is_their_evaluation():
     assert lengths[1, 0] == jax.jit(partial(play, 20))(key, state)
 
 
-def test_a_trace_is_what_there_is_to_see_at_every_step():
+def test_a_record_is_what_there_is_to_see_at_every_step():
     """The last inputs a memory got are what it attends to; a start resets them."""
 
     def step(params, state, x):
@@ -308,7 +308,7 @@ def test_a_trace_is_what_there_is_to_see_at_every_step():
         return {"attention": params * state[None], "memory": state[:, None]}
 
     memory = from_step(lambda key, x: (), lambda: jnp.zeros(3), step, inspect)
-    record = trace(
+    recorded = record(
         lambda state, x: memory.step(2.0, state, *x),
         lambda state, x: memory.inspect(2.0, state, *x),
         memory.initial_state(),
@@ -317,17 +317,19 @@ def test_a_trace_is_what_there_is_to_see_at_every_step():
     held = np.zeros((T, 3), np.float32)
     for t in range(1, T):
         held[t] = [XS[s, 0] if s >= (18 if t >= 18 else 0) else 0 for s in range(t - 3, t)]
-    np.testing.assert_array_equal(record["attention"], 2 * held[:, None])
-    np.testing.assert_array_equal(record["memory"], held[:, :, None])
+    np.testing.assert_array_equal(recorded["attention"], 2 * held[:, None])
+    np.testing.assert_array_equal(recorded["memory"], held[:, :, None])
 
 
-def test_a_trace_of_a_network_is_that_of_its_memory():
+def test_a_record_of_a_network_is_that_of_its_memory():
     config = SMALL.replace(memory="rmqn", memory_args={"features": 4, "frames": 3})
     network = q_network(config, make_environment(config))
     timestep = timesteps(2)
     params = jax.jit(network.init)(jax.random.key(0), jax.tree.map(lambda x: x[0], timestep))
     state = network.initial_state(2)
-    record = trace(partial(network.step, params), partial(network.inspect, params), state, timestep)
-    assert record["attention"].shape == (T, 2, 1, 2)
-    np.testing.assert_allclose(record["attention"].sum(axis=-1), 1, rtol=1e-5)
-    np.testing.assert_allclose(record["attention"][jnp.array([0, 11]), -1], 0.5)  # at starts
+    recorded = record(
+        partial(network.step, params), partial(network.inspect, params), state, timestep
+    )
+    assert recorded["attention"].shape == (T, 2, 1, 2)
+    np.testing.assert_allclose(recorded["attention"].sum(axis=-1), 1, rtol=1e-5)
+    np.testing.assert_allclose(recorded["attention"][jnp.array([0, 11]), -1], 0.5)  # at starts

@@ -14,7 +14,7 @@ from memrl_jax.agents import DQNConfig, ExplorationConfig, OptimizerConfig
 from memrl_jax.agents.dqn import next_update, q_loss, targets
 from memrl_jax.agents.exploration import epsilon, epsilon_greedy
 from memrl_jax.agents.optimizer import make_optimizer
-from memrl_jax.agents.windows import priority, refreshed
+from memrl_jax.agents.windows import burned_in, priority
 from memrl_jax.build import make_agent, make_environment, make_replay
 from memrl_jax.environments import batch
 from memrl_jax.rollout import initial, rollout
@@ -208,7 +208,7 @@ def test_burn_in_brings_memories_up_to_date_and_teaches_nothing():
     network, params, replay, state, _ = acted(config, rollouts=30)
     target_params = jax.tree.map(lambda x: 1.1 * x, params)
     sample = replay.sample(jax.random.key(3), state)
-    burn = jax.jit(refreshed, static_argnums=(2, 3))
+    burn = jax.jit(burned_in, static_argnums=(2, 3))
     memory, target_memory, rest = burn(params, target_params, network, 5, sample.segment)
     step = jax.jit(network.step)
     assert rest.action.shape[0] == 7 and rest.timestep.reward.shape[0] == 8
@@ -242,14 +242,14 @@ def test_timesteps_are_observed_to_the_end_and_exploration_does_not_begin_anew(s
     assert 0 < ended < segment.action.size
     for count in (1, 2):
         state = made.observe(state, segment)
-        assert state.observed == count * (segment.action.size - ended)
-    state = state._replace(observed=jnp.int32(2**31 - 2))
+        assert state.env_steps == count * (segment.action.size - ended)
+    state = state._replace(env_steps=jnp.int32(2**31 - 2))
     for _ in range(2):
         state = made.observe(state, segment)
-        assert state.observed == 2**31 - 1
+        assert state.env_steps == 2**31 - 1
     for span in (1000.0, 2.0**31 - 1):
         settings = ExplorationConfig(epsilon_start=0.8, epsilon_end=0.2, epsilon_steps=span)
-        np.testing.assert_allclose(epsilon(settings, state.observed, 1), [0.2], rtol=1e-6)
+        np.testing.assert_allclose(epsilon(settings, state.env_steps, 1), [0.2], rtol=1e-6)
 
 
 def test_updates_go_round_by_whole_target_periods():

@@ -25,13 +25,13 @@ from memrl_jax.environments import (
     TMaze,
     batch,
     check,
-    episodes,
+    episode_metrics,
     frame_stack,
     from_gymnax,
     make,
     view,
 )
-from memrl_jax.environments.base import Running
+from memrl_jax.environments.base import EpisodeStatistics
 from memrl_jax.environments.check import draw, observed, traced
 from memrl_jax.spaces import Continuous, Discrete
 from memrl_jax.types import TimeStep
@@ -901,7 +901,7 @@ def count_episodes(timestep):
 @pytest.mark.parametrize("seed", [0, 1])
 def test_episodes_are_counted_across_chunks(chunk, seed):
     timestep = random_episodes(21, 3, seed)
-    running, sums = Running.zeros(3), []
+    running, sums = EpisodeStatistics.zeros(3), []
     for t in range(0, 21, chunk):
         running, now = counted(running, jax.tree.map(lambda x, t=t: x[t : t + chunk], timestep))
         sums.append(now)
@@ -916,15 +916,15 @@ def test_episodes_are_counted_across_chunks(chunk, seed):
     assert {name for name, kind in kinds.items() if kind == "f"} == {*kinds} - {"episodes", "steps"}
 
 
-counted = jax.jit(episodes)
+counted = jax.jit(episode_metrics)
 
 
 def test_nothing_ended_is_no_episode():
     timestep = random_episodes(1, 3, 0)
-    running, sums = counted(Running(jnp.ones(3), jnp.ones(3, jnp.int32)), timestep)
+    running, sums = counted(EpisodeStatistics(jnp.ones(3), jnp.ones(3, jnp.int32)), timestep)
     nothing = {"episodes": 0, "return_sum": 0.0, "length_sum": 0, "steps": 0, "reward_sum": 0.0}
     assert_equal(sums, nothing)
-    assert_equal(running, Running.zeros(3))
+    assert_equal(running, EpisodeStatistics.zeros(3))
 
 
 def test_gymnax_is_imported_only_when_needed():

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 import memrl_jax
-from benchmarks import episodic as races
+from benchmarks import races, traces
+from benchmarks.episodic import RESULTS
 from memrl_jax import build, episodic, tree
-from memrl_jax.agents.exploration import untied
+from memrl_jax.agents.exploration import break_ties
 from memrl_jax.agents.mfec import MFECConfig, mfec, project, vector
 from memrl_jax.agents.nec import error_loss, nec
 from memrl_jax.environments import ENVIRONMENTS
@@ -152,7 +153,7 @@ def test_nec_moves_towards_n_step_targets_and_replays_them() -> None:
         state = observe(state, acted._replace(extras=(acted.extras, slot, memory)))
     towards = lambda old, new: old + RATE * (new - old)  # noqa: E731
     assert_holds(state.learner.tables, tables_by_hand(N_STEP, towards))
-    assert int(state.observed) == (~timestep.last[:-1]).sum()
+    assert int(state.env_steps) == (~timestep.last[:-1]).sum()
     # The replay memory holds all but the latest n timesteps, behind n empty ones, with targets.
     targets = {(t, b): value for _, t, b, value in known(N_STEP)}
     window = jax.device_get(jax.jit(replay.sample)(jax.random.key(0), state.replay).segment)
@@ -232,7 +233,7 @@ def test_mfec_values_what_was_done_there_and_else_the_mean_of_the_nearest() -> N
 def test_equal_values_are_chosen_from_at_random_and_no_illegal_one() -> None:
     q = jnp.tile(jnp.array([[1.0, 2.0, 2.0, 3.0, 2.0]]), (300, 1))
     legal = jnp.ones_like(q, bool).at[:, 3].set(False)
-    chosen = np.argmax(untied(jax.random.key(0), q, legal), axis=-1)
+    chosen = np.argmax(break_ties(jax.random.key(0), q, legal), axis=-1)
     counts = np.bincount(chosen, minlength=5)
     assert counts[0] == counts[3] == 0 and (counts[[1, 2, 4]] > 70).all()
 
@@ -325,7 +326,7 @@ def test_training_promotes_no_rank_and_uses_no_key_twice(preset: str) -> None:
 
 
 def test_races_can_be_run_and_are_judged_by_medians() -> None:
-    for make in races.RESULTS.values():
+    for make in (RESULTS | traces.RESULTS).values():
         for config in make().runs.values():
             build.make(config)
     curve = np.array([10, 20, 30]), np.array([[0, 1, 2], [2, 0, 0], [0, 0, 1]])
@@ -334,7 +335,7 @@ def test_races_can_be_run_and_are_judged_by_medians() -> None:
     returns = {"DQN": np.zeros((3, 2)), "NEC": np.ones((3, 2))}
     taken: dict[str, list[float | None]] = {"DQN": [None, 9.0, None], "NEC": [8.0, 9.0, None]}
     ever, last, sooner = races.judged(1.0, returns, taken)
-    assert not ever.reached and ever.figure == "2 of 3"
+    assert not ever.reached and ever.figure == "2 of 3, after 9 steps (median)"
     assert last.reached and last.figure == "1.00"
     assert sooner.reached and sooner.figure == "9 against inf"
 

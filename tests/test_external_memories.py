@@ -82,7 +82,7 @@ def dnc_trace(case: str, dtype: Any) -> tuple[Any, Any]:
     first = dnc.Access(*(data[f"init/{k}"].astype(dtype) for k in dnc.Access._fields))
 
     def step(state: Any, raw: Any) -> Any:
-        state, reads = jax.vmap(dnc.access)(state, jax.vmap(dnc.activated)(*raw))
+        state, reads = jax.vmap(dnc.access)(state, jax.vmap(dnc.interface)(*raw))
         return state, (state, reads)
 
     raw = tuple(data[f"raw/{k}"].astype(dtype) for k in ORDER)
@@ -132,7 +132,7 @@ def test_addressing_is_that_of_the_published_formulas() -> None:
     data = golden("ntm/torch/")
     data = {k: x.reshape(-1, *x.shape[2:]) for k, x in data.items()}
     fields = data["k"][:, None], data["beta"], data["g"], data["s"][:, None, ::-1], data["gamma"]
-    asked = ntm.Heads(*fields)
+    asked = ntm.Addressing(*fields)
     memory, before = data["memory"], data["w_prev"][:, None]
     content = batched(ntm.by_content)(memory, asked.key, asked.strength)
     assert_close(content[:, 0], data["w_content"])
@@ -159,7 +159,7 @@ def test_ten_steps_are_those_of_collier_and_beel(shifts: int, case: str) -> None
 
     @jax.vmap
     def step(memory: Any, weights: Any, raw: Any, erase: Any, add: Any) -> Any:
-        weights = ntm.aim(memory, ntm.activated(*raw), weights)
+        weights = ntm.aim(memory, ntm.addressing(*raw), weights)
         erase, add = jax.nn.sigmoid(ntm.clipped(erase)), jnp.tanh(ntm.clipped(add))
         return ntm.write(memory, weights[1:], erase, add), weights, weights[:1] @ memory
 
@@ -192,13 +192,15 @@ def test_a_head_that_neither_looks_nor_moves_stays() -> None:
     before = np.random.default_rng(0).dirichlet(np.ones(7), 2).astype(np.float32)
     memory = np.random.default_rng(1).normal(size=(7, 3)).astype(np.float32)
     stay = np.array([[0, 1, 0]] * 2, np.float32)
-    asked = ntm.Heads(np.ones((2, 3), np.float32), np.ones(2), np.zeros(2), stay, np.ones(2))
+    asked = ntm.Addressing(np.ones((2, 3), np.float32), np.ones(2), np.zeros(2), stay, np.ones(2))
     assert_close(ntm.aim(memory, asked, before), before, 1e-6)
 
 
 def test_addresses_have_finite_gradients_in_an_empty_memory() -> None:
     def total(memory: Any, key: Any) -> Any:
-        asked = ntm.Heads(key, jnp.ones(1), jnp.ones(1) / 2, jnp.ones((1, 3)) / 3, 2 * jnp.ones(1))
+        asked = ntm.Addressing(
+            key, jnp.ones(1), jnp.ones(1) / 2, jnp.ones((1, 3)) / 3, 2 * jnp.ones(1)
+        )
         weights = ntm.aim(memory, asked, jnp.eye(4)[:1])
         return jnp.sum(weights**2)
 

@@ -297,10 +297,10 @@ def a_table(steps=12, decay=0.5):
     return np.where(k <= t, decay**k, nan)
 
 
-@pytest.mark.parametrize("draw", [plot.recall, plot.erasure])
-def test_tables_over_lags_show_their_values_mean_and_horizon(draw, tmp_path):
+@pytest.mark.parametrize("draw", [plot.sensitivity, plot.erasure])
+def test_tables_over_lags_show_their_values_mean_and_memory_span(draw, tmp_path):
     path = tmp_path / "lags.png"
-    panels: list[Any] = draw(a_table(), path, horizon=6.0, title="A title").axes
+    panels: list[Any] = draw(a_table(), path, memory_span=6.0, title="A title").axes
     left, right = panels
     shown = np.maximum(a_table().T, 1e-4)  # four decades below 1
     np.testing.assert_array_equal(np.ma.filled(left.collections[0].get_array(), nan), shown)
@@ -316,16 +316,21 @@ def test_tables_over_lags_show_their_values_mean_and_horizon(draw, tmp_path):
     assert png_size(path) == (1200, 750)
 
 
-def test_a_table_of_zeros_has_no_horizon():
-    panels: list[Any] = plot.erasure(a_table(decay=0) * 0, horizon=nan).axes
+def test_a_table_of_zeros_has_no_memory_span():
+    panels: list[Any] = plot.erasure(a_table(decay=0) * 0, memory_span=nan).axes
     assert panels[1].get_title() == "no horizon"
-    assert plot.recall(a_table(), horizon=11).axes[1].get_title() == "horizon at least 11 steps"
-    assert plot.erasure(a_table(), horizon=10).axes[1].get_title() == "horizon at least 10 steps"
-    assert plot.recall(a_table()).axes[1].get_title() == ""
+    assert (
+        plot.sensitivity(a_table(), memory_span=11).axes[1].get_title()
+        == "horizon at least 11 steps"
+    )
+    assert (
+        plot.erasure(a_table(), memory_span=10).axes[1].get_title() == "horizon at least 10 steps"
+    )
+    assert plot.sensitivity(a_table()).axes[1].get_title() == ""
 
 
 @pytest.mark.parametrize(
-    ("table", "horizon", "message"),
+    ("table", "memory_span", "message"),
     [
         (normal(3), None, r"gradient: shape \(3,\) is not \[T, K\] with K <= T"),
         (np.zeros((2, 2), complex), None, "gradient: complex128 is not a type of real numbers"),
@@ -334,12 +339,12 @@ def test_a_table_of_zeros_has_no_horizon():
         ([[1, nan], [1, nan]], None, "gradient: nan at t = 1, k = 1 is not a finite size"),
         ([[-1, nan], [1, 1]], None, r"gradient: -1\.0 at t = 0, k = 0"),
         ([[np.inf]], None, "gradient: inf at t = 0, k = 0"),
-        (a_table(), 12, r"horizon: 12 is not in \[0, 12\)"),
+        (a_table(), 12, r"memory_span: 12 is not in \[0, 12\)"),
     ],
 )
-def test_tables_over_lags_name_what_is_wrong(table, horizon, message):
+def test_tables_over_lags_name_what_is_wrong(table, memory_span, message):
     with pytest.raises(ValueError, match=message):
-        plot.recall(table, horizon=horizon)
+        plot.sensitivity(table, memory_span=memory_span)
 
 
 def test_extrapolation_draws_the_iqm_the_trained_lengths_and_chance(tmp_path):
@@ -402,7 +407,7 @@ def settings():  # read below RcParams, which would choose a backend when asked 
 before = settings()
 plot.curves({"a": ([0, 1], np.eye(2))}, sys.argv[1] + "/curves.png", reference={"b": 0.5})
 plot.episode(np.eye(3), [0, 1, 0], [0, 0, 1], sys.argv[1] + "/episode.png", q=np.eye(3))
-plot.recall(np.eye(3), sys.argv[1] + "/recall.png", horizon=1)
+plot.sensitivity(np.eye(3), sys.argv[1] + "/sensitivity.png", memory_span=1)
 plot.extrapolation([1, 2], {"a": np.eye(2)}, sys.argv[1] + "/lengths.png", trained=(1, 1))
 weights = np.ones((3, 1, 2)) / 2
 record = {"read": weights, "memory": np.ones((3, 2, 2)), "attention": weights}

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from memrl_jax import distributions, tree
-from memrl_jax.agents.ppo import Batch, PPOConfig, judge, ppo, ppo_loss
+from memrl_jax.agents.ppo import Batch, PPOConfig, ppo, ppo_loss, with_advantages
 from memrl_jax.memory import MEMORIES
 from memrl_jax.networks import actor_critic, encoder, recurrent
 from memrl_jax.normalize import normalizer
@@ -136,7 +136,7 @@ def log_ratio(config: PPOConfig, spec: Spec, state: Any, segment: Segment) -> An
     """Return by how much log-probabilities when learning differ from those when acting, [T, B]."""
     network, distribution = network_of(config, spec), distributions.from_space(spec.actions)
     scales = normalizer(spec, config.normalize_observations, False, config.discount)
-    before = scales.see(state.statistics, tree.at(segment.timestep, slice(-1)))
+    before = scales.normalize(state.statistics, tree.at(segment.timestep, slice(-1)))
     _, (parameters, _) = network.unroll(state.learner.params, segment.memory, before)
     log_prob = distribution.log_prob(parameters, segment.extras["action"], before.legal)
     return log_prob - segment.extras["log_prob"]
@@ -220,7 +220,7 @@ def test_advantages_tell_time_limits_from_terminations() -> None:
     extras = {"action": jnp.zeros((T, B), jnp.int32), "log_prob": jnp.zeros((T, B))}
     segment = Segment((), timestep, extras["action"], extras)
     params = {"logits": (), "value": jnp.asarray(value)}
-    batch = judge(params, GIVEN, CONFIG, segment, reward)
+    batch = with_advantages(params, GIVEN, CONFIG, segment, reward)
     slow = slow_advantages(CONFIG, segment, reward, value)
     np.testing.assert_allclose(batch.advantage, slow, rtol=1e-5, atol=1e-6)
     np.testing.assert_array_equal(batch.value, value[:-1])
@@ -313,7 +313,7 @@ def test_minibatches_are_all_environments_once(rollout: Any) -> None:
     _, metrics = learned((agent, state, segment), learning_rate=0.0)
     assert metrics["updates"] == 4
     network, params = network_of(SHORT, DISCRETE), state.learner.params
-    batch = judge(params, network, SHORT, segment, segment.timestep.reward[1:])
+    batch = with_advantages(params, network, SHORT, segment, segment.timestep.reward[1:])
     _, means = ppo_loss(params, network, distributions.categorical(3), SHORT, batch)
     for name in ("value_loss", "entropy", "kl"):
         np.testing.assert_allclose(metrics[f"{name}_sum"] / 4, means[name], rtol=1e-5, atol=1e-9)

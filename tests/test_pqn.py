@@ -215,7 +215,7 @@ def test_learning_follows_the_gradient() -> None:
     made, config = agent(minibatches=1, epochs=1, learning_rate=1e-2, adam_epsilon=1e-30)
     state, segment = gather(made)
     state = made.observe(state, segment)
-    assert int(state.observed) == np.sum(~np.asarray(segment.timestep.last[:-1]))
+    assert int(state.env_steps) == np.sum(~np.asarray(segment.timestep.last[:-1]))
     learned, metrics = jax.jit(made.learn)(jax.random.key(0), state, segment)
     loss = jax.jit(jax.value_and_grad(q_loss, has_aux=True), static_argnums=(1, 2))
     (value, _), gradient = loss(state.params, network(config), config, segment)
@@ -241,8 +241,8 @@ def test_parameters_may_be_put_in() -> None:
     one = fresh(made, timestep)
     other = one._replace(params=jax.tree.map(lambda x: x + 1, one.params))
     assert set(made.params(one)) == {"encoder", "memory", "head"}
-    changed = made.with_params(one._replace(observed=jnp.int32(7)), made.params(other))
-    jax.tree.map(np.testing.assert_array_equal, changed, other._replace(observed=jnp.int32(7)))
+    changed = made.with_params(one._replace(env_steps=jnp.int32(7)), made.params(other))
+    jax.tree.map(np.testing.assert_array_equal, changed, other._replace(env_steps=jnp.int32(7)))
 
 
 REFUSED = [

@@ -17,8 +17,8 @@ import pytest
 
 from memrl_jax import environments, tree
 from memrl_jax.run import limits
-from memrl_jax.run.ahead import Ahead, awaited
-from memrl_jax.run.limits import Room
+from memrl_jax.run.ahead import CompiledFunction, awaited
+from memrl_jax.run.limits import FreeMemory
 from memrl_jax.run.program import Run, make_program
 from memrl_jax.spaces import Continuous, Discrete
 from memrl_jax.types import Environment, Spec, TimeStep
@@ -90,12 +90,14 @@ def test_the_compiler_says_what_a_step_on_images_needs(monkeypatch: pytest.Monke
     assert program.chunk.jitted._cache_size() == 0
 
 
-def ahead(room: float = np.inf) -> Ahead:
+def ahead(room: float = np.inf) -> CompiledFunction:
     def multiply(x: jax.Array) -> jax.Array:
         return x @ x
 
     shape = jax.ShapeDtypeStruct((64, 64), jnp.float32)
-    return Ahead(jax.jit(multiply), (shape,), "it needs", Room(room, "are left"), 1)
+    return CompiledFunction(
+        jax.jit(multiply), (shape,), "it needs", FreeMemory(room, "are left"), 1
+    )
 
 
 def test_a_function_is_compiled_once_and_that_is_what_runs() -> None:

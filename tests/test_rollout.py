@@ -11,7 +11,7 @@ import pytest
 from memrl_jax.agents.dqn import DQNConfig, DQNState, Learner, dqn
 from memrl_jax.agents.restarting import Restarting, restarting
 from memrl_jax.environments import TMaze, batch, from_gymnax
-from memrl_jax.environments.base import Running, episodes
+from memrl_jax.environments.base import EpisodeStatistics, episode_metrics
 from memrl_jax.replay import uniform
 from memrl_jax.rollout import evaluate, initial, player, rollout
 from memrl_jax.spaces import Discrete
@@ -370,8 +370,8 @@ def test_lengths_end_at_the_largest_int32():
         start=jnp.zeros((3, 1), bool),
         last=jnp.array([[False], [False], [True]]),
     )
-    running = Running(jnp.zeros(1), jnp.array([2**31 - 3], jnp.int32))
-    running, sums = episodes(running, timestep)
+    running = EpisodeStatistics(jnp.zeros(1), jnp.array([2**31 - 3], jnp.int32))
+    running, sums = episode_metrics(running, timestep)
     assert running.length.tolist() == [2**31 - 1]
     assert float(sums["length_sum"]) == 2**31 and sums["steps"] == 3
     assert sums["reward_sum"] == sums["return_sum"] == 3

@@ -12,7 +12,7 @@ import memrl_jax
 from memrl_jax import tree
 from memrl_jax.agents import SACConfig
 from memrl_jax.agents.sac import _networks, sac
-from memrl_jax.agents.sac_loss import Networks, estimates, refreshed, sac_loss
+from memrl_jax.agents.sac_loss import Networks, burned_in, estimates, sac_loss
 from memrl_jax.agents.soft import choices
 from memrl_jax.build import make_body, make_replay, make_train
 from memrl_jax.environments import Arrival, episodic
@@ -255,7 +255,7 @@ def test_burn_in_brings_memories_up_to_date_and_teaches_nothing(made):
     segment = Segment(memories[0], timestep, timestep.action[1:], ())
 
     def begun(params):
-        return refreshed(params, target_critics, networks, choice, 3, segment)
+        return burned_in(params, target_critics, networks, choice, 3, segment)
 
     def thought(params, memories, rest):
         x = estimates(params, target_critics, networks, choice, GAMMA, KEY, memories, rest)

@@ -250,9 +250,9 @@ def test_parameters_are_the_table():
     timestep, _ = sequence(1, 3, [Discrete(4)], 2)
     state = agent.init(jax.random.key(0), tree.at(timestep, 0))
     assert np.all(state.q == 2)
-    used = state._replace(visits=state.visits + 1, trace=state.trace + 1, observed=jnp.int32(9))
+    used = state._replace(visits=state.visits + 1, trace=state.trace + 1, env_steps=jnp.int32(9))
     fresh = agent.with_params(used, {"q": used.q + 1})
-    chex.assert_trees_all_equal(fresh, state._replace(q=state.q + 1, observed=jnp.int32(9)))
+    chex.assert_trees_all_equal(fresh, state._replace(q=state.q + 1, env_steps=jnp.int32(9)))
     chex.assert_trees_all_equal(agent.params(fresh), {"q": state.q + 1})
 
 

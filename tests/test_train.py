@@ -63,7 +63,7 @@ def test_three_lines():
     assert metrics["loss_sum"].shape == (2, 1 + steps)
     assert np.all(np.isfinite(metrics["loss_sum"]))
     # The action after the end of an episode is no step of the environment.
-    assert all(0.9 * config.total_steps < n < config.total_steps for n in state.agent.observed)
+    assert all(0.9 * config.total_steps < n < config.total_steps for n in state.agent.env_steps)
 
 
 def test_same_key_same_bits_and_no_second_compile(train, keys):

@@ -13,7 +13,7 @@ from memrl_jax import checks, tree
 from memrl_jax.agents import exploration
 from memrl_jax.agents.exploration import ExplorationConfig, best, discrete_actions, epsilon_greedy
 from memrl_jax.agents.optimizer import OptimizerConfig, make_optimizer
-from memrl_jax.agents.windows import gradient_steps, priority, refreshed
+from memrl_jax.agents.windows import burned_in, gradient_steps, priority
 from memrl_jax.networks import QHead
 from memrl_jax.returns import lambda_returns, n_step_returns, rescale, unscale
 from memrl_jax.settings import BodyConfig, ReplayConfig, Settings, static
@@ -86,7 +86,7 @@ class DQNState(NamedTuple):
 
     learner: Learner
     replay: State
-    observed: Array  # [] int32 environment steps; stays at its largest value
+    env_steps: Array  # [] int32 environment steps; stays at its largest value
 
 
 def dqn(config: DQNConfig, spec: Spec, body: Body, replay: ReplayMemory) -> Agent:
@@ -119,13 +119,13 @@ def dqn(config: DQNConfig, spec: Spec, body: Body, replay: ReplayMemory) -> Agen
         memory, q = network.step(state.learner.params, memory, timestep)
         if not explore:
             return memory, best(q, timestep.legal), ()
-        action = epsilon_greedy(config.exploration, key, q, state.observed, timestep)
+        action = epsilon_greedy(config.exploration, key, q, state.env_steps, timestep)
         return memory, action, ()
 
     def observe(state: DQNState, segment: Segment) -> DQNState:
         replay_state = replay.add(state.replay, segment)
-        observed = exploration.count_steps(state.observed, segment)
-        return state._replace(replay=replay_state, observed=observed)
+        env_steps = exploration.count_steps(state.env_steps, segment)
+        return state._replace(replay=replay_state, env_steps=env_steps)
 
     def improve(learner: Learner, sample: Sample) -> tuple[Learner, Loss]:
         grad = jax.grad(q_loss, has_aux=True)
@@ -203,7 +203,7 @@ def q_loss(
     """
     segment = sample.segment
     frozen = jax.lax.stop_gradient(params)
-    memory, target_memory, segment = refreshed(frozen, target_params, network, burn_in, segment)
+    memory, target_memory, segment = burned_in(frozen, target_params, network, burn_in, segment)
     timestep = segment.timestep
     before, after = tree.at(timestep, slice(-1)), tree.at(timestep, slice(1, None))
 

@@ -47,32 +47,32 @@ def discrete_actions(agent: str, spec: Spec) -> int:
     raise ValueError(f"agent: {agent} takes one Discrete action, not {spec.actions}{hint}")
 
 
-def epsilon(config: ExplorationConfig, observed: Array, batch: int) -> Array:
-    """Return the probability [B] of a random action after `observed` environment steps."""
-    base = linear(config.epsilon_start, config.epsilon_end, config.epsilon_steps)(observed)
+def epsilon(config: ExplorationConfig, env_steps: Array, batch: int) -> Array:
+    """Return the probability [B] of a random action after `env_steps` environment steps."""
+    base = linear(config.epsilon_start, config.epsilon_end, config.epsilon_steps)(env_steps)
     return base ** (1 + config.epsilon_spread * jnp.linspace(0, 1, batch, dtype=jnp.float32))
 
 
 def epsilon_greedy(
-    config: ExplorationConfig, key: Key, q: Array, observed: Array, timestep: TimeStep
+    config: ExplorationConfig, key: Key, q: Array, env_steps: Array, timestep: TimeStep
 ) -> Array:
-    """Choose actions [B] by their values `q` [B, A] after `observed` environment steps.
+    """Choose actions [B] by their values `q` [B, A] after `env_steps` environment steps.
 
     With probability epsilon a random legal action replaces the best one; then, with probability
     `persistence` and unless an episode starts, the previous action does, if it is legal.
     """
     batch, actions = q.shape
     explore, choice, again = jax.random.uniform(key, (3, batch), jnp.float32)
-    random = uniform(choice, actions, timestep.legal)
-    action = jnp.where(explore < epsilon(config, observed, batch), random, best(q, timestep.legal))
+    random = random_legal(choice, actions, timestep.legal)
+    action = jnp.where(explore < epsilon(config, env_steps, batch), random, best(q, timestep.legal))
     persists = (again < config.persistence) & ~timestep.start & allowed(timestep)
     return jnp.where(persists, timestep.action, action)
 
 
-def count_steps(observed: Array, segment: Segment) -> Array:
-    """Add the environment steps of a segment to `observed`, int32 []."""
+def count_steps(env_steps: Array, segment: Segment) -> Array:
+    """Add the environment steps of a segment to `env_steps`, int32 []."""
     # The action at a `last` timestep is no step: it begins the next episode.
-    return tree.count(observed, jnp.sum(~segment.timestep.last[:-1], dtype=jnp.int32))
+    return tree.count(env_steps, jnp.sum(~segment.timestep.last[:-1], dtype=jnp.int32))
 
 
 def best(q: Array, legal: Any) -> Array:
@@ -80,7 +80,7 @@ def best(q: Array, legal: Any) -> Array:
     return jnp.argmax(masked(q, legal), axis=-1).astype(jnp.int32)
 
 
-def untied(key: Key, q: Array, legal: Any) -> Array:
+def break_ties(key: Key, q: Array, legal: Any) -> Array:
     """Return values [B, A] whose only maximum is one of the best legal actions, at random.
 
     Where nothing is known yet, all values are equal, and `best` would always take the first action.
@@ -90,7 +90,7 @@ def untied(key: Key, q: Array, legal: Any) -> Array:
     return jnp.where(highest, jax.random.uniform(key, q.shape, jnp.float32), -1.0)
 
 
-def uniform(u: Array, actions: int, legal: Any) -> Array:
+def random_legal(u: Array, actions: int, legal: Any) -> Array:
     """Turn `u` [B], uniform in [0, 1), into legal actions, int32 [B], all equally likely."""
     if isinstance(legal, tuple):
         return (u * actions).astype(jnp.int32)

@@ -41,7 +41,7 @@ class MFECState(NamedTuple):
     projection: Any  # [F, D] float32, 1 or -1; () if observations are the keys
     tables: Tables
     history: Acted  # [horizon, B], timesteps without observations
-    observed: Array  # [] int32 environment steps; stays at its largest value
+    env_steps: Array  # [] int32 environment steps; stays at its largest value
 
 
 def mfec(config: MFECConfig, spec: Spec, horizon: int) -> Agent:
@@ -55,7 +55,7 @@ def mfec(config: MFECConfig, spec: Spec, horizon: int) -> Agent:
     ValueError for settings out of range and for actions that are not one `Discrete`.
     Blundell et al. (2016), algorithm 1 and equations 1 and 2.
     """
-    seen = sum(map(numbers, spaces.parts(spec.observations)))
+    seen = sum(map(width, spaces.parts(spec.observations)))
     _check(config, seen)
     actions = exploration.discrete_actions("mfec", spec)
 
@@ -85,14 +85,14 @@ def mfec(config: MFECConfig, spec: Spec, horizon: int) -> Agent:
         own = keys(state.projection, timestep)
         q = values(state, own)
         lookup = Lookup(own, jnp.max(masked(q, timestep.legal), axis=-1))
-        q = exploration.untied(tie_key, q, timestep.legal)
+        q = exploration.break_ties(tie_key, q, timestep.legal)
         if not explore:
             return memory, exploration.best(q, timestep.legal), lookup
-        action = exploration.epsilon_greedy(config.exploration, key, q, state.observed, timestep)
+        action = exploration.epsilon_greedy(config.exploration, key, q, state.env_steps, timestep)
         return memory, action, lookup
 
     def observe(state: MFECState, segment: Segment) -> MFECState:
-        return state._replace(observed=exploration.count_steps(state.observed, segment))
+        return state._replace(env_steps=exploration.count_steps(state.env_steps, segment))
 
     def learn(key: Key, state: MFECState, segment: Segment) -> tuple[MFECState, dict[str, Array]]:
         lookup, steps = segment.extras, segment.action.shape[0]
@@ -140,7 +140,7 @@ def vector(observations: Any, timestep: TimeStep) -> Array:
     return jnp.concatenate(jax.tree.leaves(parts), axis=-1)
 
 
-def numbers(space: Discrete | Continuous) -> int:
+def width(space: Discrete | Continuous) -> int:
     """Return how many numbers of `vector` come from one part of the observations."""
     return space.n if isinstance(space, Discrete) else math.prod(space.shape)
 

@@ -13,7 +13,7 @@ from memrl_jax.types import Array, Key
 def epochs(
     key: Key,
     carry: Any,
-    judge: Callable[[Any], Any],
+    make_batch: Callable[[Any], Any],
     update: Callable[[Any, Any], tuple[Any, dict[str, Array]]],
     count: int,
     minibatches: int,
@@ -21,17 +21,17 @@ def epochs(
 ) -> tuple[Any, dict[str, Array]]:
     """Update `carry` with every minibatch of a rollout, for `count` epochs; metrics are summed.
 
-    `judge`: carry -> the whole rollout as a batch, a NamedTuple of `memory` [B, ...] and other
+    `make_batch`: carry -> the whole rollout as a batch, a NamedTuple of `memory` [B, ...] and other
     fields [time, B, ...]; it is called once, or with `refresh` before every epoch. `update`: carry,
     batch of B / minibatches environments, drawn without replacement -> (carry, metrics []). Raises
     ValueError unless `minibatches` divides B.
     """
-    first = judge(carry)
+    first = make_batch(carry)
     environments = jax.tree.leaves(first._replace(memory=()))[0].shape[1]  # B
     checks.divides("environments", environments, "minibatches", minibatches)
 
     def epoch(carry: Any, key: Key) -> tuple[Any, dict[str, Array]]:
-        batch = judge(carry) if refresh else first
+        batch = make_batch(carry) if refresh else first
         if minibatches == 1:
             return update(carry, batch)
         order = jax.random.permutation(key, environments).reshape(minibatches, -1)

@@ -10,7 +10,7 @@ from memrl_jax import checks, episodic, tree
 from memrl_jax.agents import exploration
 from memrl_jax.agents.exploration import ExplorationConfig
 from memrl_jax.agents.optimizer import LARGE, OptimizerConfig, make_optimizer
-from memrl_jax.agents.windows import gradient_steps, priority, refreshed
+from memrl_jax.agents.windows import burned_in, gradient_steps, priority
 from memrl_jax.episodic import Acted, Lookup, Tables
 from memrl_jax.networks import EmbeddingHead
 from memrl_jax.returns import n_step_returns
@@ -77,7 +77,7 @@ class NECState(NamedTuple):
     learner: Learner
     replay: State  # of timesteps whose targets are known; extras are the targets
     history: Acted  # [N, B, ...], N = n_step
-    observed: Array  # [] int32 environment steps; stays at its largest value
+    env_steps: Array  # [] int32 environment steps; stays at its largest value
 
 
 def nec(config: NECConfig, spec: Spec, body: Body, replay: ReplayMemory) -> Agent:
@@ -125,10 +125,10 @@ def nec(config: NECConfig, spec: Spec, body: Body, replay: ReplayMemory) -> Agen
     ) -> tuple[State, Array, Any]:
         tie_key, key = jax.random.split(key)
         memory, q, extras = look(state.learner, memory, timestep)
-        q = exploration.untied(tie_key, q, timestep.legal)
+        q = exploration.break_ties(tie_key, q, timestep.legal)
         if not explore:
             return memory, exploration.best(q, timestep.legal), extras
-        action = exploration.epsilon_greedy(config.exploration, key, q, state.observed, timestep)
+        action = exploration.epsilon_greedy(config.exploration, key, q, state.env_steps, timestep)
         return memory, action, extras
 
     def merge(old: Array, new: Array) -> Array:
@@ -148,12 +148,12 @@ def nec(config: NECConfig, spec: Spec, body: Body, replay: ReplayMemory) -> Agen
         memory = tree.at(acted.memory, 0) if config.experience.stored_state else segment.memory
         known = Segment(memory, oldest, acted.action[:steps], target[:steps])
         learner, replayed = state.learner._replace(tables=tables), replay.add(state.replay, known)
-        observed = exploration.count_steps(state.observed, segment)
-        return NECState(learner, replayed, history, observed)
+        env_steps = exploration.count_steps(state.env_steps, segment)
+        return NECState(learner, replayed, history, env_steps)
 
     def improve(learner: Learner, sample: Sample) -> tuple[Learner, Loss]:
         params, tables, optimizer_state = learner
-        memory, _, segment = refreshed(params, params, network, replay.burn_in, sample.segment)
+        memory, _, segment = burned_in(params, params, network, replay.burn_in, sample.segment)
         before = tree.at(segment.timestep, slice(-1))
         query, back = jax.vjp(lambda params: network.unroll(params, memory, before)[1], params)
         action = segment.action.reshape(-1)

@@ -109,12 +109,14 @@ def ppo(config: PPOConfig, spec: Spec, body: Body) -> Agent:
 
     def init(key: Key, timestep: TimeStep) -> PPOState:
         statistics = scales.init(timestep.reward.shape[0])
-        return PPOState(begin(network.init(key, scales.see(statistics, timestep))), statistics)
+        return PPOState(
+            begin(network.init(key, scales.normalize(statistics, timestep))), statistics
+        )
 
     def act(
         key: Key, state: PPOState, memory: State, timestep: TimeStep, explore: bool = True
     ) -> tuple[State, Any, Any]:
-        timestep = scales.see(state.statistics, timestep)
+        timestep = scales.normalize(state.statistics, timestep)
         memory, (parameters, _) = network.step(state.learner.params, memory, timestep)
         if not explore:
             action = distribution.mode(parameters, timestep.legal)
@@ -125,17 +127,17 @@ def ppo(config: PPOConfig, spec: Spec, body: Body) -> Agent:
 
     def learn(key: Key, state: PPOState, segment: Segment) -> tuple[PPOState, dict[str, Array]]:
         before, after = (tree.at(segment.timestep, x) for x in (slice(-1), slice(1, None)))
-        statistics, reward = scales.earn(state.statistics, after)
-        seen = segment._replace(timestep=scales.see(statistics, segment.timestep))
+        statistics, reward = scales.update_rewards(state.statistics, after)
+        seen = segment._replace(timestep=scales.normalize(statistics, segment.timestep))
 
-        def judged(carry: tuple[Learner, Array]) -> Batch:
-            return judge(carry[0].params, network, config, seen, reward)
+        def make_batch(carry: tuple[Learner, Array]) -> Batch:
+            return with_advantages(carry[0].params, network, config, seen, reward)
 
         begun = state.learner, jnp.bool_(True)
         passes = config.epochs, config.minibatches, config.refresh
-        (learner, _), metrics = epochs(key, begun, judged, update, *passes)
+        (learner, _), metrics = epochs(key, begun, make_batch, update, *passes)
         # Updated last, so that learning sees the observations as the actor saw them.
-        return PPOState(learner, scales.observe(statistics, before)), metrics
+        return PPOState(learner, scales.update_observations(statistics, before)), metrics
 
     def update(carry: tuple[Learner, Array], batch: Batch) -> Any:
         learner, going = carry
@@ -159,7 +161,7 @@ def ppo(config: PPOConfig, spec: Spec, body: Body) -> Agent:
         return state._replace(learner=begin(params))
 
     def inspect(state: PPOState, memory: State, timestep: TimeStep) -> dict[str, Array]:
-        timestep = scales.see(state.statistics, timestep)
+        timestep = scales.normalize(state.statistics, timestep)
         _, (parameters, value) = network.step(state.learner.params, memory, timestep)
         told = {"value": value, **network.inspect(state.learner.params, memory, timestep)}
         if isinstance(spec.actions, Discrete):
@@ -172,7 +174,7 @@ def ppo(config: PPOConfig, spec: Spec, body: Body) -> Agent:
     return Agent(init, network.initial_state, act, observe, learn, params, with_params, 0, inspect)
 
 
-def judge(
+def with_advantages(
     params: Any, network: Network, config: PPOConfig, segment: Segment, reward: Array
 ) -> Batch:
     """Return a rollout with values and generalized advantages computed from `params`.

@@ -45,7 +45,7 @@ class PQNState(NamedTuple):
 
     params: Any
     optimizer: Any
-    observed: Array  # [] int32 environment steps; stays at its largest value
+    env_steps: Array  # [] int32 environment steps; stays at its largest value
 
 
 def pqn(config: PQNConfig, spec: Spec, body: Body) -> Agent:
@@ -75,11 +75,11 @@ def pqn(config: PQNConfig, spec: Spec, body: Body) -> Agent:
         memory, q = network.step(state.params, memory, timestep)
         if not explore:
             return memory, best(q, timestep.legal), ()
-        action = epsilon_greedy(config.exploration, key, q, state.observed, timestep)
+        action = epsilon_greedy(config.exploration, key, q, state.env_steps, timestep)
         return memory, action, ()
 
     def observe(state: PQNState, segment: Segment) -> PQNState:
-        return state._replace(observed=exploration.count_steps(state.observed, segment))
+        return state._replace(env_steps=exploration.count_steps(state.env_steps, segment))
 
     def learn(key: Key, state: PQNState, segment: Segment) -> tuple[PQNState, dict[str, Array]]:
         passes = config.epochs, config.minibatches

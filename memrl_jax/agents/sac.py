@@ -97,7 +97,7 @@ def sac(config: SACConfig, spec: Spec, body: Body, replay: ReplayMemory) -> Agen
     def init(key: Key, timestep: TimeStep) -> SACState:
         actor_key, critics_key = jax.random.split(key)
         own = actor.init(actor_key, timestep)
-        made = choice.made(timestep.action)
+        made = choice.from_action(timestep.action)
         params = {
             "actor": {"head": own["head"]} if config.shared else own,
             "critics": critics.init(critics_key, timestep, *choice.inputs(made)),
@@ -112,7 +112,8 @@ def sac(config: SACConfig, spec: Spec, body: Body, replay: ReplayMemory) -> Agen
         if not networks.carried:
             return actor.step(acting(params), memory, timestep)
         actor_memory, parameters = actor.step(acting(params), memory[0], timestep)
-        inputs = choice.inputs(choice.made(timestep.action))  # any: only the memory is needed
+        # any: only the memory is needed
+        inputs = choice.inputs(choice.from_action(timestep.action))
         critics_memory, _ = critics.step(params["critics"], memory[1], timestep, *inputs)
         return (actor_memory, critics_memory), parameters
 

@@ -61,7 +61,7 @@ def sac_loss(
     environment ignores, and windows of weight 0 do not count.
     Haarnoja et al. (2018b), equations 5, 7 and 18; Christodoulou (2019), equations 10 to 12.
     """
-    memories = refreshed(params, target_critics, networks, choice, burn_in, sample.segment)
+    memories = burned_in(params, target_critics, networks, choice, burn_in, sample.segment)
     x = estimates(params, target_critics, networks, choice, discount, key, *memories)
     valid = ~x.last & (sample.weight > 0)[None]
     # Select before taking the losses: 0 * NaN is NaN, in the gradient too.
@@ -134,7 +134,7 @@ def estimates(
         target_critics, target_memory, first[0], *choice.inputs(first[1])
     )
     bootstrap = value(target_critics, target_memory, after, slice(1, None))
-    made = choice.made(segment.action)
+    made = choice.from_action(segment.action)
     _, q = networks.critics.unroll(params["critics"], critics_memory, before, *choice.inputs(made))
     return Estimates(
         jax.vmap(choice.expected, (0, None))(q, made),
@@ -146,7 +146,7 @@ def estimates(
     )
 
 
-def refreshed(
+def burned_in(
     params: Any,
     target_critics: Any,
     networks: Networks,
@@ -167,7 +167,7 @@ def refreshed(
         return (actor_memory, critics_memory, critics_memory), segment
     frozen = jax.lax.stop_gradient(params)
     prefix = tree.at(segment.timestep, slice(burn_in))
-    inputs = choice.inputs(choice.made(tree.at(segment.action, slice(burn_in))))
+    inputs = choice.inputs(choice.from_action(tree.at(segment.action, slice(burn_in))))
     actor_memory, _ = networks.actor.unroll(acting(frozen), actor_memory, prefix)
     target_memory, _ = networks.critics.unroll(target_critics, critics_memory, prefix, *inputs)
     critics_memory, _ = networks.critics.unroll(frozen["critics"], critics_memory, prefix, *inputs)

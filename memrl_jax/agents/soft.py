@@ -26,7 +26,7 @@ class Choices(NamedTuple):
     distribution: Distribution
     critic: Callable[..., nn.Module]  # widths, layers -> a critic's head: x [..., D], *inputs -> q
     draw: Callable[..., Any]  # key, parameters, legal -> (choice, its entropy in nats [...])
-    made: Callable[..., Any]  # action -> the choice that it stands for
+    from_action: Callable[..., Any]  # action -> the choice that it stands for
     inputs: Callable[..., tuple[Any, ...]]  # choice -> what the critic takes besides x
     expected: Callable[..., Array]  # q, choice -> the choice's value [...]
     target_entropy: Callable[..., Array]  # legal -> nats, [] or [...]
@@ -53,18 +53,18 @@ def continuous(space: Any, target_entropy: Any) -> Choices:
     size = sum(math.prod(part.shape) for part in spaces.parts(space))
     log_volume = sum(distributions.scale(part).log_volume for part in spaces.parts(space))
 
-    def made(action: Any) -> Any:
+    def from_action(action: Any) -> Any:
         return spaces.over(lambda part, x: distributions.scale(part).inwards(x), space, action)
 
     def draw(key: Key, parameters: Array, legal: Any) -> tuple[Any, Array]:
         action, log_prob = distribution.sample_and_log_prob(key, parameters, legal)
-        return made(action), -(log_prob + log_volume)
+        return from_action(action), -(log_prob + log_volume)
 
     return Choices(
         distribution,
         CriticHead,
         draw,
-        made,
+        from_action,
         inputs=lambda choice: (choice,),
         expected=lambda q, choice: q,
         target_entropy=lambda legal: jnp.float32(size) * target,
@@ -92,7 +92,7 @@ def discrete(actions: int, target_entropy: Any) -> Choices:
         distribution,
         critic=lambda widths, layers: QHead(actions, widths, layers=layers),
         draw=draw,
-        made=lambda action: jax.nn.one_hot(action, actions, dtype=jnp.float32),
+        from_action=lambda action: jax.nn.one_hot(action, actions, dtype=jnp.float32),
         inputs=lambda choice: (),
         expected=lambda q, choice: jnp.sum(q * choice, axis=-1),
         target_entropy=lambda legal: most(legal) * target,

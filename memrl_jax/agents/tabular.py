@@ -11,7 +11,7 @@ from memrl_jax import checks, tree
 from memrl_jax.agents import exploration
 from memrl_jax.agents.exploration import ExplorationConfig, best, discrete_actions, epsilon_greedy
 from memrl_jax.settings import Settings, static
-from memrl_jax.spaces import discrete, masked, number, parts
+from memrl_jax.spaces import discrete, flat_index, masked, parts
 from memrl_jax.types import Agent, Array, Key, Segment, Spec, State, TimeStep
 
 MOST = 100_000_000  # values in a table, or in the traces of all environments
@@ -44,7 +44,7 @@ class TabularState(NamedTuple):
     q: Array  # [S, A] float32
     visits: Array  # [S, A] int32 transitions learned from; they stay at their largest value
     trace: Any  # [B, S, A] float32, the eligibility in each environment; () without td_lambda
-    observed: Array  # [] int32 environment steps; stays at its largest value
+    env_steps: Array  # [] int32 environment steps; stays at its largest value
 
 
 class Transition(NamedTuple):
@@ -88,11 +88,11 @@ def tabular(config: TabularConfig, spec: Spec) -> Agent:
         q = state.q[number]
         if not explore:
             return memory, best(q, timestep.legal), ()
-        action = epsilon_greedy(config.exploration, key, q, state.observed, timestep)
+        action = epsilon_greedy(config.exploration, key, q, state.env_steps, timestep)
         return memory, action, ()
 
     def observe(state: TabularState, segment: Segment) -> TabularState:
-        return state._replace(observed=exploration.count_steps(state.observed, segment))
+        return state._replace(env_steps=exploration.count_steps(state.env_steps, segment))
 
     def learn(
         key: Key, state: TabularState, segment: Segment
@@ -105,7 +105,7 @@ def tabular(config: TabularConfig, spec: Spec) -> Agent:
 
     def with_params(state: TabularState, params: dict[str, Array]) -> TabularState:
         fresh = jax.tree.map(jnp.zeros_like, state)
-        return fresh._replace(q=params["q"], observed=state.observed)
+        return fresh._replace(q=params["q"], env_steps=state.env_steps)
 
     def inspect(state: TabularState, memory: Array, timestep: TimeStep) -> dict[str, Array]:
         return {"q": state.q[recall(memory, timestep)[1]]}
@@ -133,7 +133,7 @@ def remembering(count: int, spec: Spec, actions: int) -> tuple[int, Callable[...
 
     def recall(memory: Array, timestep: TimeStep) -> tuple[Array, Array]:
         memory = jnp.where(timestep.start, 0, memory)
-        observation = number(spec.observations, timestep.observation)
+        observation = flat_index(spec.observations, timestep.observation)
         return (memory * (n + 1) + observation + 1) % before, memory * n + observation
 
     return n * before, recall
@@ -189,7 +189,7 @@ def learn_from(
 
     table = state.q, state.visits
     (q, visits), (trace, metrics) = jax.lax.scan(turn, table, (state.trace, steps))
-    state = TabularState(q, visits, trace, state.observed)
+    state = TabularState(q, visits, trace, state.env_steps)
     return state, jax.tree.map(lambda x: jnp.sum(x, dtype=x.dtype), metrics)
 
 

@@ -10,7 +10,7 @@ from memrl_jax import tree
 from memrl_jax.types import Array, Key, Network, Segment, State
 
 
-def refreshed(
+def burned_in(
     params: Any, target_params: Any, network: Network, burn_in: int, segment: Segment
 ) -> tuple[State, State, Segment]:
     """Unroll both networks over the first `burn_in` actions, which are not learned from.

@@ -12,7 +12,7 @@ from typing import Any
 
 from memrl_jax import checks, imports
 from memrl_jax.environments.babi import babi
-from memrl_jax.environments.base import Arrival, batch, episodes, episodic
+from memrl_jax.environments.base import Arrival, batch, episode_metrics, episodic
 from memrl_jax.environments.check import check, traced
 from memrl_jax.environments.declared import one_line
 from memrl_jax.environments.gymnax import from_gymnax
@@ -135,6 +135,6 @@ def make(name: str, options: Mapping[str, Any]) -> Environment:
 
 
 __all__ = [
-    "ENVIRONMENTS", "Arrival", "TMaze", "batch", "check", "episodes", "episodic", "frame_stack",
-    "from_gymnax", "make", "numbered", "view",
+    "ENVIRONMENTS", "Arrival", "TMaze", "batch", "check", "episode_metrics", "episodic",
+    "frame_stack", "from_gymnax", "make", "numbered", "view",
 ]  # fmt: skip

@@ -20,7 +20,7 @@ class Arrival(NamedTuple):
     truncated: Any  # [] bool: the episode is cut off here, e.g. by a time limit
 
 
-class Episode(NamedTuple):
+class EpisodeState(NamedTuple):
     """The state of an environment that `episodic` makes."""
 
     state: Any
@@ -53,30 +53,30 @@ def episodic(
     """
     none = spaces.zeros(actions)
 
-    def begin(state: Any, observation: Any) -> tuple[Episode, TimeStep]:
+    def begin(state: Any, observation: Any) -> tuple[EpisodeState, TimeStep]:
         zero, one, true = jnp.float32(0), jnp.float32(1), jnp.bool_(True)
-        return Episode(state, ~true), TimeStep(observation, none, zero, one, true, ~true)
+        return EpisodeState(state, ~true), TimeStep(observation, none, zero, one, true, ~true)
 
-    def go_on(key: Key, state: Any, action: Any) -> tuple[Episode, TimeStep]:
+    def go_on(key: Key, state: Any, action: Any) -> tuple[EpisodeState, TimeStep]:
         action = tree.cast(action, none)
         state, observation, reward, terminated, truncated = step(key, state, action)
         reward = jnp.asarray(reward, jnp.float32)
         terminated, truncated = jnp.asarray(terminated, bool), jnp.asarray(truncated, bool)
         last, discount = terminated | truncated, 1 - terminated.astype(jnp.float32)
         timestep = TimeStep(observation, action, reward, discount, jnp.bool_(False), last)
-        return Episode(state, last), timestep
+        return EpisodeState(state, last), timestep
 
-    def shown(episode: Episode, timestep: TimeStep) -> tuple[Episode, TimeStep]:
+    def shown(episode: EpisodeState, timestep: TimeStep) -> tuple[EpisodeState, TimeStep]:
         if observe:
             timestep = timestep._replace(observation=observe(episode.state))
         if legal:
             timestep = timestep._replace(legal=legal(episode.state))
         return episode, timestep
 
-    def reset(key: Key) -> tuple[Episode, TimeStep]:
+    def reset(key: Key) -> tuple[EpisodeState, TimeStep]:
         return shown(*begin(*first(key)))
 
-    def either(key: Key, episode: Episode, action: Any) -> tuple[Episode, TimeStep]:
+    def either(key: Key, episode: EpisodeState, action: Any) -> tuple[EpisodeState, TimeStep]:
         # Only one of the two is kept, so both may use the same key.
         again = jax.random.clone(key)
         fresh = begin(*(restart(again, episode.state) if restart else first(again)))
@@ -90,29 +90,31 @@ def batch(env: Environment) -> Environment:
     return env._replace(reset=jax.vmap(env.reset), step=jax.vmap(env.step))
 
 
-class Running(NamedTuple):
+class EpisodeStatistics(NamedTuple):
     """Return and length so far of every environment's current episode."""
 
     total: Array  # [B] float32
     length: Array  # [B] int32
 
     @classmethod
-    def zeros(cls, batch: int) -> "Running":
+    def zeros(cls, batch: int) -> "EpisodeStatistics":
         """Return the statistics of B environments before any step."""
         return cls(jnp.zeros(batch, jnp.float32), jnp.zeros(batch, jnp.int32))
 
 
-def episodes(running: Running, timestep: TimeStep) -> tuple[Running, dict[str, Array]]:
+def episode_metrics(
+    running: EpisodeStatistics, timestep: TimeStep
+) -> tuple[EpisodeStatistics, dict[str, Array]]:
     """Update returns and lengths [B] by timesteps [T, B].
 
     Also returns metrics []: `episodes` that ended there, `return_sum` and `length_sum` over these,
     the environment `steps` taken, and `reward_sum` over these.
     """
 
-    def step(running: Running, t: TimeStep) -> tuple[Running, Any]:
+    def step(running: EpisodeStatistics, t: TimeStep) -> tuple[EpisodeStatistics, Any]:
         total = jnp.where(t.start, 0.0, running.total + t.reward)
         length = jnp.where(t.start, 0, tree.count(running.length))
-        return Running(total, length), (total, length)
+        return EpisodeStatistics(total, length), (total, length)
 
     # Unrolled, because the overhead of a loop exceeds the work in it.
     running, (total, length) = jax.lax.scan(step, running, timestep, unroll=8)

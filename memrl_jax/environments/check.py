@@ -10,7 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from memrl_jax import checks
-from memrl_jax.environments.declared import agree, blamed, declared, kind, named, space
+from memrl_jax.environments.declared import (
+    blamed,
+    check_agree,
+    check_declared,
+    check_space,
+    dtype_and_shape,
+    named,
+)
 from memrl_jax.spaces import Continuous, Discrete, is_part, over, parts
 from memrl_jax.types import Array, Environment, Key, Spec, TimeStep
 
@@ -104,15 +111,15 @@ def traced(env: Environment, name: str = "environment") -> None:
         raise ValueError(f"{name}: {type(env).__name__} is no Environment of memrl_jax")
     if not isinstance(env.spec, Spec):
         raise ValueError(f"{name}: spec: {type(env.spec).__name__} is no Spec of memrl_jax")
-    space(f"{name}: actions", env.spec.actions)
+    check_space(f"{name}: actions", env.spec.actions)
     checks.positive(f"{name}: horizon", env.horizon)
     key = jax.eval_shape(lambda: jax.random.key(0))
     action = jax.eval_shape(lambda key: draw(env.spec.actions, key), key)
     first = _traced(f"{name}: reset", env.reset, key)
     after = _traced(f"{name}: step", env.step, key, first[0], action)
-    agree(name, "state", first[0], after[0])
-    agree(name, "", first[1], after[1])
-    declared(f"{name}: observation", env.spec.observations, after[1].observation)
+    check_agree(name, "state", first[0], after[0])
+    check_agree(name, "", first[1], after[1])
+    check_declared(f"{name}: observation", env.spec.observations, after[1].observation)
     flag, number = jax.ShapeDtypeStruct((), bool), jax.ShapeDtypeStruct((), jnp.float32)
     fields = dict(action=action, reward=number, discount=number, start=flag, last=flag)
     fields["legal"] = over(_mask, env.spec.actions) if env.spec.legal else ()
@@ -129,7 +136,7 @@ def _alike(field: str, x: Any, like: Any) -> None:
     given, wanted = named(x), named(like)
     for path in given | wanted:
         pair = (given.get(path), wanted.get(path))
-        told, due = ("nothing" if leaf is None else kind(leaf) for leaf in pair)
+        told, due = ("nothing" if leaf is None else dtype_and_shape(leaf) for leaf in pair)
         if told != due:
             raise ValueError(f"{field}{path} is {told}, not {due}")
     arranged, due = (str(jax.tree.structure(tree)) for tree in (x, like))

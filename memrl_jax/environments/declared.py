@@ -12,7 +12,7 @@ from memrl_jax import checks
 from memrl_jax.spaces import Continuous, Discrete, is_part
 
 
-def agree(name: str, field: str, first: Any, after: Any, widened: bool = False) -> None:
+def check_agree(name: str, field: str, first: Any, after: Any, widened: bool = False) -> None:
     """Raise ValueError unless `first`, from `reset`, matches `after`, from `step`.
 
     They must agree in structure, shapes and dtypes; with `widened`, a dtype of `reset` may be
@@ -21,8 +21,12 @@ def agree(name: str, field: str, first: Any, after: Any, widened: bool = False) 
     before, later = named(first), named(after)
     for path in before | later:
         x, y = before.get(path), later.get(path)
-        if x is None or y is None or not (kind(x) == kind(y) or (widened and _widens(x, y))):
-            given, then = ("nothing" if leaf is None else kind(leaf) for leaf in (x, y))
+        if (
+            x is None
+            or y is None
+            or not (dtype_and_shape(x) == dtype_and_shape(y) or (widened and _widens(x, y)))
+        ):
+            given, then = ("nothing" if leaf is None else dtype_and_shape(leaf) for leaf in (x, y))
             where = f"{field}{path}".lstrip(".")
             raise ValueError(f"{name}: {where}: reset gives {given} and step gives {then}")
     given, then = jax.tree.structure(first), jax.tree.structure(after)
@@ -39,19 +43,21 @@ def _widens(x: Any, y: Any) -> bool:
     return jnp.promote_types(x.dtype, y.dtype) == y.dtype
 
 
-def declared(field: str, spaces: Any, x: Any) -> None:
+def check_declared(field: str, spaces: Any, x: Any) -> None:
     """Raise ValueError unless `spaces` match `x` in arrangement, shapes and dtypes."""
     told, seen = named(spaces), named(x)
     for path in told | seen:
         if path not in seen:
             raise ValueError(f"{field}{path}: {told[path]} is declared and nothing is given")
         if path not in told:
-            raise ValueError(f"{field}{path}: {kind(seen[path])} is given and nothing is declared")
-        space(f"{field}{path}", told[path])
+            raise ValueError(
+                f"{field}{path}: {dtype_and_shape(seen[path])} is given and nothing is declared"
+            )
+        check_space(f"{field}{path}", told[path])
         _suits(f"{field}{path}", told[path], seen[path])
 
 
-def space(field: str, given: Any) -> None:
+def check_space(field: str, given: Any) -> None:
     """Raise ValueError for what is not a space, for an empty space and for invalid bounds."""
     if not named(given):
         raise ValueError(f"{field}: {given!r} has no part")
@@ -84,9 +90,13 @@ def _suits(field: str, given: Discrete | Continuous, x: Any) -> None:
     if isinstance(given, Discrete):
         whole = x.dtype == bool or jnp.issubdtype(x.dtype, jnp.integer)
         if x.shape or not whole:
-            raise ValueError(f"{field} is {kind(x)}, and {given} an integer without axes")
-    elif kind(x) != kind(given):
-        raise ValueError(f"{field} is {kind(x)}, and declared as {kind(given)}")
+            raise ValueError(
+                f"{field} is {dtype_and_shape(x)}, and {given} an integer without axes"
+            )
+    elif dtype_and_shape(x) != dtype_and_shape(given):
+        raise ValueError(
+            f"{field} is {dtype_and_shape(x)}, and declared as {dtype_and_shape(given)}"
+        )
 
 
 @contextmanager
@@ -112,6 +122,6 @@ def named(x: Any) -> dict[str, Any]:
     return {jax.tree_util.keystr(path): leaf for path, leaf in leaves}
 
 
-def kind(x: Any) -> str:
+def dtype_and_shape(x: Any) -> str:
     """Format dtype and shape, e.g. float32[2, 3]."""
     return f"{jnp.dtype(x.dtype) if isinstance(x, Continuous) else x.dtype}{[*x.shape]}"

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from memrl_jax.environments.declared import blamed, kind, space
+from memrl_jax.environments.declared import blamed, check_space, dtype_and_shape
 from memrl_jax.spaces import Continuous, Discrete
 from memrl_jax.types import Array
 
@@ -26,12 +26,12 @@ class Part(NamedTuple):
 def actions(what: str, env: Any, params: Any) -> tuple[Any, Callable[[Any], Any]]:
     """Return the space of actions in our types, and the function from our actions to theirs."""
     if hasattr(type(env), "actions"):
-        space(f"{what}: actions", env.actions)
+        check_space(f"{what}: actions", env.actions)
         return env.actions, _same
     with blamed(f"{what}: action_space"):
         given = env.action_space(params)
     found, theirs = _actions(f"{what}: actions", given)
-    space(f"{what}: actions", found)
+    check_space(f"{what}: actions", found)
     return found, theirs
 
 
@@ -126,7 +126,9 @@ def _several(field: str, given: Any, x: Any) -> Part:
     counts = np.asarray(given.nvec)
     first = np.broadcast_to(getattr(given, "start", 0), counts.shape).astype(np.int32)
     if x.shape != counts.shape or not jnp.issubdtype(x.dtype, jnp.integer):
-        raise ValueError(f"{field} is {kind(x)}, and its space has {[*counts.shape]} integers")
+        raise ValueError(
+            f"{field} is {dtype_and_shape(x)}, and its space has {[*counts.shape]} integers"
+        )
 
     def ours(x: Array) -> tuple[Array, ...]:
         return tuple((x - first).ravel())

@@ -16,7 +16,7 @@ import numpy as np
 from memrl_jax import checks, spaces, tree
 from memrl_jax.environments import foreign
 from memrl_jax.environments.base import Arrival, episodic
-from memrl_jax.environments.declared import agree, blamed, declared, kind
+from memrl_jax.environments.declared import blamed, check_agree, check_declared, dtype_and_shape
 from memrl_jax.environments.options import fields, like, replaced
 from memrl_jax.types import Array, Environment, Key
 
@@ -60,7 +60,7 @@ def _adapted(what: str, env: Any, params: Any) -> Environment:
     actions, theirs = foreign.actions(what, env, params)
     shapes = _shapes(what, pieces.reset, pieces.step, theirs(spaces.zeros(actions)))
     observations, ours = foreign.observations(what, env, params, shapes[0])
-    declared(f"{what}: observation", observations, jax.eval_shape(ours, shapes[0]))
+    check_declared(f"{what}: observation", observations, jax.eval_shape(ours, shapes[0]))
 
     def cast(observation: Any, state: Any) -> tuple[Any, Any]:
         observation, state = tree.cast((observation, state), shapes)
@@ -95,8 +95,8 @@ def _shapes(what: str, reset: Any, step: Any, action: Any) -> tuple[Any, Any]:
 
     with blamed(what):
         first, after = jax.eval_shape(both, jax.random.key(0))
-    agree(what, "observation", first[0], after[0], widened=True)
-    agree(what, "state", first[1], after[1], widened=True)
+    check_agree(what, "observation", first[0], after[0], widened=True)
+    check_agree(what, "state", first[1], after[1], widened=True)
     return after
 
 
@@ -230,5 +230,5 @@ def _number(field: str, x: Any) -> Array:
     with blamed(field):
         x = jnp.asarray(x)
     if x.size != 1 or x.dtype.kind not in "biuf":
-        raise ValueError(f"{field} is {kind(x)}, not one number")
+        raise ValueError(f"{field} is {dtype_and_shape(x)}, not one number")
     return x.reshape(())

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from memrl_jax import checks, frames, tree
-from memrl_jax.environments.declared import declared
-from memrl_jax.spaces import Continuous, Discrete, discrete, is_part, number, over, parts
+from memrl_jax.environments.declared import check_declared
+from memrl_jax.spaces import Continuous, Discrete, discrete, flat_index, is_part, over, parts
 from memrl_jax.types import Array, Environment, Key, TimeStep
 
 MOST = 2**16  # combinations of actions that `numbered` accepts
@@ -32,7 +32,7 @@ def view(env: Environment, observe: Callable[[Any], Any], observations: Any = No
         unbounded = [Continuous(x.shape, x.dtype, -np.inf, np.inf) for x in jax.tree.leaves(after)]
         pairs = zip(kept, unbounded, strict=True)
         observations = jax.tree.unflatten(jax.tree.structure(after), [x or y for x, y in pairs])
-    declared("observations", observations, after)
+    check_declared("observations", observations, after)
 
     def seen(timestep: TimeStep) -> TimeStep:
         return timestep._replace(observation=observe(timestep.observation))
@@ -120,7 +120,7 @@ def numbered(env: Environment) -> Environment:
     def seen(timestep: TimeStep) -> TimeStep:
         masks = jax.tree.leaves(timestep.legal)
         legal = reduce(_both, masks) if masks else ()
-        return timestep._replace(action=number(space, timestep.action), legal=legal)
+        return timestep._replace(action=flat_index(space, timestep.action), legal=legal)
 
     def step(key: Key, state: Any, action: Array) -> tuple[Any, TimeStep]:
         return env.step(key, state, _combination(action, space, counts))

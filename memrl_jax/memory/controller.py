@@ -36,17 +36,19 @@ class Controller(nn.Module):
         zeros = jnp.zeros(self.hidden, jnp.float32)
         return (zeros, zeros) if self.kind == "lstm" else ()
 
-    def look(self, x: Array) -> tuple[Array, ...]:
+    def encode(self, x: Array) -> tuple[Array, ...]:
         """Return the part of every gate that comes from x [..., D], [..., hidden] each."""
         return tuple(layer(x) for layer in self.of_input)
 
-    def __call__(self, state: State, seen: tuple[Array, ...], reads: Array) -> tuple[State, Array]:
+    def __call__(
+        self, state: State, encoded: tuple[Array, ...], reads: Array
+    ) -> tuple[State, Array]:
         """Return the next state and the hidden layer [hidden], from reads [heads, width]."""
         past = jnp.concatenate([*state[1:], reads.reshape(-1)])
         gates = tuple(layer(past) for layer in self.of_past)
         if self.kind == "feedforward":
-            return (), nn.relu(seen[0] + gates[0])
-        state = update(state, seen, gates)
+            return (), nn.relu(encoded[0] + gates[0])
+        state = update(state, encoded, gates)
         return state, state[1]
 
 
@@ -57,13 +59,14 @@ def from_controlled(
 ) -> NeuralMemory:
     """Make a memory from a linen module of which only the middle part runs step by step.
 
-    Its methods are `look(x) -> seen` and `say(told) -> y`, for inputs and outputs [..., D], and
-    `turn(state, seen) -> (state, told)`, for one step. `inspect` is given the state after a step.
+    Its methods are `encode(x) -> encoded` and `decode(hidden) -> y`, for inputs and outputs
+    [..., D], and `step(state, encoded) -> (state, hidden)`, for one step. `inspect` is given the
+    state after a step.
     """
 
     def init(key: Key, x: Array) -> Any:
         def once(cell: Any, x: Array) -> Array:
-            return cell.say(cell.turn(initial_state(), cell.look(x))[1])
+            return cell.decode(cell.step(initial_state(), cell.encode(x))[1])
 
         return cell.init(key, x, method=once)
 
@@ -74,20 +77,20 @@ def from_controlled(
         return tree.where(start, initial_state(), state)
 
     def step(params: Any, state: State, x: Array, start: Array) -> tuple[State, Any]:
-        state, told = run("turn", params, fresh(start, state), run("look", params, x))
-        return state, run("say", params, told)
+        state, hidden = run("step", params, fresh(start, state), run("encode", params, x))
+        return state, run("decode", params, hidden)
 
     def unroll(params: Any, state: State, xs: Array, starts: Array) -> tuple[State, Any]:
         # The next step's reset is fused with this write, which saves one pass over the memory.
-        def turn(state: State, x: tuple[Any, Array]) -> tuple[State, Any]:
-            seen, ends = x
-            state, told = run("turn", params, state, seen)
-            return fresh(ends, state), told
+        def advance(state: State, x: tuple[Any, Array]) -> tuple[State, Any]:
+            encoded, ends = x
+            state, hidden = run("step", params, state, encoded)
+            return fresh(ends, state), hidden
 
         ends = jnp.append(starts[1:], False)
-        steps = run("look", params, xs), ends
-        state, told = jax.lax.scan(turn, fresh(starts[0], state), steps)
-        return state, run("say", params, told)
+        steps = run("encode", params, xs), ends
+        state, hidden = jax.lax.scan(advance, fresh(starts[0], state), steps)
+        return state, run("decode", params, hidden)
 
     def inspected(params: Any, state: State, x: Array, start: Array) -> dict[str, Array]:
         return inspect(step(params, state, x, start)[0])

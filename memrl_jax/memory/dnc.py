@@ -162,11 +162,11 @@ class _Cell(nn.Module):
         shapes += [(writers, width), (writers,), (readers, width), (readers,)]
         return [*shapes, (readers, 2 * writers + 1)]
 
-    def look(self, x: Array) -> tuple[Array, ...]:
-        return self.controller.look(x)
+    def encode(self, x: Array) -> tuple[Array, ...]:
+        return self.controller.encode(x)
 
-    def turn(self, state: State, seen: Any) -> tuple[State, Array]:
-        controller, h = self.controller(state.controller, seen, state.reads)
+    def step(self, state: State, encoded: Any) -> tuple[State, Array]:
+        controller, h = self.controller(state.controller, encoded, state.reads)
         h = clipped(h)
         # Of the arrays as large as the links, only the links are kept for the backward pass.
         after, reads = jax.checkpoint(access)(state.access, self.ask(h))
@@ -177,13 +177,13 @@ class _Cell(nn.Module):
         shapes = self.shapes()
         ends = np.cumsum([int(np.prod(shape)) for shape in shapes])
         raw = jnp.split(self.interface(h), ends[:-1])
-        return activated(*(part.reshape(s) for part, s in zip(raw, shapes, strict=True)))
+        return interface(*(part.reshape(s) for part, s in zip(raw, shapes, strict=True)))
 
-    def say(self, told: Array) -> Array:
-        return clipped(self.out(told))
+    def decode(self, hidden: Array) -> Array:
+        return clipped(self.out(hidden))
 
 
-def activated(*raw: Array) -> Interface:
+def interface(*raw: Array) -> Interface:
     """Make an `Interface` from its raw fields by applying their activations."""
     asked = Interface(*raw)
     gates = ("erase", "free", "allocation", "write")

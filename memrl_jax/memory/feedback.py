@@ -87,33 +87,35 @@ def _forward(
 
 def _backward(kept: Any, gradients: Any) -> Any:
     kernels, keys, values, xs, past, before, of_past, weights = kept
-    of_end, of_all = gradients
+    grad_end, grad_all = gradients
     backwards = tuple(kernel.T for kernel in kernels)  # transposed once, as in `gates`
 
-    def step(of_state: State, x: Any) -> tuple[State, Any]:
-        (t, of_input, same, start), before, of_past, weights, of_this = x
-        of_o, of_h = jnp.split(of_state[1] + of_this, 2)
-        of_weights = _window(values, t, same) @ of_o
-        of_scores = weights * (of_weights - weights @ of_weights)
-        of_h += of_scores @ _window(keys, t, same)
+    def step(grad_state: State, x: Any) -> tuple[State, Any]:
+        (t, of_input, same, start), before, of_past, weights, grad_this = x
+        grad_o, grad_h = jnp.split(grad_state[1] + grad_this, 2)
+        grad_weights = _window(values, t, same) @ grad_o
+        grad_scores = weights * (grad_weights - weights @ grad_weights)
+        grad_h += grad_scores @ _window(keys, t, same)
         _, pull = jax.vjp(lambda before, gates: update(before, of_input, gates), before, of_past)
-        (of_c, _), of_gates = pull((of_state[0], of_h))
-        through = sum(g @ kernel for g, kernel in zip(of_gates, backwards, strict=True))
-        of_before = of_c, through
-        of_before = tree.where(start, jax.tree.map(jnp.zeros_like, of_before), of_before)
-        return of_before, (of_gates, of_scores, of_o)
+        (grad_c, _), grad_gates = pull((grad_state[0], grad_h))
+        through = sum(g @ kernel for g, kernel in zip(grad_gates, backwards, strict=True))
+        grad_before = grad_c, through
+        grad_before = tree.where(start, jax.tree.map(jnp.zeros_like, grad_before), grad_before)
+        return grad_before, (grad_gates, grad_scores, grad_o)
 
-    kept_by_step = xs, before, of_past, weights, of_all
-    of_state, (of_gates, of_scores, of_os) = jax.lax.scan(step, of_end, kept_by_step, reverse=True)
+    kept_by_step = xs, before, of_past, weights, grad_all
+    grad_state, (grad_gates, grad_scores, grad_os) = jax.lax.scan(
+        step, grad_end, kept_by_step, reverse=True
+    )
     _, _, same, _ = xs
     # One product over all steps instead of one per step.
-    of_kernels = tuple(before[1].T @ g for g in of_gates)
-    of_biases = tuple(g.sum(axis=0) for g in of_gates)
+    grad_kernels = tuple(before[1].T @ g for g in grad_gates)
+    grad_biases = tuple(g.sum(axis=0) for g in grad_gates)
     _, hs = jnp.split(past, 2, axis=-1)
-    of_keys = _spread(jnp.where(same, of_scores, 0), hs, keys)
-    of_values = _spread(jnp.where(same, weights, 0), of_os, values)
+    grad_keys = _spread(jnp.where(same, grad_scores, 0), hs, keys)
+    grad_values = _spread(jnp.where(same, weights, 0), grad_os, values)
     # Gates are sums of an input's part and a past's part, so both have the same gradient.
-    return of_kernels, of_biases, of_state, of_gates, of_keys, of_values, None, None
+    return grad_kernels, grad_biases, grad_state, grad_gates, grad_keys, grad_values, None, None
 
 
 def _window(held: Array, t: Array, same: Array) -> Array:

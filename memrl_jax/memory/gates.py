@@ -13,10 +13,11 @@ from memrl_jax.memory.base import from_cell
 from memrl_jax.types import Array, NeuralMemory, State
 
 Gates = tuple[Array, ...]  # one array per gate
-Update = Callable[[State, Gates, Gates], State]  # state, x's parts of the gates, h's parts -> state
+# state, x's parts of the gates, h's parts -> state
+CellUpdate = Callable[[State, Gates, Gates], State]
 
 
-def from_gates(cell: nn.RNNCellBase, names: str, update: Update) -> NeuralMemory:
+def from_gates(cell: nn.RNNCellBase, names: str, update: CellUpdate) -> NeuralMemory:
     """Make a memory from a flax cell with layers i<name> of the input and h<name> of the state.
 
     It is `from_cell` except that `unroll` multiplies all inputs by their matrices at once, before
@@ -52,7 +53,7 @@ def _add_to_hidden(state: State, x: Any) -> State:
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def scan(
-    update: Update, kernels: Gates, biases: Gates, state: State, inputs: Gates, starts: Array
+    update: CellUpdate, kernels: Gates, biases: Gates, state: State, inputs: Gates, starts: Array
 ) -> tuple[State, Array]:
     """Return the last state and all hidden states [T, features].
 
@@ -63,7 +64,7 @@ def scan(
 
 
 def _forward(
-    update: Update, kernels: Gates, biases: Gates, state: State, inputs: Gates, starts: Array
+    update: CellUpdate, kernels: Gates, biases: Gates, state: State, inputs: Gates, starts: Array
 ) -> Any:
     def step(state: State, x: tuple[Gates, Array]) -> tuple[State, Any]:
         of_input, start = x
@@ -77,27 +78,27 @@ def _forward(
     return (end, hs), (kernels, before, inputs, of_states, starts)
 
 
-def _backward(update: Update, kept: Any, gradients: Any) -> Any:
+def _backward(update: CellUpdate, kept: Any, gradients: Any) -> Any:
     kernels, before, inputs, of_states, starts = kept
-    of_end, of_hs = gradients
+    grad_end, grad_hs = gradients
     # Transposed here, once: a product with a transposed matrix costs twice as much in the loop.
     backwards = tuple(kernel.T for kernel in kernels)
 
-    def step(of_state: State, x: Any) -> tuple[State, Any]:
-        before, of_input, gates, start, of_h = x
+    def step(grad_state: State, x: Any) -> tuple[State, Any]:
+        before, of_input, gates, start, grad_h = x
         _, pull = jax.vjp(update, before, of_input, gates)
-        of_before, of_input, of_gates = pull(_add_to_hidden(of_state, of_h))
-        through = sum(g @ kernel for g, kernel in zip(of_gates, backwards, strict=True))
-        of_before = _add_to_hidden(of_before, through)
-        of_before = tree.where(start, jax.tree.map(jnp.zeros_like, of_before), of_before)
-        return of_before, (of_input, of_gates)
+        grad_before, grad_input, grad_gates = pull(_add_to_hidden(grad_state, grad_h))
+        through = sum(g @ kernel for g, kernel in zip(grad_gates, backwards, strict=True))
+        grad_before = _add_to_hidden(grad_before, through)
+        grad_before = tree.where(start, jax.tree.map(jnp.zeros_like, grad_before), grad_before)
+        return grad_before, (grad_input, grad_gates)
 
-    kept_by_step = before, inputs, of_states, starts, of_hs
-    of_state, (of_inputs, of_gates) = jax.lax.scan(step, of_end, kept_by_step, reverse=True)
+    kept_by_step = before, inputs, of_states, starts, grad_hs
+    grad_state, (grad_inputs, grad_gates) = jax.lax.scan(step, grad_end, kept_by_step, reverse=True)
     # One product over all steps instead of one per step.
-    of_kernels = tuple(_hidden(before).T @ g for g in of_gates)
-    of_biases = tuple(g.sum(axis=0) for g in of_gates)
-    return of_kernels, of_biases, of_state, of_inputs, None
+    grad_kernels = tuple(_hidden(before).T @ g for g in grad_gates)
+    grad_biases = tuple(g.sum(axis=0) for g in grad_gates)
+    return grad_kernels, grad_biases, grad_state, grad_inputs, None
 
 
 scan.defvjp(_forward, _backward)

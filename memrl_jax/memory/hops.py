@@ -27,7 +27,7 @@ class Hop(NamedTuple):
     join: Callable[[Array, Array], Array]  # u, o -> the next u
 
 
-class Trace(NamedTuple):
+class HopTrace(NamedTuple):
     """The queries u, attention weights and reads o of all hops."""
 
     u: Array  # [hops + 1, ..., d] the first query, and that after each hop
@@ -37,7 +37,7 @@ class Trace(NamedTuple):
 
 def attend(
     u: Array, hops: Sequence[Hop], normalize: Callable[[Array], Array] = nn.softmax
-) -> Trace:
+) -> HopTrace:
     """Attend to a memory in hops, from the query `u` [..., d]; the trace's last u is the answer.
 
     If `normalize` is the identity, weights are the scores themselves (the paper's linear start).
@@ -48,7 +48,7 @@ def attend(
         weights.append(normalize(hop.match(us[-1])))
         os.append(hop.read(weights[-1]))
         us.append(hop.join(us[-1], os[-1]))
-    return Trace(jnp.stack(us), jnp.stack(weights), jnp.stack(os))
+    return HopTrace(jnp.stack(us), jnp.stack(weights), jnp.stack(os))
 
 
 class Past(NamedTuple):
@@ -135,7 +135,10 @@ class OverPast(nn.Module):
 
 
 def over_past(reader: nn.Module, features: int, slots: int) -> NeuralMemory:
-    """Make a memory from a module `(Window, now [N, C, F]) -> Trace`: state `Past`, output [F]."""
+    """Make a memory from a module `(Window, now [N, C, F]) -> HopTrace`.
+
+    State `Past`, output [F].
+    """
     network = OverPast(reader, positive("features", features), positive("slots", slots))
 
     def init(key: Key, x: Array) -> Any:

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from memrl_jax.checks import UNROLLED, positive, typed
-from memrl_jax.memory.hops import Trace, Window, attend, hop, over_past
+from memrl_jax.memory.hops import HopTrace, Window, attend, hop, over_past
 from memrl_jax.memory.memn2n import EMBED
 from memrl_jax.types import Array, NeuralMemory
 
@@ -18,7 +18,7 @@ class KeyValue(nn.Module):
     hops: int
 
     @nn.compact
-    def __call__(self, window: Window, now: Array) -> Trace:
+    def __call__(self, window: Window, now: Array) -> HopTrace:
         """Return the trace of the questions `now` [N, C, F]."""
         square, slots = (self.features, self.features), window.filled.shape[-1]
         maps = {name: self.param(name, EMBED, square, jnp.float32) for name in MAPS}

@@ -7,7 +7,7 @@ import numpy as np
 from flax import linen as nn
 
 from memrl_jax.checks import UNROLLED, known, positive, typed
-from memrl_jax.memory.hops import Trace, Window, attend, hop, over_past
+from memrl_jax.memory.hops import HopTrace, Window, attend, hop, over_past
 from memrl_jax.types import Array, NeuralMemory
 
 Tying = Literal["adjacent", "layerwise"]
@@ -36,7 +36,7 @@ class MemN2N(nn.Module):
     relu: bool
 
     @nn.compact
-    def __call__(self, window: Window, now: Array) -> Trace:
+    def __call__(self, window: Window, now: Array) -> HopTrace:
         """Return the trace of the questions `now` [N, C, F]."""
         square, slots = (self.features, self.features), window.filled.shape[-1]
         adjacent = self.tying == "adjacent"

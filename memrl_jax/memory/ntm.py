@@ -28,7 +28,7 @@ class State(NamedTuple):
     begun: Array  # int32 [], 0 before an episode's first step, which uses learned values
 
 
-class Heads(NamedTuple):
+class Addressing(NamedTuple):
     """Where heads are to read or write, after the activations; every field is [heads, ...]."""
 
     key: Array  # [width]
@@ -38,7 +38,7 @@ class Heads(NamedTuple):
     sharpness: Array  # above 1
 
 
-def aim(memory: Array, heads: Heads, before: Array) -> Array:
+def aim(memory: Array, heads: Addressing, before: Array) -> Array:
     """Return weights [heads, slots], each row with a sum of one.
 
     `before` are the last weights [heads, slots]. Graves et al. (2014), equations 5 to 9.
@@ -89,7 +89,7 @@ def write(memory: Array, weights: Array, erase: Array, add: Array) -> Array:
 # The memory is the bulk of the state: nothing else of its size is kept for the backward pass.
 @partial(jax.checkpoint, prevent_cse=False)
 def access(
-    memory: Array, heads: Heads, erase: Array, add: Array, before: Array
+    memory: Array, heads: Addressing, erase: Array, add: Array, before: Array
 ) -> tuple[Array, Array, Array]:
     """Read, then write: return memory, weights [heads, slots] and reads [read_heads, width]."""
     weights = aim(memory, heads, before)
@@ -116,28 +116,28 @@ class _Cell(nn.Module):
         normal, shape = nn.initializers.normal(0.5), (self.read_heads, self.width)
         self.first_reads = self.param("first_reads", normal, shape, jnp.float32)
 
-    def look(self, x: Array) -> tuple[Array, ...]:
-        return self.controller.look(x)
+    def encode(self, x: Array) -> tuple[Array, ...]:
+        return self.controller.encode(x)
 
-    def turn(self, state: State, seen: Any) -> tuple[State, Array]:
+    def step(self, state: State, encoded: Any) -> tuple[State, Array]:
         learned = jax.nn.softmax(self.first_weights), jnp.tanh(self.first_reads)
         weights, reads = tree.where(state.begun == 1, (state.weights, state.reads), learned)
-        controller, h = self.controller(state.controller, seen, reads)
+        controller, h = self.controller(state.controller, encoded, reads)
         h = clipped(h)
         memory, weights, reads = access(state.memory, *self.ask(h), weights)
         after = State(memory, controller, weights, reads, jnp.ones_like(state.begun))
         return after, jnp.concatenate([h, reads.reshape(-1)])
 
-    def ask(self, h: Array) -> tuple[Heads, Array, Array]:
+    def ask(self, h: Array) -> tuple[Addressing, Array, Array]:
         """Map the hidden layer [hidden] to where heads go, and what they erase and add."""
         aims, writes = jnp.split(self.asks(h), self.sizes[:1])
         ends = np.cumsum([self.width, 1, 1, 2 * self.shifts + 1])
         heads = jnp.split(aims.reshape(len(self.first_weights), -1), ends, axis=-1)
         erase, add = clipped(writes).reshape(2, self.write_heads, self.width)
-        return activated(*heads), nn.sigmoid(erase), jnp.tanh(add)
+        return addressing(*heads), nn.sigmoid(erase), jnp.tanh(add)
 
-    def say(self, told: Array) -> Array:
-        return clipped(self.out(told))
+    def decode(self, hidden: Array) -> Array:
+        return clipped(self.out(hidden))
 
 
 def first_slot(key: Key, shape: tuple[int, int]) -> Array:
@@ -148,9 +148,11 @@ def first_slot(key: Key, shape: tuple[int, int]) -> Array:
     return nn.initializers.normal(0.5)(key, shape, jnp.float32).at[:, 0].add(AT_FIRST)
 
 
-def activated(key: Array, strength: Array, gate: Array, shift: Array, sharpness: Array) -> Heads:
-    """Make `Heads` from their raw fields [heads, ...] by applying their activations."""
-    return Heads(
+def addressing(
+    key: Array, strength: Array, gate: Array, shift: Array, sharpness: Array
+) -> Addressing:
+    """Make an `Addressing` from its raw fields [heads, ...] by applying their activations."""
+    return Addressing(
         jnp.tanh(clipped(key)),
         nn.softplus(clipped(strength))[:, 0],
         nn.sigmoid(clipped(gate))[:, 0],

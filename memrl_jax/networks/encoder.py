@@ -105,7 +105,7 @@ class Encoder(nn.Module):
         if self.channels is None or not _has_three_axes(space):
             return features(space, x, batch_axes)
         axis = range(batch_axes, x.ndim)[self.channels]
-        image = jnp.moveaxis(numbers(space, x), axis, -1)
+        image = jnp.moveaxis(to_float(space, x), axis, -1)
         return _flat(convolve(image, self.convolutions, self.layers), batch_axes)
 
 
@@ -128,19 +128,19 @@ def _named(x: Any) -> dict[str, Any]:
 def features(space: Discrete | Continuous, x: Array, batch_axes: int) -> Array:
     """Return one part of an observation or an action as a vector [..., D] of float32.
 
-    A `Discrete` is one-hot, and all zeros outside 0 .. n - 1. Arrays are scaled by `numbers` and
+    A `Discrete` is one-hot, and all zeros outside 0 .. n - 1. Arrays are scaled by `to_float` and
     flattened.
     """
     if isinstance(space, Discrete):
         return jax.nn.one_hot(x, space.n, dtype=jnp.float32)
-    return _flat(numbers(space, x), batch_axes)
+    return _flat(to_float(space, x), batch_axes)
 
 
 def _flat(x: Array, batch_axes: int) -> Array:
     return x.reshape(*x.shape[:batch_axes], -1)
 
 
-def numbers(space: Continuous, x: Array) -> Array:
+def to_float(space: Continuous, x: Array) -> Array:
     """Return `x` [..., *shape] as float32: floats as they are, integers and booleans scaled.
 
     Scaled by the declared bounds, element by element: to [0, 1] by (x - low) / (high - low), or,
@@ -152,7 +152,7 @@ def numbers(space: Continuous, x: Array) -> Array:
 
 
 def _scaled(space: Continuous, x: Array) -> Array:
-    """Scale integers by their declared bounds; see `numbers`."""
+    """Scale integers by their declared bounds; see `to_float`."""
     kind = x.dtype
     limits = None if jnp.issubdtype(kind, jnp.bool_) else jnp.iinfo(kind)
     least, most = (limits.min, limits.max) if limits else (0, 1)

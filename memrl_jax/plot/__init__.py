@@ -5,7 +5,7 @@ from memrl_jax.plot.base import COLORS, STYLES
 from memrl_jax.plot.curves import curves, extrapolation
 from memrl_jax.plot.episode import episode
 from memrl_jax.plot.film import film
-from memrl_jax.plot.lags import erasure, recall
+from memrl_jax.plot.lags import erasure, sensitivity
 
 __all__ = ["COLORS", "STYLES", "addresses", "attention", "curves", "episode", "erasure"]
-__all__ += ["extrapolation", "film", "hops", "recall"]
+__all__ += ["extrapolation", "film", "hops", "sensitivity"]

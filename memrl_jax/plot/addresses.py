@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from memrl_jax.plot.base import PLAIN, Array, blank, cells, finished, integers, scale
+from memrl_jax.plot.base import PLAIN, Array, cells, colorbar, integer_ticks, new_figure, save
 from memrl_jax.statistics import real
 
 if TYPE_CHECKING:
@@ -28,29 +28,29 @@ def addresses(
 ) -> Figure:
     """Draw the weights of every head over slots and time, and the memory at the end.
 
-    `record` is that of one sequence from `diagnose.trace` or a `rollout.player`: `write` and `read`
-    [T, heads, slots], of which one may be missing, and optionally `memory` [T, slots, width].
-    Writes a PNG, 1200 pixels wide, to `path`, all of it or nothing. Raises ValueError without
-    writes and reads, on shapes that do not agree, for a value that is NaN or infinite and for a
-    `path` that is not a .png.
+    `record` is that of one sequence from `diagnose.record` or a `rollout.player`: `write` and
+    `read` [T, heads, slots], of which one may be missing, and optionally `memory`
+    [T, slots, width]. Writes a PNG, 1200 pixels wide, to `path`, all of it or nothing. Raises
+    ValueError without writes and reads, on shapes that do not agree, for a value that is NaN or
+    infinite and for a `path` that is not a .png.
     """
     heads = {**by_head(record, "write"), **by_head(record, "read")}
     if not heads:
         raise ValueError(f"record: neither 'write' nor 'read' is in {sorted(record)}")
     rows: list[Any] = [[label, "memory"] if "memory" in record else [label] for label in heads]
-    figure = blank(max(1.7 * len(heads), 3.0) + 0.6, title)
+    figure = new_figure(max(1.7 * len(heads), 3.0) + 0.6, title)
     panels = figure.subplot_mosaic(rows, width_ratios=[2.4, 1][: len(rows[0])])
     steps = _steps({label: weights for label, (weights, _) in heads.items()})
     for label, (weights, colors) in heads.items():
-        scale(cells(panels[label], weights, f"{label}: slot", **colors))
-        integers(panels[label].xaxis, 10)
+        colorbar(cells(panels[label], weights, f"{label}: slot", **colors))
+        integer_ticks(panels[label].xaxis, 10)
         panels[label].set_xlim(-0.5, steps - 0.5)
         panels[label].tick_params(labelbottom=label == rows[-1][0])
     panels[rows[-1][0]].set_xlabel("step")
     if "memory" in record:
         _contents(panels["memory"], weighed("memory", record["memory"], "slots, width")[-1])
     figure.align_ylabels([panels[label] for label in heads])
-    return finished(figure, path)
+    return save(figure, path)
 
 
 def attention(
@@ -70,20 +70,20 @@ def attention(
     """
     hops = by_hop({"attention": attention}, starts)
     down, across = -(-len(hops) // ACROSS), min(len(hops), ACROSS)
-    figure = blank(5.0 if across == 1 else 0.6 + (8.0 / across) * down, title)
+    figure = new_figure(5.0 if across == 1 else 0.6 + (8.0 / across) * down, title)
     panels = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False)
     for axes, (label, (table, colors)) in zip(panels.flat, hops.items(), strict=False):
         mesh = cells(axes, table.T, "step", **colors)
         mesh.set_linewidth(0)
-        integers(axes.xaxis, 7)
+        integer_ticks(axes.xaxis, 7)
         axes.set_title(label, loc="left", fontsize=10)
     for axes in panels.flat[len(hops) :]:
         axes.remove()
     for axes in panels.flat[: len(hops)]:
         axes.label_outer()
     figure.supxlabel("past step", fontsize=10)
-    scale(mesh)
-    return finished(figure, path)
+    colorbar(mesh)
+    return save(figure, path)
 
 
 def hops(
@@ -105,13 +105,13 @@ def hops(
         raise ValueError("weights: not all of it is finite")
     if table.shape[1] != len(labels):
         raise ValueError(f"labels: {len(labels)} are not one for each of {table.shape[1]} weights")
-    figure = blank(0.3 * len(labels) + 1.4, title)
+    figure = new_figure(0.3 * len(labels) + 1.4, title)
     axes = figure.subplots()
     colors = {"cmap": MAPS["attention"], "vmin": 0.0, "vmax": max(table.max(), 1e-6)}
-    scale(cells(axes, table, "", **colors))
+    colorbar(cells(axes, table, "", **colors))
     axes.set(xlabel="hop", xticks=range(len(table)))
     axes.set_yticks(range(len(labels)), labels, **PLAIN)
-    return finished(figure, path)
+    return save(figure, path)
 
 
 def by_head(
@@ -178,7 +178,7 @@ def _steps(tables: Mapping[str, Array]) -> int:
 
 def _contents(axes: Axes, memory: Array) -> None:
     limit = float(np.abs(memory).max()) or 1.0
-    scale(cells(axes, memory.T, "slot", cmap="RdBu_r", vmin=-limit, vmax=limit))
-    integers(axes.xaxis, 5)
+    colorbar(cells(axes, memory.T, "slot", cmap="RdBu_r", vmin=-limit, vmax=limit))
+    integer_ticks(axes.xaxis, 5)
     axes.set(xlabel="element")
     axes.set_title("memory at the end", loc="left", fontsize=10)

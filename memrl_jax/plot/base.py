@@ -31,7 +31,7 @@ WIDTH, DPI = 8.0, 150  # inches, pixels per inch
 PLAIN: dict[str, Any] = {"parse_math": False}  # for users' texts: dollar signs are literal
 
 
-def blank(height: float, title: str | None) -> Figure:
+def new_figure(height: float, title: str | None) -> Figure:
     """Return a figure without axes."""
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -39,16 +39,16 @@ def blank(height: float, title: str | None) -> Figure:
     layout = ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.06)
     figure = Figure(figsize=(WIDTH, height), dpi=DPI, layout=layout, facecolor="white")
     if title is not None:
-        figure.suptitle(folded(title, 66), fontsize=13, fontweight="bold", **PLAIN)
+        figure.suptitle(wrap(title, 66), fontsize=13, fontweight="bold", **PLAIN)
     return figure
 
 
-def folded(text: str, width: int) -> str:
+def wrap(text: str, width: int) -> str:
     """Wrap a text into lines of at most `width` letters."""
     return text if len(text) <= width else textwrap.fill(text, width)
 
 
-def finished(figure: Figure, path: str | os.PathLike[str] | None) -> Figure:
+def save(figure: Figure, path: str | os.PathLike[str] | None) -> Figure:
     """Return the figure, written to a .png, all of it or nothing, unless `path` is None."""
     if path is not None:
         with replacing(path, ".png") as temporary:
@@ -69,7 +69,7 @@ def replacing(path: str | os.PathLike[str], suffix: str) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def integers(axis: Any, most: int) -> None:
+def integer_ticks(axis: Any, most: int) -> None:
     """Put ticks on an axis at whole numbers, with at most `most` intervals between them."""
     from matplotlib.ticker import EngFormatter, MaxNLocator
 
@@ -89,13 +89,13 @@ def cells(axes: Axes, values: Array, label: str, **colors: Any) -> Any:
     gap = 0.5 if steps <= 80 and rows <= 40 else 0
     x, y = np.arange(steps + 1) - 0.5, np.arange(rows + 1) - 0.5
     mesh = axes.pcolormesh(x, y, values.T, edgecolors="white", linewidth=gap, **colors)
-    integers(axes.yaxis, 7)
+    integer_ticks(axes.yaxis, 7)
     axes.set(ylabel=label, ylim=(rows - 0.5, -0.5))
     axes.spines[:].set_color("#BBBBBB")
     return mesh
 
 
-def scale(mesh: Any, **options: Any) -> None:
+def colorbar(mesh: Any, **options: Any) -> None:
     """Add a colour bar to the right of a mesh."""
     beside = mesh.axes.inset_axes((1.01, 0, 0.012, 1))
     mesh.figure.colorbar(mesh, cax=beside, **options).outline.set_visible(False)

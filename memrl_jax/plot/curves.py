@@ -10,7 +10,17 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from memrl_jax import checks, statistics
-from memrl_jax.plot.base import GREY, PLAIN, STYLES, Array, blank, finished, folded, integers, note
+from memrl_jax.plot.base import (
+    GREY,
+    PLAIN,
+    STYLES,
+    Array,
+    integer_ticks,
+    new_figure,
+    note,
+    save,
+    wrap,
+)
 from memrl_jax.statistics import bootstrap, carry_forward, real
 
 if TYPE_CHECKING:
@@ -43,12 +53,12 @@ def curves(
     agree, a seed without a value, an infinite value and a `path` that is not a .png.
     """
     lines = {label: _started(label, *pair) for label, pair in series.items()}
-    figure = blank(5.0, title)
+    figure = new_figure(5.0, title)
     axes = figure.add_subplot()
     named = _lines(axes, lines, level, reference or {})
     _decorate(axes, named, xlabel, ylabel)
-    integers(axes.xaxis, 10)
-    return finished(figure, path)
+    integer_ticks(axes.xaxis, 10)
+    return save(figure, path)
 
 
 def extrapolation(
@@ -78,14 +88,14 @@ def extrapolation(
     if not checks.above("trained", first, 0) <= checks.above("trained", last, 0):
         raise ValueError(f"trained: {first} to {last} do not ascend from above 0")
     lines = {label: (x, _values(label, "lengths", x, y)) for label, y in success.items()}
-    figure = blank(5.0, title)
+    figure = new_figure(5.0, title)
     axes = figure.add_subplot(xscale="log")
     # A little wider than `trained`, because a single length has no width.
     shade = axes.axvspan(first / 1.06, last * 1.06, color="#E4E4E4", linewidth=0)
     named = _lines(axes, lines, level, {} if chance is None else {"chance": chance})
     _decorate(axes, {"trained lengths": shade, **named}, xlabel, ylabel)
     _measured(axes, x)
-    return finished(figure, path)
+    return save(figure, path)
 
 
 def _lines(axes: Axes, lines: Lines, level: float, reference: Mapping[str, float]) -> Named:
@@ -162,7 +172,7 @@ def _legend(axes: Axes, named: Named) -> None:
     artists = [*named.values()]
     legend = axes.legend(artists, numbers, **place, ncols=columns, handlelength=4, frameon=False)
     for text, name in zip(legend.get_texts(), named, strict=True):
-        text.set(text=folded(name, 72), **PLAIN)
+        text.set(text=wrap(name, 72), **PLAIN)
 
 
 def _measured(axes: Axes, lengths: Array) -> None:

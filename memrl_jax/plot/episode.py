@@ -13,12 +13,12 @@ from memrl_jax.plot.base import (
     GREY,
     VERMILLION,
     Array,
-    blank,
     cells,
-    finished,
-    integers,
+    colorbar,
+    integer_ticks,
+    new_figure,
     note,
-    scale,
+    save,
 )
 from memrl_jax.statistics import finite
 
@@ -55,18 +55,18 @@ def episode(
     rows = min(0.4 + 0.15 * len(choices), 2.0)
     heights = [1.0 if images else min(max(0.4 + 0.15 * seen.shape[1], 0.95), 2.4), rows, 0.9]
     heights += [] if values is None else [rows]
-    figure = blank(sum(heights) + 1.0, title)
+    figure = new_figure(sum(heights) + 1.0, title)
     top, *panels = figure.subplots(len(heights), sharex=True, height_ratios=heights)
     (_strip if images else _heat)(top, seen)
     cells(panels[0], taken[:, None] == choices, "action", cmap="Blues", vmin=0, vmax=1.3)
     _bars(panels[1], earned)
     if values is not None:
-        scale(cells(panels[2], values, "Q value", cmap="viridis"))
+        colorbar(cells(panels[2], values, "Q value", cmap="viridis"))
         panels[2].plot(taken, "ko", markersize=min(6, 500 / len(taken)), markeredgecolor="white")
-    integers(panels[-1].xaxis, 12)
+    integer_ticks(panels[-1].xaxis, 12)
     panels[-1].set(xlabel="step of the episode", xlim=(-0.5, len(taken) - 0.5))
     figure.align_ylabels()
-    return finished(figure, path)
+    return save(figure, path)
 
 
 def _count_actions(seen: Array, taken: Array, earned: Array, q: Array | None) -> int:
@@ -89,7 +89,7 @@ def _count_actions(seen: Array, taken: Array, earned: Array, q: Array | None) ->
 def _heat(axes: Axes, values: Array) -> None:
     limit = float(np.abs(values).max()) or 1.0
     cmap, low = ("RdBu_r", -limit) if values.min() < 0 else ("Greys", 0.0)  # zero is white
-    scale(cells(axes, values, "observation", cmap=cmap, vmin=low, vmax=limit))
+    colorbar(cells(axes, values, "observation", cmap=cmap, vmin=low, vmax=limit))
 
 
 def _strip(axes: Axes, images: Array) -> None:

@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from memrl_jax.plot.base import BLUE, VERMILLION, Array, blank, cells, finished, integers, scale
+from memrl_jax.plot.base import (
+    BLUE,
+    VERMILLION,
+    Array,
+    cells,
+    colorbar,
+    integer_ticks,
+    new_figure,
+    save,
+)
 from memrl_jax.statistics import real
 
 if TYPE_CHECKING:
@@ -18,42 +27,47 @@ if TYPE_CHECKING:
 DECADES = 4  # shown below the largest value; what is smaller has the darkest colour
 
 
-def recall(
+def sensitivity(
     gradient: ArrayLike,
     path: str | os.PathLike[str] | None = None,
     *,
-    horizon: float | None = None,
+    memory_span: float | None = None,
     title: str | None = None,
 ) -> Figure:
     """Draw gradient norms [T, K] of outputs with respect to earlier inputs, and the mean over t.
 
-    `gradient` and `horizon` are those of `diagnose.recall` and `diagnose.horizon`; a line marks
-    the horizon. Colours are logarithmic over four decades. Writes a PNG of 1200 x 750 pixels to
-    `path`, all of it or nothing. Raises ValueError for a table that is not [T, K] with K <= T, for
-    a value that is NaN, infinite or negative where k <= t, for a horizon that is none of the lags
-    (NaN stands for no horizon) and for a `path` that is not a .png.
+    `gradient` and `memory_span` are those of `diagnose.sensitivity` and `diagnose.memory_span`; a
+    line marks the memory span. Colours are logarithmic over four decades. Writes a PNG of
+    1200 x 750 pixels to `path`, all of it or nothing. Raises ValueError for a table that is not
+    [T, K] with K <= T, for a value that is NaN, infinite or negative where k <= t, for a memory
+    span that is none of the lags (NaN stands for no memory span) and for a `path` that is not a
+    .png.
     """
     lags = "lag k of the input (steps)"
     size = "norm of d output[t] / d input[t - k]"
-    return _lags("gradient", real("gradient", gradient), path, lags, size, horizon, title, beyond=1)
+    return _lags(
+        "gradient", real("gradient", gradient), path, lags, size, memory_span, title, beyond=1
+    )
 
 
 def erasure(
     distance: ArrayLike,
     path: str | os.PathLike[str] | None = None,
     *,
-    horizon: float | None = None,
+    memory_span: float | None = None,
     title: str | None = None,
 ) -> Figure:
     """Draw how far each output moves when the memory is erased k steps before it, [T, K].
 
-    `distance` and `horizon` are those of `diagnose.erasure` and `diagnose.horizon`. Otherwise as
-    `recall`.
+    `distance` and `memory_span` are those of `diagnose.erasure` and `diagnose.memory_span`.
+    Otherwise as `sensitivity`.
     """
     lags = "lag k of the erasure (steps)"
     size = "distance of output[t] from the intact one"
     # Before the first step there is nothing to erase: the longest lag is always 0.
-    return _lags("distance", real("distance", distance), path, lags, size, horizon, title, beyond=2)
+    return _lags(
+        "distance", real("distance", distance), path, lags, size, memory_span, title, beyond=2
+    )
 
 
 def _lags(
@@ -62,19 +76,19 @@ def _lags(
     path: str | os.PathLike[str] | None,
     lags: str,
     size: str,
-    horizon: float | None,
+    memory_span: float | None,
     title: str | None,
     beyond: int,
 ) -> Figure:
     """Draw a table whose longest lag that can be above 0 is K - `beyond`."""
     table = _checked(field, table)
-    figure = blank(5.0, title)
+    figure = new_figure(5.0, title)
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=[3, 1])
     _map(left, table, lags, size)
     _mean(right, table)
-    if horizon is not None:
-        _mark([left, right], table.shape[1], float(horizon), beyond)
-    return finished(figure, path)
+    if memory_span is not None:
+        _mark([left, right], table.shape[1], float(memory_span), beyond)
+    return save(figure, path)
 
 
 def _checked(field: str, table: Array) -> Array:
@@ -95,8 +109,8 @@ def _map(axes: Axes, table: Array, lags: str, size: str) -> None:
     top = np.nanmax(table) or 1.0
     floor = top / 10**DECADES
     colors = {"cmap": "viridis", "norm": LogNorm(floor, top)}
-    scale(cells(axes, np.maximum(table, floor), lags, **colors), extend="min")
-    integers(axes.xaxis, 8)
+    colorbar(cells(axes, np.maximum(table, floor), lags, **colors), extend="min")
+    integer_ticks(axes.xaxis, 8)
     axes.set(xlabel="step t of the output")
     axes.set_title(size, loc="left", fontsize=10)
 
@@ -110,15 +124,15 @@ def _mean(axes: Axes, table: Array) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _mark(panels: list[Axes], lags: int, horizon: float, beyond: int) -> None:
-    """Draw the horizon through the panels and write it beside the last one."""
-    if np.isnan(horizon):
+def _mark(panels: list[Axes], lags: int, memory_span: float, beyond: int) -> None:
+    """Draw the memory span through the panels and write it beside the last one."""
+    if np.isnan(memory_span):
         text = "no horizon"
-    elif 0 <= horizon < lags:
-        text = f"horizon {'at least ' if horizon == lags - beyond else ''}{horizon:g} steps"
+    elif 0 <= memory_span < lags:
+        text = f"horizon {'at least ' if memory_span == lags - beyond else ''}{memory_span:g} steps"
     else:
-        raise ValueError(f"horizon: {horizon:g} is not in [0, {lags})")
+        raise ValueError(f"memory_span: {memory_span:g} is not in [0, {lags})")
     style: dict[str, Any] = {"color": VERMILLION, "linewidth": 1.4, "linestyle": "--"}
     for axes in panels:
-        axes.axhline(horizon, **style)
+        axes.axhline(memory_span, **style)
     panels[-1].set_title(text, fontsize=10, color=VERMILLION)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from memrl_jax.plot.base import BLUE, GREY, PLAIN, Array, integers, scale
+from memrl_jax.plot.base import BLUE, GREY, PLAIN, Array, colorbar, integer_ticks
 from memrl_jax.plot.episode import rgb
 from memrl_jax.statistics import real
 
@@ -57,7 +57,7 @@ def height(part: Array, span: Span) -> float:
     """Return the height in inches of the panel of a part [T, ...]."""
     if part.ndim == 4:
         return 2.8
-    count = numbers(part, span).shape[1]
+    count = vectors(part, span).shape[1]
     return 1.6 if count <= ROW else 0.8 + 0.15 * -(-count // ROW)
 
 
@@ -66,13 +66,13 @@ def panel(axes: Axes, name: str, part: Array, span: Span) -> Show:
     axes.set_title(name, loc="left", fontsize=10, **PLAIN)
     if part.ndim == 4:
         return _image(axes, part, span)
-    values = numbers(part, span)
+    values = vectors(part, span)
     low, high = span if values.shape == part.shape else (0.0, 1.0)
     draw = _bars if values.shape[1] <= ROW else _cells
     return draw(axes, values, min(low, 0.0), max(high, 0.0))
 
 
-def numbers(part: Array, span: Span) -> Array:
+def vectors(part: Array, span: Span) -> Array:
     """Return [T, D]: vectors as they are, whole numbers one-hot, up to the largest."""
     if part.ndim == 1 and span[0] >= 0 and span[1] < CHOICES:
         return part[:, None] == np.arange(int(span[1]) + 1)
@@ -97,7 +97,7 @@ def _bars(axes: Axes, values: Array, low: float, high: float) -> Show:
     axes.axhline(0, color=GREY, linewidth=0.8)
     axes.set(xlabel="element", ylim=(low - room, high + room))
     axes.spines[["top", "right"]].set_visible(False)
-    integers(axes.xaxis, 8)
+    integer_ticks(axes.xaxis, 8)
 
     def show(t: int) -> Sequence[Artist]:
         for bar, value in zip(bars, values[t], strict=True):
@@ -121,7 +121,7 @@ def _cells(axes: Axes, values: Array, low: float, high: float) -> Show:
     axes.set_yticklabels([f"+ {ROW * i}" for i in range(rows)], fontsize=7)
     axes.set_xticks(np.arange(0, ROW, 10) + 0.5, [str(i) for i in range(0, ROW, 10)])
     axes.spines[:].set_color("#BBBBBB")
-    scale(mesh)
+    colorbar(mesh)
 
     def show(t: int) -> list[Artist]:
         mesh.set_array(table[t])

@@ -9,7 +9,7 @@ import numpy as np
 
 from memrl_jax.plot import seen
 from memrl_jax.plot.addresses import by_head, by_hop
-from memrl_jax.plot.base import Array, blank, cells, integers, scale
+from memrl_jax.plot.base import Array, cells, colorbar, integer_ticks, new_figure
 from memrl_jax.plot.seen import Show, Span
 from memrl_jax.statistics import finite
 
@@ -43,7 +43,7 @@ def stage(episode: Episode, name: str, ranges: Spans) -> tuple[Figure, list[Show
     heights = [1.8 if label.startswith("attention") else 1.3 for label in heads]
     heights += [min(0.5 + 0.2 * actions, 1.6)]
     beside = [seen.height(part, ranges[f"seen {key}"]) for key, part in views.items()]
-    figure = blank(max(sum(heights), sum(beside), 2.2) + 1.2, " ")
+    figure = new_figure(max(sum(heights), sum(beside), 2.2) + 1.2, " ")
     columns = figure.add_gridspec(1, 2, width_ratios=[1, 1.6])
     left = columns[0].subgridspec(len(beside), 1, height_ratios=beside)
     right = columns[1].subgridspec(len(heights), 1, height_ratios=heights)
@@ -83,7 +83,7 @@ def _title(figure: Figure, episode: Episode, name: str) -> Show:
 
 def _acted(axes: Axes, episode: Episode, actions: int, ranges: Spans) -> list[Show]:
     """Draw the actions taken, over the Q values if the record has them."""
-    integers(axes.xaxis, 8)
+    integer_ticks(axes.xaxis, 8)
     axes.set(xlabel="step", xlim=(-0.5, len(episode.action) - 0.5))
     if "q" not in ranges:
         axes.set_title("action taken", loc="left", fontsize=10)
@@ -99,7 +99,7 @@ def _acted(axes: Axes, episode: Episode, actions: int, ranges: Spans) -> list[Sh
 def _so_far(axes: Axes, table: Array, label: str, **colors: Any) -> Show:
     """Draw the columns of a table [T, rows] up to a step."""
     mesh = cells(axes, table, label, **colors)
-    scale(mesh)
+    colorbar(mesh)
     time = np.arange(len(table))[:, None]
 
     def show(t: int) -> list[Artist]:

@@ -9,10 +9,10 @@ from typing import Any
 import jax
 
 from memrl_jax.run import limits
-from memrl_jax.run.limits import Room
+from memrl_jax.run.limits import FreeMemory
 
 
-class Ahead:
+class CompiledFunction:
     """A jitted function for arguments of known shapes, which is compiled once, when first needed.
 
     Calls wait for the result. `needs` begins error messages, as in "a step needs". Raises
@@ -20,7 +20,9 @@ class Ahead:
     compiler's plan after it.
     """
 
-    def __init__(self, jitted: Any, shapes: tuple[Any, ...], needs: str, room: Room, devices: int):
+    def __init__(
+        self, jitted: Any, shapes: tuple[Any, ...], needs: str, room: FreeMemory, devices: int
+    ):
         self.jitted, self.shapes, self.needs = jitted, shapes, needs
         self.room, self.devices = room, devices
 
@@ -28,22 +30,22 @@ class Ahead:
     def traced(self) -> Any:
         """The traced function; raises MemoryError if its lower bound exceeds `room`."""
         traced = self.jitted.trace(*self.shapes)
-        least = self.devices * limits.least(traced.jaxpr.jaxpr)
-        self.room.hold(f"{self.needs} at least {limits.text(least)}", least)
+        least = self.devices * limits.min_bytes(traced.jaxpr.jaxpr)
+        self.room.hold(f"{self.needs} at least {limits.format_bytes(least)}", least)
         return traced
 
     @cached_property
     def executable(self) -> Any:
         """The compiled function; raises MemoryError if its planned memory exceeds `room`."""
         executable = awaited(self.traced.lower().compile)
-        nbytes = self.devices * limits.planned(executable)
-        self.room.hold(f"{self.needs} {limits.text(nbytes)}", nbytes)
+        nbytes = self.devices * limits.planned_bytes(executable)
+        self.room.hold(f"{self.needs} {limits.format_bytes(nbytes)}", nbytes)
         return executable
 
     @property
     def nbytes(self) -> int:
         """Bytes that all devices together hold while it runs, as the compiler plans."""
-        return self.devices * limits.planned(self.executable)
+        return self.devices * limits.planned_bytes(self.executable)
 
     def __call__(self, *xs: Any) -> Any:
         """Call the compiled function and wait for what it returns."""

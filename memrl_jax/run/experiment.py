@@ -78,7 +78,7 @@ def start(config: Config, run: Run, say: Say, report: Report) -> Result:
     config = from_json(to_json(config))  # train exactly what config.json will say
     run = Run(**{name: plain(name, x) for name, x in vars(run).items()})
     program = make_program(config, run)
-    folder.free(run.out)
+    folder.check_free(run.out)
     program.trace()
     check(make_environment(config), jax.random.key(run.seed), name=config.environment)
     options = vars(run) | spacings(run, config.total_steps)
@@ -124,7 +124,7 @@ def _changed(
 ) -> tuple[Config, Run, dict[str, Any]]:
     """Return the config and options with `changes`, and what differs: name -> [before, after]."""
     for name in changes:
-        folder.changeable(name)
+        folder.check_changeable(name)
     before = vars(run) | spacings(run, config.total_steps) | {"total_steps": config.total_steps}
     after = before | {name: plain(name, x) for name, x in changes.items()}
     changed = {name: [before[name], x] for name, x in after.items() if before[name] != x}

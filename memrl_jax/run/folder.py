@@ -34,7 +34,7 @@ CHANGEABLE = (  # settings on which no number of the training depends: a resume 
 Say = Callable[[str], None]
 
 
-def changeable(name: str) -> None:
+def check_changeable(name: str) -> None:
     """Raise ValueError unless a resume may change the setting `name`."""
     if name not in CHANGEABLE:
         raise ValueError(f"{name}: cannot change on resume (what can: {', '.join(CHANGEABLE)})")
@@ -50,7 +50,7 @@ def created(path: str, config: Config, options: Mapping[str, Any], say: Say) -> 
     final = Path(path)
     with ExitStack() as stack:
         try:
-            free(path)
+            check_free(path)
             final.parent.mkdir(parents=True, exist_ok=True)
             _remove_stale(final)
             new = files.temporary(final)
@@ -75,12 +75,12 @@ def _rename(new: Path, final: Path) -> None:
     try:
         os.rename(new, final)
     except OSError:
-        free(str(final))  # another process was quicker
+        check_free(str(final))  # another process was quicker
         raise
     files.sync(final.parent)
 
 
-def free(path: str) -> None:
+def check_free(path: str) -> None:
     """Raise ValueError, which says what to do, if there is anything at `path`."""
     there = Path(path)
     try:

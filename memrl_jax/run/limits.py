@@ -17,7 +17,7 @@ if sys.platform != "win32":
 HELD = ("scan", "while", "dot_general", "conv_general_dilated")
 
 
-class Room(NamedTuple):
+class FreeMemory(NamedTuple):
     """Bytes of memory that are left, and a phrase that says where."""
 
     nbytes: float
@@ -26,38 +26,40 @@ class Room(NamedTuple):
     def hold(self, needs: str, nbytes: int) -> None:
         """Raise MemoryError if `nbytes` are more than is left; `needs` says what needs them."""
         if nbytes > self.nbytes:
-            raise MemoryError(f"not enough memory: {needs}, but {text(self.nbytes)} {self.where}")
+            raise MemoryError(
+                f"not enough memory: {needs}, but {format_bytes(self.nbytes)} {self.where}"
+            )
 
 
-def room(devices: int) -> Room:
+def room(devices: int) -> FreeMemory:
     """Return what the first `devices` devices have left; CPU devices share that of the process."""
     used = jax.devices()[:devices]
     if used[0].platform == "cpu":
         return min(_process())
     stats = [device.memory_stats() or {} for device in used]
     left = sum(x.get("bytes_limit", math.inf) - x.get("bytes_in_use", 0) for x in stats)
-    return Room(left, f"are left on {devices} x {used[0].device_kind}")
+    return FreeMemory(left, f"are left on {devices} x {used[0].device_kind}")
 
 
-def _process() -> Iterator[Room]:
+def _process() -> Iterator[FreeMemory]:
     """Yield what each limit on this process leaves; only Linux reports all of them."""
-    yield Room(math.inf, "are left")
+    yield FreeMemory(math.inf, "are left")
     about = dict(line.split(":") for line in _read("/proc/meminfo").splitlines())
     if about:
         free = sum(int(about[name].split()[0]) for name in ("MemAvailable", "SwapFree"))
-        yield Room(1024 * free, "are available on this machine")
+        yield FreeMemory(1024 * free, "are available on this machine")
     if sys.platform != "win32":
         limit, _ = resource.getrlimit(resource.RLIMIT_AS)
         if limit != resource.RLIM_INFINITY:
             taken = int((_read("/proc/self/statm") or "0").split()[0]) * resource.getpagesize()
-            yield Room(limit - taken, "are left of this process's limit (ulimit -v)")
+            yield FreeMemory(limit - taken, "are left of this process's limit (ulimit -v)")
     for line in _read("/proc/self/cgroup").splitlines():
         _, controllers, group = line.split(":", 2)
         if controllers in ("", "memory"):
             yield from _group(controllers, group)
 
 
-def _group(controllers: str, group: str) -> Iterator[Room]:
+def _group(controllers: str, group: str) -> Iterator[FreeMemory]:
     """Yield what a control group and its parents leave; `controllers` is empty in version 2."""
     top = Path("/sys/fs/cgroup") / controllers
     limit, usage = (
@@ -72,7 +74,7 @@ def _group(controllers: str, group: str) -> Iterator[Room]:
             about = dict(line.split() for line in _read(place / "memory.stat").splitlines())
             cached = int(about.get("total_inactive_file", about.get("inactive_file", 0)))
             left = int(most) - int(taken) + cached
-            yield Room(left, "are left of the control group's limit")
+            yield FreeMemory(left, "are left of the control group's limit")
 
 
 def _read(path: str | Path) -> str:
@@ -82,13 +84,13 @@ def _read(path: str | Path) -> str:
         return ""
 
 
-def least(jaxpr: Any) -> int:
+def min_bytes(jaxpr: Any) -> int:
     """Return a lower bound of the bytes that a traced program holds at one time, once compiled."""
     most = 0
     for equation in jaxpr.eqns:
         if equation.primitive.name in HELD:
             most = max(most, tree.nbytes([x.aval for x in equation.outvars]))
-        most = max([most, *map(least, _inside(equation.params))])
+        most = max([most, *map(min_bytes, _inside(equation.params))])
     return most
 
 
@@ -100,7 +102,7 @@ def _inside(parameters: dict[str, Any]) -> Iterator[Any]:
                 yield inner
 
 
-def planned(executable: Any) -> int:
+def planned_bytes(executable: Any) -> int:
     """Return the bytes per device that the compiler plans for; 0 if it does not report them."""
     plan = executable.memory_analysis()
     if plan is None:
@@ -113,7 +115,7 @@ def planned(executable: Any) -> int:
     )
 
 
-def text(nbytes: float) -> str:
+def format_bytes(nbytes: float) -> str:
     """Format a number of bytes, e.g. 1.5 GB."""
     power = min(3, int(math.log(max(nbytes, 1), 1000)))
     return f"{max(nbytes, 0) / 1000**power:,.3g} {('B', 'kB', 'MB', 'GB')[power]}"

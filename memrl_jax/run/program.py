@@ -13,8 +13,8 @@ from memrl_jax import checks, parallel, tree
 from memrl_jax.build import make, per_rollout
 from memrl_jax.config import Config, flat
 from memrl_jax.run import limits, sums
-from memrl_jax.run.ahead import Ahead
-from memrl_jax.run.limits import Room
+from memrl_jax.run.ahead import CompiledFunction
+from memrl_jax.run.limits import FreeMemory
 from memrl_jax.run.sums import Sums
 from memrl_jax.train import Trainer, TrainState
 from memrl_jax.types import Array, Key
@@ -57,9 +57,9 @@ class Program(NamedTuple):
 
     config: Config
     run: Run
-    init: Ahead  # keys [S] -> Carry [S]
-    chunk: Ahead  # Carry [S], steps -> Carry [S]; donates
-    evaluate: Ahead  # (keys, agent states) [S] -> Evaluation [S, E]
+    init: CompiledFunction  # keys [S] -> Carry [S]
+    chunk: CompiledFunction  # Carry [S], steps -> Carry [S]; donates
+    evaluate: CompiledFunction  # (keys, agent states) [S] -> Evaluation [S, E]
     shapes: Any  # of a Carry [S, ...]
     estimate: str
     per_step: int  # timesteps in a training step
@@ -77,8 +77,8 @@ class Program(NamedTuple):
         Raises MemoryError if that is more than there is, ValueError if it is above `max_gigabytes`.
         """
         for part in (self.chunk, self.evaluate, self.init):
-            _allow(self.run, f"{part.needs} {limits.text(part.nbytes)}", part.nbytes)
-        return f"the compiled step needs {limits.text(self.chunk.nbytes)}"
+            _allow(self.run, f"{part.needs} {limits.format_bytes(part.nbytes)}", part.nbytes)
+        return f"the compiled step needs {limits.format_bytes(self.chunk.nbytes)}"
 
     def due(self, done: int) -> tuple[int, int, int]:
         """Return the timesteps of the next point, evaluation and checkpoint after `done`."""
@@ -122,8 +122,8 @@ def make_program(config: Config, run: Run) -> Program:
 
 
 def _parts(
-    config: Config, run: Run, trainer: Trainer, shapes: Carry, room: Room
-) -> tuple[Ahead, Ahead, Ahead]:
+    config: Config, run: Run, trainer: Trainer, shapes: Carry, room: FreeMemory
+) -> tuple[CompiledFunction, CompiledFunction, CompiledFunction]:
     """Return the functions that begin a run, advance it and evaluate it."""
     devices, seeds = parallel.mesh(run.seeds).size, run.seeds
     keys, carry = parallel.padded(
@@ -140,9 +140,9 @@ def _parts(
     chunk = parallel.update_seeds(lambda carry, n: _advance(trainer, carry, n), seeds)
     play = parallel.over_seeds(evaluate, seeds)
     return (
-        Ahead(init, (keys,), "the warm-up needs", room, devices),
-        Ahead(chunk, (carry, count), training, room, devices),
-        Ahead(play, ((keys, carry.train.agent),), evaluation, room, devices),
+        CompiledFunction(init, (keys,), "the warm-up needs", room, devices),
+        CompiledFunction(chunk, (carry, count), training, room, devices),
+        CompiledFunction(play, ((keys, carry.train.agent),), evaluation, room, devices),
     )
 
 
@@ -184,16 +184,17 @@ def _advance(trainer: Trainer, carry: Carry, steps: Array) -> Carry:
     return jax.lax.fori_loop(0, steps, step, carry)
 
 
-def _estimate(config: Config, run: Run, state: TrainState, room: Room) -> str:
+def _estimate(config: Config, run: Run, state: TrainState, room: FreeMemory) -> str:
     """Describe the memory that a run's states take; raises if that is more than it may or can."""
     whole = run.seeds * tree.nbytes(state)
     seeds = f"{run.seeds} seed{'s' if run.seeds > 1 else ''}"
     agent, rest = tree.nbytes(state.agent), tree.nbytes(state._replace(agent=()))
-    parts = f"{limits.text(agent)} of agent and {limits.text(rest)} of environments per seed"
-    needs = f"{seeds} need {limits.text(whole)} ({parts})"
+    of_agent, of_rest = limits.format_bytes(agent), limits.format_bytes(rest)
+    parts = f"{of_agent} of agent and {of_rest} of environments per seed"
+    needs = f"{seeds} need {limits.format_bytes(whole)} ({parts})"
     _allow(run, needs, whole)
     room.hold(f"{needs}{_with('capacity', config)}", whole)
-    return f"{parts}, {limits.text(whole)} for {seeds}"
+    return f"{parts}, {limits.format_bytes(whole)} for {seeds}"
 
 
 def _with(name: str, config: Config) -> str:

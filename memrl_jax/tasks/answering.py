@@ -14,7 +14,7 @@ from flax import linen as nn
 
 from memrl_jax import tree
 from memrl_jax.checks import UNROLLED, above, at_least, fields, known, positive, within
-from memrl_jax.memory.hops import Trace
+from memrl_jax.memory.hops import HopTrace
 from memrl_jax.memory.memn2n import TYINGS, Tying, position_encoding
 from memrl_jax.tasks.babi import Dataset, Questions
 from memrl_jax.tasks.reading import Params, ages, noisy_ages, read, tie
@@ -58,7 +58,7 @@ class Answerer(NamedTuple):
 
     init: Callable[[Key], Params]
     train: Callable[[Key, Questions], tuple[Params, Curves]]  # all epochs; jit it, vmap it
-    answer: Callable[..., tuple[Trace, Array]]  # params, Questions -> traces, logits [n, V]
+    answer: Callable[..., tuple[HopTrace, Array]]  # params, Questions -> traces, logits [n, V]
     wrong: Callable[..., Array]  # params, Questions -> [n] bool
 
 
@@ -83,7 +83,7 @@ def make_answerer(dataset: Dataset, setting: Setting = SINGLE) -> Answerer:
     init, predict = _reader(dataset, setting)
     epoch = _epoch(predict, setting, batches)
 
-    def answer(params: Params, questions: Questions) -> tuple[Trace, Array]:
+    def answer(params: Params, questions: Questions) -> tuple[HopTrace, Array]:
         return jax.lax.map(
             lambda one: predict(params, one, ages(one.facts)), questions, batch_size=EVALUATED
         )

@@ -98,6 +98,6 @@ def one_hot(symbols: Array, count: int) -> Array:
     return jax.nn.one_hot(symbols, count, dtype=jnp.float32)
 
 
-def whole_between(key: Key, low: int, high: int) -> Any:
+def uniform_int(key: Key, low: int, high: int) -> Any:
     """Return an integer [] drawn uniformly from low to high, inclusive."""
     return jax.random.randint(key, (), low, high + 1)

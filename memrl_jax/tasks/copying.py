@@ -13,7 +13,7 @@ from memrl_jax.tasks.base import (
     rows_at,
     task_of_bits,
     task_of_symbols,
-    whole_between,
+    uniform_int,
 )
 from memrl_jax.types import Key
 
@@ -37,7 +37,7 @@ def copy(bits: int = 8, length: int = 20, shortest: int = 1) -> Task:
     def sample(key: Key) -> Example:
         bits_key, count_key = jax.random.split(key)
         vectors = random_bits(bits_key, length, bits)
-        count = whole_between(count_key, shortest, length)
+        count = uniform_int(count_key, shortest, length)
         step = jnp.arange(2 * length + 1)
         shown = rows_at(vectors, jnp.where(step < count, step, -1))
         asked = step - count - 1
@@ -70,8 +70,8 @@ def repeat_copy(
     def sample(key: Key) -> Example:
         bits_key, count_key, times_key = jax.random.split(key, 3)
         vectors = random_bits(bits_key, length, bits)
-        count = whole_between(count_key, shortest, length)
-        times = whole_between(times_key, fewest, repeats)
+        count = uniform_int(count_key, shortest, length)
+        times = uniform_int(times_key, fewest, repeats)
         step = jnp.arange(steps)
         shown = rows_at(vectors, jnp.where(step < count, step, -1))
         number = (times - REPEATS_MEAN) / REPEATS_DEVIATION * channel(step == count)

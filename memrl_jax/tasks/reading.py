@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from memrl_jax.memory.hops import Hop, Trace, attend
+from memrl_jax.memory.hops import Hop, HopTrace, attend
 from memrl_jax.types import Array, Key
 
 Params = dict[str, Array]
@@ -42,7 +42,7 @@ def read(
     question: Array,
     encoding: Array,
     normalize: Callable[[Array], Array] = nn.softmax,
-) -> tuple[Trace, Array]:
+) -> tuple[HopTrace, Array]:
     """Answer one question: return the trace of all hops and logits [V].
 
     The last column of `story` [S, J + 1] holds times, which are words, too; without times it is

@@ -15,7 +15,7 @@ from memrl_jax.tasks.base import (
     rows_at,
     task_of_bits,
     task_of_symbols,
-    whole_between,
+    uniform_int,
 )
 from memrl_jax.types import Array, Key
 
@@ -61,8 +61,8 @@ def associative_recall(items: int = 6, fewest: int = 2, width: int = 3, bits: in
     def sample(key: Key) -> Example:
         bits_key, count_key, query_key = jax.random.split(key, 3)
         vectors = _distinct(bits_key, items, size).reshape(items * width, bits)
-        count = whole_between(count_key, fewest, items)
-        query = whole_between(query_key, 0, count - 2)
+        count = uniform_int(count_key, fewest, items)
+        query = uniform_int(query_key, 0, count - 2)
         # Blocks of one delimiter and one item: the items, the query, the answer.
         block, place = jnp.divmod(jnp.arange((items + 2) * (width + 1)), width + 1)
         listed, asked, answered = block < count, block == count, block == count + 1
