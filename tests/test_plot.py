@@ -308,7 +308,7 @@ def test_tables_over_lags_show_their_values_mean_and_memory_span(draw, tmp_path)
     np.testing.assert_allclose(mean.get_xdata(), 0.5 ** np.arange(12))
     np.testing.assert_array_equal(mean.get_ydata(), np.arange(12))
     assert list(mark.get_ydata()) == list(left.get_lines()[0].get_ydata()) == [6, 6]
-    assert right.get_title() == "horizon 6 steps"
+    assert right.get_title() == "memory span 6 steps"
     assert left.get_xlabel() == "step t of the output"
     assert left.get_ylabel().startswith("lag k of the")
     assert left.get_ylim() == right.get_ylim() == (11.5, -0.5)
@@ -318,14 +318,13 @@ def test_tables_over_lags_show_their_values_mean_and_memory_span(draw, tmp_path)
 
 def test_a_table_of_zeros_has_no_memory_span():
     panels: list[Any] = plot.erasure(a_table(decay=0) * 0, memory_span=nan).axes
-    assert panels[1].get_title() == "no horizon"
-    assert (
-        plot.sensitivity(a_table(), memory_span=11).axes[1].get_title()
-        == "horizon at least 11 steps"
-    )
-    assert (
-        plot.erasure(a_table(), memory_span=10).axes[1].get_title() == "horizon at least 10 steps"
-    )
+    assert panels[1].get_title() == "no memory"
+    for draw, span, told in (
+        (plot.sensitivity, 11, "at least 11"),
+        (plot.erasure, 10, "at least 10"),
+    ):
+        _, right = draw(a_table(), memory_span=span).axes
+        assert right.get_title() == f"memory span {told} steps"
     assert plot.sensitivity(a_table()).axes[1].get_title() == ""
 
 

@@ -127,9 +127,10 @@ def _mean(axes: Axes, table: Array) -> None:
 def _mark(panels: list[Axes], lags: int, memory_span: float, beyond: int) -> None:
     """Draw the memory span through the panels and write it beside the last one."""
     if np.isnan(memory_span):
-        text = "no horizon"
+        text = "no memory"
     elif 0 <= memory_span < lags:
-        text = f"horizon {'at least ' if memory_span == lags - beyond else ''}{memory_span:g} steps"
+        least = "at least " if memory_span == lags - beyond else ""
+        text = f"memory span {least}{memory_span:g} steps"
     else:
         raise ValueError(f"memory_span: {memory_span:g} is not in [0, {lags})")
     style: dict[str, Any] = {"color": VERMILLION, "linewidth": 1.4, "linestyle": "--"}
