@@ -4,10 +4,9 @@ A task counts as solved from the first greedy evaluation that returns enough; ru
 the median of these steps over seeds.
 """
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from rich.console import Console
@@ -16,8 +15,6 @@ import memrl_jax
 from benchmarks import runs
 from benchmarks.findings import Claim, Findings
 from benchmarks.runs import Curve, Result, Returns
-from memrl_jax import commands
-from memrl_jax.config import to_json
 from memrl_jax.statistics import iqm
 
 
@@ -38,20 +35,11 @@ def study(make: Callable[[], Race], console: Console, place: Path, quick: bool) 
     result = runs.shortened(result) if quick else result
     series, returns, minutes = runs.train(result, place / "runs", console)
     runs.draw(series, result, place)
-    means = {label: x.mean(axis=1) for label, x in returns.items()}
-    figures: dict[str, Any] = {
-        "return": {label: x.round(4).tolist() for label, x in means.items()},
-        "episodes": runs.EPISODES,
-        "seeds": list(range(result.seeds)),
-    }
-    claims: list[Claim] = []
-    if race.enough is not None:
-        taken = {label: steps_to(race.enough, curve) for label, curve in series.items()}
-        figures["steps to solve"] = taken
-        claims = [] if quick else judged(race.enough, returns, taken)
-    configs = {label: json.loads(to_json(config)) for label, config in result.runs.items()}
-    table = commands.table({k: {"return": x} for k, x in means.items()}, "evaluation")
-    return Findings(result.title, claims, figures, minutes, configs, table)
+    if race.enough is None:
+        return runs.findings(result, returns, [], minutes)
+    taken = {label: steps_to(race.enough, curve) for label, curve in series.items()}
+    claims = [] if quick else judged(race.enough, returns, taken)
+    return runs.findings(result, returns, claims, minutes, **{"steps to solve": taken})
 
 
 def steps_to(enough: float, curve: Curve) -> list[float | None]:

@@ -8,7 +8,7 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from rich.console import Console
@@ -47,16 +47,23 @@ def study(make: Callable[[], Result], console: Console, place: Path, quick: bool
     result = shortened(make()) if quick else make()
     series, returns, minutes = train(result, place / "runs", console)
     draw(series, result, place)
+    claims = [] if quick else result.claims(returns)
+    return findings(result, returns, claims, minutes)
+
+
+def findings(
+    result: Result, returns: Returns, claims: list[Claim], minutes: float, **more: Any
+) -> Findings:
+    """Return what was found, with `more` figures beside the mean return of every seed."""
+    means = {label: x.mean(axis=1) for label, x in returns.items()}
     figures = {
-        "return": {label: x.mean(axis=1).round(4).tolist() for label, x in returns.items()},
+        "return": {label: x.round(4).tolist() for label, x in means.items()},
         "episodes": EPISODES,
         "seeds": list(range(result.seeds)),
+        **more,
     }
     configs = {label: json.loads(to_json(config)) for label, config in result.runs.items()}
-    table = commands.table(
-        {k: {"return": x.mean(axis=1)} for k, x in returns.items()}, "evaluation"
-    )
-    claims = [] if quick else result.claims(returns)
+    table = commands.table({label: {"return": x} for label, x in means.items()}, "evaluation")
     return Findings(result.title, claims, figures, minutes, configs, table)
 
 
