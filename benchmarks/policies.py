@@ -73,7 +73,8 @@ def pendulum() -> Result:
         head=(64,),
         previous_action=True,
         learning_rate=3e-4,
-        decay_updates=39_040.0,
+        total_steps=999_424,
+        decay_updates=78_080.0,
     )
     runs = {"PPO": shown, "hidden, GRU": gru, "hidden, memoryless": memoryless(gru)}
 
