@@ -11,7 +11,13 @@ import optax
 
 from memrl_jax import checks, tree
 from memrl_jax.agents import exploration
-from memrl_jax.agents.exploration import ExplorationConfig, best, discrete_actions, epsilon_greedy
+from memrl_jax.agents.exploration import (
+    ExplorationConfig,
+    best,
+    discrete_actions,
+    epsilon_greedy,
+    value_of,
+)
 from memrl_jax.agents.optimizer import OptimizerConfig, make_optimizer
 from memrl_jax.agents.windows import burned_in, gradient_steps, priority
 from memrl_jax.networks import QHead
@@ -215,8 +221,8 @@ def q_loss(
     _, q_target = network.unroll(target_params, target_memory, after)
 
     chosen = best(q_online if config.double else q_target, after.legal)
-    target = targets(config, after, _pick(q_target, chosen))
-    error = jax.lax.stop_gradient(target) - _pick(q, segment.action)
+    target = targets(config, after, value_of(q_target, chosen))
+    error = jax.lax.stop_gradient(target) - value_of(q, segment.action)
     # Select before taking the loss: 0 * NaN is NaN, in the gradient too.
     matters = ~before.last & (sample.weight > 0)[None]
     loss = LOSSES[config.loss](jnp.where(matters, error, 0.0))
@@ -239,10 +245,6 @@ def targets(config: DQNConfig, after: TimeStep, value: Array) -> Array:
         return over_batch(after.reward, discount, value, after.last)
     value = unscale(value, config.rescaling)
     return rescale(over_batch(after.reward, discount, value, after.last), config.rescaling)
-
-
-def _pick(q: Array, action: Array) -> Array:
-    return jnp.take_along_axis(q, action[..., None], axis=-1)[..., 0]
 
 
 def _check(config: DQNConfig, replay: ReplayMemory) -> None:

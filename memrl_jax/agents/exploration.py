@@ -80,6 +80,14 @@ def best(q: Array, legal: Any) -> Array:
     return jnp.argmax(masked(q, legal), axis=-1).astype(jnp.int32)
 
 
+def value_of(q: Array, action: Array) -> Array:
+    """Return the value [...] of `action` [...] among those of all actions, `q` [..., A].
+
+    Summed over a mask: the gradient of an indexed array is a scatter, which takes longer.
+    """
+    return jnp.sum(q, axis=-1, where=action[..., None] == jnp.arange(q.shape[-1]))
+
+
 def break_ties(key: Key, q: Array, legal: Any) -> Array:
     """Return values [B, A] whose only maximum is one of the best legal actions, at random.
 

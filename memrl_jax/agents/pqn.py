@@ -8,7 +8,13 @@ import optax
 
 from memrl_jax import checks, tree
 from memrl_jax.agents import exploration
-from memrl_jax.agents.exploration import ExplorationConfig, best, discrete_actions, epsilon_greedy
+from memrl_jax.agents.exploration import (
+    ExplorationConfig,
+    best,
+    discrete_actions,
+    epsilon_greedy,
+    value_of,
+)
 from memrl_jax.agents.minibatches import epochs
 from memrl_jax.agents.optimizer import OptimizerConfig, make_optimizer
 from memrl_jax.networks import QHead
@@ -118,7 +124,7 @@ def q_loss(
     _, q = network.unroll(params, segment.memory, segment.timestep)
     before, after = tree.at(segment.timestep, slice(-1)), tree.at(segment.timestep, slice(1, None))
     target = targets(config, after, jax.lax.stop_gradient(q[1:]))
-    error = target - jnp.take_along_axis(q[:-1], segment.action[..., None], axis=-1)[..., 0]
+    error = target - value_of(q[:-1], segment.action)
     # Select before squaring: 0 * NaN is NaN, in the gradient too.
     matters = ~before.last
     squared = optax.l2_loss(jnp.where(matters, error, 0.0))

@@ -45,5 +45,7 @@ def gradient_steps(
 
     `update`: state, key -> (state, metrics []).
     """
+    if count == 1:  # a loop around a single update copies what it changes
+        return update(state, key)
     state, metrics = jax.lax.scan(update, state, jax.random.split(key, count))
     return state, tree.total(metrics)
