@@ -15,7 +15,7 @@ test: $(VENV)/installed-test
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) .jax_cache
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v < (3, 14) else f"memrl_jax needs Python 3.11 to 3.13, $(PYTHON) is {v[0]}.{v[1]}; name another with make PYTHON=...")'

@@ -9,6 +9,8 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from memrl_jax import compiled
+
 HELP = """usage: memrl COMMAND ...
 
 Train agents that remember.
@@ -20,6 +22,10 @@ commands:
   watch RUN [OPTIONS]          film greedy episodes and what the memory attends to
   plot RUN [RUN ...]           draw the learning curves of runs in one picture
   list                         name environments, memories, replays, agents and presets
+
+with any command:
+  --no-cache                   compile everything anew; by default compiled programs are kept in
+                               ~/.cache/memrl_jax and the same run starts sooner the next time
 
 `memrl COMMAND --help` says more, `memrl train PRESET --help` lists every setting.
 """
@@ -44,11 +50,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(given: list[str]) -> int:
-    if not given or given[0] in ("-h", "--help"):
+    words = [word for word in given if word != "--no-cache"]
+    if not words or words[0] in ("-h", "--help"):
         print(HELP, end="")
         return 0
     try:
-        return _command(given[0])(given[1:])
+        return _command(words[0], cached=words == given)(words[1:])
     except _failures() as error:
         said, code = " ".join(str(error).split()) or type(error).__name__, 2
     except KeyboardInterrupt:
@@ -72,7 +79,7 @@ def leave(code: int) -> None:
     os._exit(code)
 
 
-def _command(name: str) -> Callable[[list[str]], int]:
+def _command(name: str, cached: bool) -> Callable[[list[str]], int]:
     names = ("train", "evaluate", "watch", "plot", "list")
     if name not in names:
         import difflib
@@ -81,6 +88,7 @@ def _command(name: str) -> Callable[[list[str]], int]:
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise ValueError(f"command: {name!r} is unknown; {hint}(one of: {', '.join(names)})")
     use_every_core()
+    (compiled.keep if cached else compiled.forgo)()
     start_platforms()
     from memrl_jax import commands
 

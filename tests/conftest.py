@@ -2,8 +2,19 @@
 
 import os
 from importlib.metadata import version
+from pathlib import Path
 
-import jax
+from memrl_jax import compiled
+
+# What one worker, or an earlier run, has compiled need not be compiled again: jax reads these as it
+# is imported, and so do the processes that tests start.
+cache = Path(__file__).parents[1] / ".jax_cache"
+cache.mkdir(exist_ok=True)
+compiled.shrink(cache, 300_000_000)
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+
+import jax  # noqa: E402
 
 # Nearly all that tests wait for is the compiler: with these it takes a half to a third of the time.
 # `XLA_FLAGS= make test` compiles as users do.
