@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import optax
 
 import memrl_jax
-from benchmarks.timing import Program, compiled, loop
+from benchmarks.targets import MAKE_TRAIN
+from benchmarks.timing import Program, begun_anew, compiled, loop
 from memrl_jax import distributions, parallel, tree
 from memrl_jax.agents import dqn
 from memrl_jax.agents.optimizer import make_optimizer
@@ -56,6 +57,17 @@ def training(begun: Begun) -> Program:
 
     case = ("memrl", named(config).get("capacity", 0), program.run.seeds)
     return compiled(case, program.chunk.jitted, carry, steps)
+
+
+def anew(config: Config, seeds: int, iterations: int) -> Program:
+    """Prepare `make_train` from Python; several seeds are vmapped. Its warm-up is short."""
+    config = config.replace(learning_starts=2 * config.environments)
+    rollout = config.environments * config.rollout_length
+    warmup = make_agent(config, make_environment(config)).warmup
+    steps = (warmup + iterations) * rollout
+    train = memrl_jax.make_train(config.replace(total_steps=steps))
+    case = MAKE_TRAIN, named(config)["capacity"], seeds
+    return begun_anew(case, train, iterations, steps)
 
 
 def filled(config: Config, train: TrainState) -> TrainState:

@@ -11,8 +11,9 @@ import numpy as np
 from rich.console import Group
 from rich.table import Table
 
-from benchmarks import actors, peers
-from benchmarks.targets import Outcome, Target, outcomes
+from benchmarks import actors, peers, purejaxrl
+from benchmarks.bare import ENVIRONMENT, UPDATE
+from benchmarks.targets import MAKE_TRAIN, Outcome, Target, outcomes
 from benchmarks.timing import Timing, ratio
 from memrl_jax.run import folder
 
@@ -22,6 +23,7 @@ LABELS = {
     "learn": "all after add in one",
     "memrl": "whole iteration",
 }
+FLOOR = (UPDATE, ENVIRONMENT)
 PEERS = (peers.REJAX, peers.SB3, "torch")
 
 
@@ -65,27 +67,29 @@ def save(path: Path, results: Mapping[str, Any]) -> None:
 def speeds(timings: Sequence[Timing]) -> Table:
     """Compare steps/s: rows are capacities and seeds, columns libraries."""
     cases = {t[:3]: t for t in timings}
-    known = (peers.REJAX, peers.SB3, actors.SB3_CONTRIB, actors.PUREJAXRL)
+    known = (peers.REJAX, peers.SB3, actors.SB3_CONTRIB, purejaxrl.PUREJAXRL)
     rivals = [name for name in known if any(t.name == name for t in timings)]
-    table = _table("training", "seeds", "us/iteration", "steps/s", "compile s")
+    table = _table("training", "", "seeds", "us/iteration", "steps/s", "compile s", "MB")
     for name in rivals:
-        for column in (f"{name}\nsteps/s", "compile s", "memrl is\nfaster by"):
+        for column in (f"{name}\nsteps/s", "compile s", "MB", "this is\nfaster by"):
             table.add_column(column, justify="right")
-    for ours in (t for t in timings if t.name == "memrl"):
+    for ours in (t for t in timings if t.name in ("memrl", MAKE_TRAIN)):
         microseconds = f"{np.median(ours.microseconds):,.1f}"
         rows = f"{ours.capacity:,} rows" if ours.capacity else "on-policy"
-        cells = [rows, str(ours.seeds), microseconds, *_speed(ours)]
+        cells = [rows, ours.name, str(ours.seeds), microseconds, *_speed(ours)]
         for name in rivals:
             theirs = cases.get((name, ours.capacity, ours.seeds))
-            cells += [*_speed(theirs), _faster(ours, theirs)] if theirs else ["-", "-", "-"]
+            cells += [*_speed(theirs), _faster(ours, theirs)] if theirs else ["-"] * 4
         table.add_row(*cells)
     return table
 
 
-def _speed(timing: Timing) -> tuple[str, str]:
+def _speed(timing: Timing) -> tuple[str, str, str]:
+    """Return steps/s, seconds of compiling and the megabytes that the compiler plans for."""
     variant = f" ({timing.variant})" if timing.variant else ""
     speed = f"{np.median(timing.steps_per_second):,.0f}{variant}"
-    return speed, f"{timing.compile_seconds:.1f}" if timing.compile_seconds else "-"
+    compiling = f"{timing.compile_seconds:.1f}" if timing.compile_seconds else "-"
+    return speed, compiling, f"{timing.nbytes / 1e6:,.1f}" if timing.nbytes else "-"
 
 
 def _faster(ours: Timing, theirs: Timing) -> str:
@@ -106,6 +110,20 @@ def split(timings: Sequence[Timing]) -> Table:
             for us, total in zip(times, sums, strict=True)
         ]
         table.add_row(LABELS.get(name, name), *cells, end_section=name == names[-1])
+    return table
+
+
+def floor(timings: Sequence[Timing]) -> Table:
+    """Compare whole iterations of one seed with a bare update and a bare rollout together."""
+    cases = {t[:3]: t.microseconds for t in timings}
+    update, rollout = (next(x for case, x in cases.items() if case[0] == n) for n in FLOOR)
+    table = _table("us/iteration, 1 seed", "", "/ (bare update + environment)")
+    for name, x in zip(FLOOR, (update, rollout), strict=True):
+        table.add_row(name, f"{np.median(x):,.1f}", "", end_section=name == FLOOR[-1])
+    for (name, rows, seeds), x in cases.items():
+        if name in ("memrl", MAKE_TRAIN, purejaxrl.PUREJAXRL) and seeds == 1:
+            share = f"{ratio(x, update + rollout):.2f}x"
+            table.add_row(f"{name}, {rows:,} rows", f"{np.median(x):,.1f}", share)
     return table
 
 

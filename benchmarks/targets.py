@@ -3,11 +3,14 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from benchmarks.actors import PUREJAXRL, SB3_CONTRIB
+from benchmarks.actors import SB3_CONTRIB
+from benchmarks.bare import ENVIRONMENT, UPDATE
 from benchmarks.peers import CPPRB, FLASHBAX, REJAX, SB3
+from benchmarks.purejaxrl import PUREJAXRL
 from benchmarks.timing import Timing, ratio
 
 SMALL, MIDDLE, LARGE = 10_000, 100_000, 1_000_000  # rows of replay
+MAKE_TRAIN = "make_train"  # ours, called from Python: seeds are vmapped
 
 Timings = Mapping[tuple[str, int, int], Timing]  # by name, rows and seeds
 
@@ -29,9 +32,23 @@ class Outcome(NamedTuple):
     reached: bool | None
 
 
-def overhead(t: Timings) -> float:
-    alone = t["act", SMALL, 1].microseconds + t["learn", SMALL, 1].microseconds
-    return ratio(t["memrl", SMALL, 1].microseconds, alone)
+def overhead(rows: int) -> Callable[[Timings], float]:
+    """Return the measure of an iteration's time over that of what it cannot do without."""
+
+    def measure(t: Timings) -> float:
+        bare = t[UPDATE, SMALL, 1].microseconds + t[ENVIRONMENT, SMALL, 1].microseconds
+        return ratio(t["memrl", rows, 1].microseconds, bare)
+
+    return measure
+
+
+def time_against(ours: str, peer: str, rows: int) -> Callable[[Timings], float]:
+    return lambda t: ratio(t[ours, rows, 1].microseconds, t[peer, rows, 1].microseconds)
+
+
+def seeds_against(ours: str, peer: str, seeds: int) -> Callable[[Timings], float]:
+    """Return the measure of how many times faster an iteration of all seeds is than a peer's."""
+    return lambda t: ratio(t[peer, SMALL, seeds].microseconds, t[ours, SMALL, seeds].microseconds)
 
 
 def growth(t: Timings) -> float:
@@ -46,6 +63,11 @@ def faster_than(peer: str, rows: int) -> Callable[[Timings], float]:
     return lambda t: ratio(t["memrl", rows, 1].steps_per_second, t[peer, rows, 1].steps_per_second)
 
 
+def against_bare(t: Timings) -> float:
+    (rows,) = {rows for name, rows, _ in t if name == UPDATE}
+    return ratio(t["memrl", rows, 1].microseconds, t[UPDATE, rows, 1].microseconds)
+
+
 def above_gradients(t: Timings) -> float:
     return ratio(t["learn", 0, 1].microseconds, t["gradients", 0, 1].microseconds)
 
@@ -56,8 +78,43 @@ ON_POLICY = (
     Target("time of an update / its gradient steps alone", True, 1.15, above_gradients),
 )
 CONTINUOUS = (Target(f"steps/s of memrl / {SB3}", False, 5.0, faster_than(SB3, LARGE)),)
+WINDOWS = (
+    Target("time of an iteration / bare update of the same windows", True, 1.2, against_bare),
+)
 TRAINING = (
-    Target("time of an iteration / (act + learn alone)", True, 1.15, overhead),
+    Target(
+        "time of an iteration / (bare update + environment), 10,000 rows",
+        True,
+        1.2,
+        overhead(SMALL),
+    ),
+    Target(
+        "time of an iteration / (bare update + environment), 1,000,000 rows",
+        True,
+        1.2,
+        overhead(LARGE),
+    ),
+    Target(
+        f"time of {MAKE_TRAIN} / {PUREJAXRL}, 10,000 rows",
+        True,
+        0.75,
+        time_against(MAKE_TRAIN, PUREJAXRL, SMALL),
+    ),
+    Target(
+        f"time of {MAKE_TRAIN} / {PUREJAXRL}, 1,000,000 rows",
+        True,
+        0.75,
+        time_against(MAKE_TRAIN, PUREJAXRL, LARGE),
+    ),
+    Target(
+        f"speed of 8 seeds, memrl / {PUREJAXRL}", False, 2.0, seeds_against("memrl", PUREJAXRL, 8)
+    ),
+    Target(
+        f"speed of 8 seeds, {MAKE_TRAIN} vmapped / {PUREJAXRL}",
+        False,
+        1.2,
+        seeds_against(MAKE_TRAIN, PUREJAXRL, 8),
+    ),
     Target("time with 1,000,000 rows / 10,000 rows", True, 1.3, growth),
     Target("throughput of 8 seeds / 1 seed", False, 1.6, scaling),
     Target("steps/s of memrl / rejax, 10,000 rows", False, 1.5, faster_than(REJAX, SMALL)),

@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from memrl_jax.run.limits import planned_bytes
+
 
 class Program(NamedTuple):
     """A program that is timed; each call goes on from where the last one ended."""
@@ -20,6 +22,8 @@ class Program(NamedTuple):
     advance: Callable[[int], None]  # iterations of every seed; returns once they are done
     steps: Callable[[], int]  # environment steps so far, over all seeds
     variant: str = ""  # of several variants, the fastest counts
+    nbytes: int | None = None  # that the compiler plans for
+    unit: int = 1  # iterations in one of `advance`
 
 
 class Timing(NamedTuple):
@@ -32,6 +36,7 @@ class Timing(NamedTuple):
     microseconds: np.ndarray  # [turns]
     steps: np.ndarray  # [turns] environment steps; 0 for a piece of training
     variant: str = ""
+    nbytes: int | None = None
 
     @property
     def steps_per_second(self) -> np.ndarray:
@@ -54,7 +59,34 @@ def compiled(
         nonlocal carry
         carry = jax.block_until_ready(program(carry, jnp.int32(iterations)))
 
-    return Program(*case, compile_seconds, advance, lambda: steps(carry))
+    nbytes = planned_bytes(program)
+    return Program(*case, compile_seconds, advance, lambda: steps(carry), nbytes=nbytes)
+
+
+def begun_anew(
+    case: tuple[str, int, int], train: Callable[[Any], Any], iterations: int, steps: int
+) -> Program:
+    """Compile a whole training: it begins anew in every call, from another key.
+
+    A call has so many `iterations` and environment `steps` of a seed; several seeds are vmapped.
+    An iteration is thus timed with its share of what comes before and after them all.
+    """
+    seeds = case[2]
+    keys = iter(jax.random.split(jax.random.key(0), (10_000, seeds)))
+    jitted = jax.jit(jax.vmap(train) if seeds > 1 else lambda keys: train(keys[0]))
+    began = time.perf_counter()
+    program = jitted.lower(next(keys)).compile()
+    compile_seconds = time.perf_counter() - began
+    done = 0
+
+    def advance(calls: int) -> None:
+        nonlocal done
+        for _ in range(calls):
+            jax.block_until_ready(program(next(keys)))
+            done += steps * seeds
+
+    nbytes = planned_bytes(program)
+    return Program(*case, compile_seconds, advance, lambda: done, "", nbytes, iterations)
 
 
 def loop(step: Callable[[Any], Any]) -> Any:
@@ -76,9 +108,18 @@ def interleave(programs: Sequence[Program], seconds: float, turns: int) -> list[
             before = programs[i].steps()
             microseconds = _time(programs[i], lengths[i]) * 1e6
             took[:, i, turn] = microseconds, programs[i].steps() - before
-        took[:, :, turn] /= lengths
+        took[:, :, turn] /= [n * program.unit for n, program in zip(lengths, programs, strict=True)]
     return [
-        Timing(p.name, p.capacity, p.seeds, p.compile_seconds, microseconds, steps, p.variant)
+        Timing(
+            p.name,
+            p.capacity,
+            p.seeds,
+            p.compile_seconds,
+            microseconds,
+            steps,
+            p.variant,
+            p.nbytes,
+        )
         for p, microseconds, steps in zip(programs, *took, strict=True)
     ]
 

@@ -1,4 +1,4 @@
-"""DQN, PPO and SAC: steps/s beside other libraries, and where an iteration's time goes.
+"""DQN, R2D2, PPO and SAC beside other libraries and beside what they cannot do without.
 
     python -m benchmarks.train [--quick]
 
@@ -13,13 +13,14 @@ from typing import NamedTuple
 
 from rich.table import Table
 
-from benchmarks import actors, command, memrl, peers, report
+from benchmarks import actors, bare, command, memrl, peers, purejaxrl, report
 from benchmarks.command import Say
-from benchmarks.targets import CONTINUOUS, LARGE, MIDDLE, ON_POLICY, SMALL, TRAINING
+from benchmarks.targets import CONTINUOUS, LARGE, MIDDLE, ON_POLICY, SMALL, TRAINING, WINDOWS
 from benchmarks.timing import Program, Timing, fastest, interleave
-from memrl_jax import cli
+from memrl_jax import cli, presets
 from memrl_jax.agents import DQNConfig, PPOConfig, SACConfig
 from memrl_jax.config import Config
+from memrl_jax.settings import named
 
 
 class Setting(NamedTuple):
@@ -49,6 +50,7 @@ class Plan(NamedTuple):
     settings: tuple[Setting, ...]
     training: tuple[tuple[int, int], ...]
     pieces: tuple[tuple[int, int], ...]  # of `training`; the pieces of an iteration alone
+    anew: tuple[tuple[int, int], ...]  # `make_train` from Python, beside purejaxrl
     rejax: tuple[tuple[int, int], ...]
     sb3: tuple[tuple[int, int], ...]
     seconds: float  # a turn of a program; `memrl train` too goes on for about a second at a time
@@ -62,6 +64,7 @@ FULL = Plan(
     settings=(TEN, ONE),
     training=tuple((capacity, seeds) for capacity, _ in SINGLE for seeds in (1, 8, 32)),
     pieces=SINGLE,
+    anew=((SMALL, 1), (LARGE, 1), (SMALL, 8)),
     # Many seeds with larger memories take seconds an iteration and gigabytes for copies.
     rejax=(*SINGLE, (SMALL, 8), (SMALL, 32)),
     sb3=SINGLE,
@@ -72,6 +75,7 @@ QUICK = Plan(
     settings=(TEN,),
     training=((SMALL, 1), (SMALL, 8), (MIDDLE, 1)),
     pieces=SINGLE[:1],
+    anew=((SMALL, 1), (SMALL, 8)),
     rejax=SINGLE[:2],
     sb3=SINGLE[:1],
     seconds=0.2,
@@ -94,12 +98,16 @@ def our_programs(plan: Plan, setting: Setting, say: Say) -> list[Program]:
         if case in plan.pieces:
             programs += memrl.pieces(begun)
         programs.append(memrl.training(begun))
-    return programs
+    config = setting.config(SMALL)
+    floors = [bare.update(config, observation=4, actions=2), bare.environment(config)]
+    return programs + floors
 
 
 def peer_programs(plan: Plan, setting: Setting, say: Say) -> list[Program]:
     """Prepare the other libraries that are installed and can do the same."""
     programs = []
+    if setting.rollout_length == 1:
+        programs += trained_anew(plan, setting, say)
     # rejax always updates after every vector step.
     if peers.installed(peers.REJAX) and setting.rollout_length == 1:
         for capacity, seeds in plan.rejax:
@@ -110,6 +118,30 @@ def peer_programs(plan: Plan, setting: Setting, say: Say) -> list[Program]:
             for threads in threads_to_try():
                 programs.append(peers.stable_baselines3(setting.config(capacity), threads))
     return programs
+
+
+def trained_anew(plan: Plan, setting: Setting, say: Say) -> list[Program]:
+    """Prepare whole trainings from Python, ours and purejaxrl's."""
+    programs = []
+    for capacity, seeds in plan.anew:
+        say(f"compiling make_train: {capacity:,} rows, {seeds} seeds")
+        programs.append(memrl.anew(setting.config(capacity), seeds, purejaxrl.ITERATIONS))
+        if purejaxrl.can_run_dqn():
+            say(f"compiling {purejaxrl.PUREJAXRL}: {capacity:,} rows, {seeds} seeds")
+            programs.append(purejaxrl.dqn(setting.config(capacity), seeds))
+        else:
+            say(f"without {purejaxrl.PUREJAXRL}: {purejaxrl.CHECKOUT} names no checkout")
+    return programs
+
+
+def measure_windows(plan: Plan, preset: str, say: Say) -> list[Timing]:
+    """Time an agent with a memory on CartPole, and gradient steps on the same windows alone."""
+    config = presets[preset].replace(environment="CartPole-v1", total_steps=10_000_000)
+    say(f"compiling {preset}")
+    # The previous action and reward are inputs beside the observation.
+    floor = bare.update(config, observation=4 + 2 + 1, actions=2)
+    programs = [memrl.training(memrl.begin(config, seeds=1)), floor]
+    return fastest(interleave(programs, plan.seconds, plan.turns))
 
 
 def measure_ppo(plan: Plan, say: Say) -> list[Timing]:
@@ -123,11 +155,11 @@ def measure_ppo(plan: Plan, say: Say) -> list[Timing]:
     programs = [*memrl.ppo_pieces(begun), memrl.training(begun)]
     if peers.installed(actors.SB3_CONTRIB):
         programs += [actors.recurrent_ppo(config, threads) for threads in threads_to_try()]
-    if actors.has_purejaxrl():
-        say(f"compiling {actors.PUREJAXRL}")
-        programs.append(actors.purejaxrl(config))
+    if purejaxrl.available():
+        say(f"compiling {purejaxrl.PUREJAXRL}")
+        programs.append(purejaxrl.ppo(config))
     else:
-        say(f"without {actors.PUREJAXRL}: {actors.CHECKOUT} names no checkout")
+        say(f"without {purejaxrl.PUREJAXRL}: {purejaxrl.CHECKOUT} names no checkout")
     return fastest(interleave(programs, plan.seconds, plan.turns))
 
 
@@ -145,7 +177,7 @@ def measure_sac(plan: Plan, size: Size, say: Say) -> list[Timing]:
         memrl.training(memrl.begin(config, seeds=1)),
         memrl.products((LARGE, 1), size.units, size.batch),
     ]
-    if peers.installed(actors.SB3):
+    if peers.installed(peers.SB3):
         programs += [actors.soft_actor_critic(config, threads) for threads in threads_to_try()]
     return fastest(interleave(programs, plan.seconds, plan.turns))
 
@@ -163,6 +195,16 @@ def main() -> None:
         command.Setting(setting.name, partial(measure, plan, setting), tables, TRAINING)
         for setting in plan.settings
     ]
+    for preset in ("drqn", "r2d2"):
+        config = presets[preset]
+        settings.append(
+            command.Setting(
+                f"{preset}: windows of {named(config)['window']}, CartPole-v1",
+                partial(measure_windows, plan, preset),
+                lambda timings: [report.speeds(timings), report.beside(timings, bare.UPDATE)],
+                WINDOWS,
+            )
+        )
     settings.append(
         command.Setting(
             "PPO with a GRU, 16 environments x 128 steps, 4 epochs of 4 minibatches, CartPole-v1",
@@ -184,7 +226,7 @@ def main() -> None:
 
 
 def tables(timings: Sequence[Timing]) -> list[Table]:
-    return [report.speeds(timings), report.split(timings)]
+    return [report.speeds(timings), report.split(timings), report.floor(timings)]
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from benchmarks import buffers, memory, memrl, replay, report, targets
+from benchmarks import bare, buffers, memory, memrl, replay, report, targets
 from benchmarks.buffers import Case
 from benchmarks.timing import Program, Timing, fastest, interleave, ratio
 from memrl_jax.agents import DQNConfig
@@ -32,6 +32,27 @@ def test_training_and_its_pieces_go_on():
     # A step that begins an episode is none of the environment's.
     assert np.all(timings[-1].steps > 1)
     assert np.all(timings[-1].steps <= 2)
+
+
+@pytest.mark.parametrize("memory", ["none", "gru"])
+def test_the_floor_is_an_update_and_a_rollout(memory):
+    """Without a memory a batch is of transitions, with one of windows after a burn-in."""
+    windows = {"memory_args": {"features": 3}, "window": 2, "dueling": True, "double": True}
+    given = {"memory": "gru", "rollout_length": 2, **windows} if memory == "gru" else {}
+    config = TINY.replace(environment="CartPole-v1", **given)
+    programs = [bare.update(config, observation=4, actions=2), bare.environment(config)]
+    timings = interleave(programs, seconds=0.001, turns=2)
+    assert [t.name for t in timings] == [*report.FLOOR]
+    assert all(np.all(t.microseconds > 0) for t in timings)
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_a_whole_training_is_timed_by_the_iteration(seeds):
+    program = memrl.anew(TINY, seeds, iterations=3)
+    program.advance(1)
+    # Two steps of warm-up before the three that learn.
+    assert program.steps() == seeds * 2 * (program.unit + 2) == seeds * 10
+    assert program.nbytes
 
 
 def check_filled(replay):
@@ -67,9 +88,10 @@ def test_fastest_variant_counts():
     assert kept[0] is fast
 
 
-@pytest.mark.parametrize(("iteration", "reached"), [(114.0, True), (116.0, False)])
+@pytest.mark.parametrize(("iteration", "reached"), [(119.0, True), (121.0, False)])
 def test_targets_are_judged(iteration, reached):
-    timings = [timing("memrl", iteration), timing("act", 20.0), timing("learn", 80.0)]
+    timings = [timing("memrl", iteration), timing(bare.ENVIRONMENT, 20.0)]
+    timings.append(timing(bare.UPDATE, 80.0))
     outcome = targets.outcomes(timings, targets.TRAINING)[0]
     assert outcome.ratio == pytest.approx(iteration / 100)
     assert outcome.reached is reached
@@ -105,7 +127,9 @@ def test_report_holds_every_figure(tmp_path):
     report.save(tmp_path / "new" / "train.json", figures)
     assert json.loads((tmp_path / "new" / "train.json").read_text()) == figures
     assert figures["timings"][-1]["steps_per_second"] == pytest.approx(1e6)
+    floors = [timing(name, 5.0) for name in report.FLOOR]
     parts = [report.speeds(timings), report.split(timings), report.beside(timings, "memrl")]
+    parts.append(report.floor(timings + floors))
     assert report.tables("setting", timings, parts, targets.TRAINING)
 
 
