@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from memrl_jax import checks, parallel, tree
+from memrl_jax import checks, draws, parallel, tree
 from memrl_jax.types import Array, Key, Network, State, TimeStep
 
 
@@ -151,7 +151,7 @@ def extrapolation(
     def success(index: int, length: int) -> Array:
         def one(player: tuple[Key, State]) -> Array:
             key, state = player
-            return play(length, jax.random.fold_in(key, index), state)
+            return play(length, draws.fold_in(key, index), state)
 
         return parallel.over_seeds(one, seeds)(players)[:seeds]
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from memrl_jax import checks, spaces
+from memrl_jax import checks, draws, spaces
 from memrl_jax.spaces import Continuous, Discrete, masked
 from memrl_jax.types import Array, Key
 
@@ -58,7 +58,7 @@ def categorical(n: int) -> Distribution:
         return jax.nn.log_softmax(masked(logits, legal), axis=-1)
 
     def sample(key: Key, logits: Array, legal: Any = ()) -> Array:
-        return jax.random.categorical(key, masked(logits, legal), axis=-1).astype(jnp.int32)
+        return draws.categorical(key, masked(logits, legal), axis=-1).astype(jnp.int32)
 
     def mode(logits: Array, legal: Any = ()) -> Array:
         return jnp.argmax(masked(logits, legal), axis=-1).astype(jnp.int32)
@@ -90,7 +90,7 @@ def product(parts: Any) -> Distribution:
         return list(zip(each, jnp.split(parameters, ends, axis=-1), of_parts, strict=True))
 
     def sample(key: Key, parameters: Array, legal: Any = ()) -> Any:
-        keys = jax.random.split(key, len(each))
+        keys = draws.split(key, len(each))
         given = zip(keys, split(parameters, legal), strict=True)
         return structure.unflatten([part.sample(key, *x) for key, (part, *x) in given])
 
@@ -106,7 +106,7 @@ def product(parts: Any) -> Distribution:
         return sum_of([part.entropy(*x) for part, *x in split(parameters, legal)])
 
     def sample_and_log_prob(key: Key, parameters: Array, legal: Any = ()) -> tuple[Any, Array]:
-        keys = jax.random.split(key, len(each))
+        keys = draws.split(key, len(each))
         given = zip(keys, split(parameters, legal), strict=True)
         drawn = [part.sample_and_log_prob(key, *x) for key, (part, *x) in given]
         actions, log_probs = zip(*drawn, strict=True)
@@ -270,7 +270,7 @@ def _mean_and_log_std(space: Continuous, parameters: Array) -> tuple[Array, Arra
 
 
 def _noise(key: Key, like: Array) -> Array:
-    return jax.random.normal(key, like.shape, like.dtype)
+    return draws.normal(key, like.shape, like.dtype)
 
 
 def _log_density(z: Array) -> Array:

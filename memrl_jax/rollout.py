@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from memrl_jax import tree
+from memrl_jax import draws, tree
 from memrl_jax.environments.base import EpisodeStatistics, batch, episode_metrics
 from memrl_jax.types import Agent, Array, Environment, Key, Segment, State, TimeStep
 
@@ -24,7 +24,7 @@ class Actor(NamedTuple):
 
 def initial(env: Environment, memory: State, key: Key, batch: int) -> Actor:
     """Begin B = `batch` episodes of a batched `env`, with the policy's initial memory [B, ...]."""
-    state, timestep = env.reset(jax.random.split(key, batch))
+    state, timestep = env.reset(draws.split(key, batch))
     return Actor(state, timestep, memory)
 
 
@@ -35,10 +35,10 @@ def rollout(
 
     The segment has [T + 1, B] timesteps and [T, B] actions.
     """
-    act_key, env_key = jax.random.split(key)
+    act_key, env_key = draws.split(key)
     batch = actor.timestep.reward.shape[0]
     # Split all keys at once: splitting inside the loop costs as much as a small network.
-    keys = jax.random.split(act_key, length), jax.random.split(env_key, (length, batch))
+    keys = draws.split(act_key, length), draws.split(env_key, (length, batch))
 
     def step(actor: Actor, keys: tuple[Key, Key]) -> tuple[Actor, Any]:
         act_key, env_keys = keys
@@ -63,7 +63,7 @@ def evaluate(env: Environment, policy: Policy, memory: State, key: Key, count: i
 
     Episodes have at most `env.horizon` steps; `memory` [E, ...] is the policy's initial one.
     """
-    reset_key, key = jax.random.split(key)
+    reset_key, key = draws.split(key)
     actor = initial(env, memory, reset_key, count)
     zero = EpisodeStatistics.zeros(count)
     outcome = Evaluation(*zero, jnp.zeros(count, bool))
@@ -74,7 +74,7 @@ def evaluate(env: Environment, policy: Policy, memory: State, key: Key, count: i
 
     def step(carry: Any) -> Any:
         t, actor, running, outcome = carry
-        actor, segment = rollout(env, policy, actor, jax.random.fold_in(key, t), 1)
+        actor, segment = rollout(env, policy, actor, draws.fold_in(key, t), 1)
         arrived = jax.tree.map(lambda x: x[1:], segment.timestep)
         running, _ = episode_metrics(running, arrived)
         now = Evaluation(*running, actor.timestep.last | ~jnp.isfinite(running.total))
@@ -114,11 +114,11 @@ def player(env: Environment, agent: Agent) -> Callable[[State, Key], Episode]:
         return actor, Episode(observation, action, segment.timestep.reward[1, 0], record)
 
     def play(state: State, key: Key) -> Episode:
-        reset_key, key = jax.random.split(key)
+        reset_key, key = draws.split(key)
         actor = initial(one, agent.initial_memory(1), reset_key, 1)
         steps: list[Episode] = []
         while not steps or (len(steps) < env.horizon and not actor.timestep.last[0]):
-            actor, step = act(state, actor, jax.random.fold_in(key, len(steps)))
+            actor, step = act(state, actor, draws.fold_in(key, len(steps)))
             steps.append(jax.device_get(step))
         return jax.tree.map(lambda *xs: np.stack(xs), *steps)
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from memrl_jax import tree
+from memrl_jax import draws, tree
 from memrl_jax.environments.base import EpisodeStatistics, batch, episode_metrics
 from memrl_jax.rollout import Actor, Evaluation, evaluate, initial, rollout
 from memrl_jax.types import Agent, Array, Environment, Key, Segment, State, TimeStep
@@ -42,7 +42,7 @@ def make_trainer(env: Environment, agent: Agent, environments: int, length: int)
     env = batch(env)
 
     def collect(train: TrainState) -> tuple[TrainState, Segment, Metrics]:
-        key, act_key = jax.random.split(train.key)
+        key, act_key = draws.split(train.key)
 
         def policy(key: Key, memory: State, timestep: TimeStep) -> Any:
             return agent.act(key, train.agent, memory, timestep)
@@ -54,7 +54,7 @@ def make_trainer(env: Environment, agent: Agent, environments: int, length: int)
         return TrainState(key, actor, running, state), segment, metrics
 
     def learn(train: TrainState, segment: Segment) -> tuple[TrainState, Metrics]:
-        key, learn_key = jax.random.split(train.key)
+        key, learn_key = draws.split(train.key)
         state, metrics = agent.learn(learn_key, train.agent, segment)
         return train._replace(key=key, agent=state), metrics
 
@@ -68,7 +68,7 @@ def make_trainer(env: Environment, agent: Agent, environments: int, length: int)
         return train, metrics
 
     def init(key: Key) -> tuple[TrainState, Metrics]:
-        key, env_key, agent_key = jax.random.split(key, 3)
+        key, env_key, agent_key = draws.split(key, 3)
         actor = initial(env, agent.initial_memory(environments), env_key, environments)
         state = agent.init(agent_key, actor.timestep)
         train = TrainState(key, actor, EpisodeStatistics.zeros(environments), state)

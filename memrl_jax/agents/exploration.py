@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from memrl_jax import checks, tree
+from memrl_jax import checks, draws, tree
 from memrl_jax.agents.optimizer import LARGE
 from memrl_jax.schedules import linear
 from memrl_jax.settings import Settings
@@ -62,7 +62,7 @@ def epsilon_greedy(
     `persistence` and unless an episode starts, the previous action does, if it is legal.
     """
     batch, actions = q.shape
-    explore, choice, again = jax.random.uniform(key, (3, batch), jnp.float32)
+    explore, choice, again = draws.uniform(key, (3, batch), jnp.float32)
     random = random_legal(choice, actions, timestep.legal)
     action = jnp.where(explore < epsilon(config, env_steps, batch), random, best(q, timestep.legal))
     persists = (again < config.persistence) & ~timestep.start & allowed(timestep)
@@ -85,7 +85,7 @@ def value_of(q: Array, action: Array) -> Array:
 
     Summed over a mask: the gradient of an indexed array is a scatter, which takes longer.
     """
-    return jnp.sum(q, axis=-1, where=action[..., None] == jnp.arange(q.shape[-1]))
+    return jnp.sum(q, axis=-1, where=jax.nn.one_hot(action, q.shape[-1], dtype=bool))
 
 
 def break_ties(key: Key, q: Array, legal: Any) -> Array:
@@ -95,7 +95,7 @@ def break_ties(key: Key, q: Array, legal: Any) -> Array:
     """
     q = masked(q, legal)
     highest = q == jnp.max(q, axis=-1, keepdims=True)
-    return jnp.where(highest, jax.random.uniform(key, q.shape, jnp.float32), -1.0)
+    return jnp.where(highest, draws.uniform(key, q.shape, jnp.float32), -1.0)
 
 
 def random_legal(u: Array, actions: int, legal: Any) -> Array:

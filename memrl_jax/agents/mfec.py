@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from memrl_jax import checks, episodic, spaces, tree
+from memrl_jax import checks, draws, episodic, spaces, tree
 from memrl_jax.agents import exploration
 from memrl_jax.agents.exploration import ExplorationConfig
 from memrl_jax.episodic import Acted, Lookup, Tables
@@ -62,7 +62,7 @@ def mfec(config: MFECConfig, spec: Spec, horizon: int) -> Agent:
     def init(key: Key, timestep: TimeStep) -> MFECState:
         projection: Any = ()
         if config.key_size is not None:
-            projection = jax.random.rademacher(key, (seen, config.key_size), jnp.float32)
+            projection = draws.rademacher(key, (seen, config.key_size), jnp.float32)
         tables = episodic.empty(actions, config.entries, config.key_size or seen)
         first, value = keys(projection, timestep), jnp.zeros_like(timestep.reward)
         example = Acted(outline(timestep), timestep.action, first, value)
@@ -81,7 +81,7 @@ def mfec(config: MFECConfig, spec: Spec, horizon: int) -> Agent:
     def act(
         key: Key, state: MFECState, memory: State, timestep: TimeStep, explore: bool = True
     ) -> tuple[State, Array, Lookup]:
-        tie_key, key = jax.random.split(key)
+        tie_key, key = draws.split(key)
         own = keys(state.projection, timestep)
         q = values(state, own)
         lookup = Lookup(own, jnp.max(masked(q, timestep.legal), axis=-1))

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from memrl_jax import checks, tree
+from memrl_jax import checks, draws, tree
 from memrl_jax.types import Array, Key
 
 
@@ -34,11 +34,11 @@ def epochs(
         batch = make_batch(carry) if refresh else first
         if minibatches == 1:
             return update(carry, batch)
-        order = jax.random.permutation(key, environments).reshape(minibatches, -1)
+        order = draws.permutation(key, environments).reshape(minibatches, -1)
         carry, metrics = jax.lax.scan(lambda x, i: update(x, share(batch, i)), carry, order)
         return carry, tree.total(metrics)
 
-    carry, metrics = jax.lax.scan(epoch, carry, jax.random.split(key, count))
+    carry, metrics = jax.lax.scan(epoch, carry, draws.split(key, count))
     return carry, tree.total(metrics)
 
 

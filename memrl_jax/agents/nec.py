@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from memrl_jax import checks, episodic, tree
+from memrl_jax import checks, draws, episodic, tree
 from memrl_jax.agents import exploration
 from memrl_jax.agents.exploration import ExplorationConfig
 from memrl_jax.agents.optimizer import LARGE, OptimizerConfig, make_optimizer
@@ -123,7 +123,7 @@ def nec(config: NECConfig, spec: Spec, body: Body, replay: ReplayMemory) -> Agen
     def act(
         key: Key, state: NECState, memory: State, timestep: TimeStep, explore: bool = True
     ) -> tuple[State, Array, Any]:
-        tie_key, key = jax.random.split(key)
+        tie_key, key = draws.split(key)
         memory, q, extras = look(state.learner, memory, timestep)
         q = exploration.break_ties(tie_key, q, timestep.legal)
         if not explore:

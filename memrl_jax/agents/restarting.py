@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from memrl_jax import checks, tree
+from memrl_jax import checks, draws, tree
 from memrl_jax.types import Agent, Array, Key, Segment, State, TimeStep
 
 MOST = 500_000_000  # most updates before the restart, and to hold after it
@@ -30,7 +30,7 @@ def restarting(agent: Agent, after: int, hold: int = 0) -> Agent:
     checks.at_least("restart_hold", hold, 0, MOST)
 
     def init(key: Key, timestep: TimeStep) -> Restarting:
-        key, spare_key = jax.random.split(key)
+        key, spare_key = draws.split(key)
         spare = agent.params(agent.init(spare_key, timestep))
         return Restarting(agent.init(key, timestep), jnp.int32(0), spare)
 

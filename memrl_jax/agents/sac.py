@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from memrl_jax import checks
+from memrl_jax import checks, draws
 from memrl_jax.agents.optimizer import LARGE, SMALL, OptimizerConfig, make_optimizer
 from memrl_jax.agents.sac_loss import Loss, Networks, acting, sac_loss
 from memrl_jax.agents.soft import Choices, choices
@@ -95,7 +95,7 @@ def sac(config: SACConfig, spec: Spec, body: Body, replay: ReplayMemory) -> Agen
         return (own, critics.initial_state(batch)) if networks.carried else own
 
     def init(key: Key, timestep: TimeStep) -> SACState:
-        actor_key, critics_key = jax.random.split(key)
+        actor_key, critics_key = draws.split(key)
         own = actor.init(actor_key, timestep)
         made = choice.from_action(timestep.action)
         params = {
@@ -143,7 +143,7 @@ def sac(config: SACConfig, spec: Spec, body: Body, replay: ReplayMemory) -> Agen
 
     def learn(key: Key, state: SACState, segment: Segment) -> tuple[SACState, dict[str, Array]]:
         def update(state: SACState, key: Key) -> tuple[SACState, dict[str, Array]]:
-            sample_key, loss_key = jax.random.split(key)
+            sample_key, loss_key = draws.split(key)
             sample = replay.sample(sample_key, state.replay)
             learner, loss = improve(loss_key, state.learner, sample)
             size = priority(config.experience.priority_mix, loss.error, loss.valid)

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from memrl_jax import tree
+from memrl_jax import draws, tree
 from memrl_jax.types import Array, Key, Network, Segment, State
 
 
@@ -47,5 +47,5 @@ def gradient_steps(
     """
     if count == 1:  # a loop around a single update copies what it changes
         return update(state, key)
-    state, metrics = jax.lax.scan(update, state, jax.random.split(key, count))
+    state, metrics = jax.lax.scan(update, state, draws.split(key, count))
     return state, tree.total(metrics)

@@ -3,11 +3,10 @@
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
-from memrl_jax import checks
+from memrl_jax import checks, draws
 from memrl_jax.environments.base import Arrival, episodic
 from memrl_jax.spaces import Continuous, Discrete
 from memrl_jax.tasks.babi import Questions, generate, load
@@ -59,7 +58,7 @@ def babi(
         return jnp.where(left == 0, 0, shown)
 
     def first(key: Key) -> tuple[Reading, tuple[()]]:
-        return Reading(jax.random.randint(key, (), 0, n), jnp.int32(0)), ()
+        return Reading(draws.randint(key, (), 0, n), jnp.int32(0)), ()
 
     def step(key: Key, state: Reading, action: Array) -> Arrival:
         time = state.time + 1

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from memrl_jax import checks
+from memrl_jax import checks, draws
 from memrl_jax.environments.declared import (
     blamed,
     check_agree,
@@ -62,13 +62,13 @@ def play(env: Environment, key: Key, steps: int) -> TimeStep:
 
     def step(carry: tuple[Any, Any], key: Key) -> tuple[Any, TimeStep]:
         state, legal = carry
-        action_key, env_key = jax.random.split(key)
+        action_key, env_key = draws.split(key)
         state, timestep = env.step(env_key, state, draw(env.spec.actions, action_key, legal))
         return (state, timestep.legal), timestep
 
-    reset_key, key = jax.random.split(key)
+    reset_key, key = draws.split(key)
     state, first = env.reset(reset_key)
-    _, rest = jax.lax.scan(step, (state, first.legal), jax.random.split(key, steps))
+    _, rest = jax.lax.scan(step, (state, first.legal), draws.split(key, steps))
     return jax.tree.map(lambda x, xs: jnp.concatenate([x[None], xs]), first, rest)
 
 
@@ -80,7 +80,7 @@ def draw(space: Any, key: Key, legal: Any = ()) -> Any:
     what may be drawn.
     """
     count = len(parts(space))
-    keys = [key] if count == 1 else [*jax.random.split(key, count)]
+    keys = [key] if count == 1 else [*draws.split(key, count)]
     keys = jax.tree.unflatten(jax.tree.structure(space, is_leaf=is_part), keys)
     masks = legal if jax.tree.leaves(legal) else over(lambda part: (), space)
     return over(_draw, space, keys, masks)
@@ -89,13 +89,13 @@ def draw(space: Any, key: Key, legal: Any = ()) -> Any:
 def _draw(space: Discrete | Continuous, key: Key, legal: Any) -> Array:
     if isinstance(space, Discrete):
         if isinstance(legal, tuple):
-            return jax.random.randint(key, (), 0, space.n)
-        return jax.random.categorical(key, jnp.where(legal, 0.0, -jnp.inf)).astype(jnp.int32)
+            return draws.randint(key, (), 0, space.n)
+        return draws.categorical(key, jnp.where(legal, 0.0, -jnp.inf)).astype(jnp.int32)
     bounds = (jnp.asarray(bound, jnp.float32) for bound in (space.low, space.high))
     low, high = (jnp.broadcast_to(bound, space.shape) for bound in bounds)
     low = jnp.where(jnp.isfinite(low), low, jnp.where(jnp.isfinite(high), high - 1, -1))
     high = jnp.where(jnp.isfinite(high), high, jnp.maximum(low + 1, 1))
-    u = jax.random.uniform(key, space.shape)
+    u = draws.uniform(key, space.shape)
     if jnp.issubdtype(space.dtype, jnp.floating):
         return (low + u * (high - low)).astype(space.dtype)
     return jnp.floor(low + u * (high - low + 1)).astype(space.dtype)

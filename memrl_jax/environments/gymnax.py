@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from memrl_jax import checks, spaces, tree
+from memrl_jax import checks, draws, spaces, tree
 from memrl_jax.environments import foreign
 from memrl_jax.environments.base import Arrival, episodic
 from memrl_jax.environments.declared import blamed, check_agree, check_declared, dtype_and_shape
@@ -89,7 +89,7 @@ def _shapes(what: str, reset: Any, step: Any, action: Any) -> tuple[Any, Any]:
     """
 
     def both(key: Key) -> tuple[Any, Any]:
-        reset_key, step_key = jax.random.split(key)
+        reset_key, step_key = draws.split(key)
         first = reset(reset_key)
         return first, step(step_key, first[1], action)[:2]
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from memrl_jax import checks, tree
+from memrl_jax import checks, draws, tree
 from memrl_jax.environments.options import like
 from memrl_jax.spaces import Continuous, Discrete
 from memrl_jax.types import Array, Key
@@ -102,7 +102,7 @@ class TMaze:
         the first two are the next episode's; `info["final_observation"]` is always this one's.
         """
         params = self.default_params if params is None else params
-        step_key, reset_key = jax.random.split(key)
+        step_key, reset_key = draws.split(key)
         observation, state, reward, terminated, info = self.step_env(
             step_key, state, action, params
         )
@@ -118,7 +118,7 @@ class TMaze:
 
     def reset_env(self, key: Key, params: EnvParams) -> tuple[Array, EnvState]:
         """Place the agent at the start and draw the goal: observation [2] and state."""
-        goal = 2 * jax.random.bernoulli(key).astype(jnp.int32) - 1
+        goal = 2 * draws.bernoulli(key).astype(jnp.int32) - 1
         state = EnvState(x=jnp.int32(0), y=jnp.int32(0), goal=goal, time=jnp.int32(0))
         return self.get_obs(state, params), state
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from memrl_jax import tree
+from memrl_jax import draws, tree
 from memrl_jax.checks import at_least, known, typed
 from memrl_jax.memory import monoid as monoids
 from memrl_jax.memory.monoid import Monoid, Scan
@@ -126,9 +126,9 @@ def with_horizon(
     last = at_least("horizon", horizon, 3) - 1.0
 
     def init(key: Key, x: Array) -> Any:
-        cell_key, bias_key = jax.random.split(key)
+        cell_key, bias_key = draws.split(key)
         params = memory.init(cell_key, x)["params"]
-        keep = jnp.log(jax.random.uniform(bias_key, (features,), jnp.float32, 1.0, last))
+        keep = jnp.log(draws.uniform(bias_key, (features,), jnp.float32, 1.0, last))
         biased = {name: params[name] | {"bias": sign * keep} for name, sign in gates.items()}
         return {"params": params | biased}
 

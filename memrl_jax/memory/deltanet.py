@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from memrl_jax import draws
 from memrl_jax.checks import divides, positive, typed
 from memrl_jax.memory.base import from_monoid
 from memrl_jax.memory.layers import Heads, lookup, outer
@@ -90,13 +91,13 @@ def _unit(x: Array) -> Array:
 
 
 def _decays(key: Key, shape: tuple[int, ...], dtype: Any) -> Array:
-    return jnp.log(jax.random.uniform(key, shape, dtype, 1.0, 16.0))
+    return jnp.log(draws.uniform(key, shape, dtype, 1.0, 16.0))
 
 
 def _steps(key: Key, shape: tuple[int, ...], dtype: Any) -> Array:
     """Draw steps log-uniformly from 0.001 to 0.1 and return their inverse softplus."""
     low, high = math.log(1e-3), math.log(1e-1)
-    return jnp.log(jnp.expm1(jnp.exp(jax.random.uniform(key, shape, dtype, low, high))))
+    return jnp.log(jnp.expm1(jnp.exp(draws.uniform(key, shape, dtype, low, high))))
 
 
 @typed

@@ -3,10 +3,10 @@
 import math
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from memrl_jax import draws
 from memrl_jax.checks import positive, typed, within
 from memrl_jax.memory.base import from_monoid
 from memrl_jax.memory.layers import RealPart, Skip, ToComplex
@@ -26,12 +26,12 @@ class _Cell(nn.Module):
     def setup(self) -> None:
         def nu(key: Key) -> Array:
             # At radii of exactly 0 and 1 the logarithms below have no finite gradient.
-            u = jax.random.uniform(key, (self.hidden,), jnp.float32, 1e-6, 1 - 1e-6)
+            u = draws.uniform(key, (self.hidden,), jnp.float32, 1e-6, 1 - 1e-6)
             squared = u * (self.r_max**2 - self.r_min**2) + self.r_min**2
             return jnp.log(-0.5 * jnp.log(squared))
 
         def theta(key: Key) -> Array:
-            return jnp.log(self.max_phase * jax.random.uniform(key, (self.hidden,), jnp.float32))
+            return jnp.log(self.max_phase * draws.uniform(key, (self.hidden,), jnp.float32))
 
         self.nu = self.param("nu", nu)
         self.theta = self.param("theta", theta)

@@ -6,11 +6,11 @@ the softmax as inputs do.
 
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from memrl_jax import draws
 from memrl_jax.checks import at_least, positive, typed
 from memrl_jax.memory import feedback
 from memrl_jax.memory.base import from_step
@@ -95,7 +95,7 @@ def attending(context: NeuralMemory, features: int, frames: int, fed_back: int =
     before = at_least("frames", frames, 2) - 1
 
     def init(key: Key, x: Array) -> Any:
-        maps_key, context_key = jax.random.split(key)
+        maps_key, context_key = draws.split(key)
         zeros = jnp.zeros(features, jnp.float32)
         sees = jnp.concatenate([x, zeros[:fed_back]])
 

@@ -4,11 +4,11 @@ import math
 from functools import cache, partial
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from memrl_jax import draws
 from memrl_jax.checks import above, divides, positive, typed
 from memrl_jax.memory.base import from_monoid
 from memrl_jax.memory.layers import RealPart, Skip, ToComplex
@@ -44,7 +44,7 @@ class _Cell(nn.Module):
         self.imag = self.param("imag", lambda _: jnp.asarray(eigenvalues.imag, jnp.float32))
         low, high = math.log(self.step_min), math.log(self.step_max)
         self.log_step = self.param(
-            "log_step", lambda key: jax.random.uniform(key, (self.hidden,), jnp.float32, low, high)
+            "log_step", lambda key: draws.uniform(key, (self.hidden,), jnp.float32, low, high)
         )
         self.b = ToComplex(self.hidden, partial(_into, vectors, self.blocks))
         self.c = RealPart(self.features, partial(_out, vectors, self.blocks))

@@ -3,10 +3,10 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from memrl_jax import draws
 from memrl_jax.checks import at_least, positive, typed
 from memrl_jax.memory.states import checked
 from memrl_jax.types import Array, Key, NeuralMemory, State
@@ -50,15 +50,15 @@ def stack(layers: Sequence[NeuralMemory], features: int = 64, feedforward: int =
     after = _FeedForward(at_least("feedforward", feedforward, 0))
 
     def init(key: Key, x: Array) -> Any:
-        key, into_key = jax.random.split(key)
+        key, into_key = draws.split(key)
         into_params = into.init(into_key, x)
         x = jnp.asarray(into.apply(into_params, x))
-        keys = jax.random.split(key, len(layers))
+        keys = draws.split(key, len(layers))
         of_layers = [_layer(*pair, x) for pair in zip(layers, keys, strict=True)]
         return {"into": into_params, "layers": of_layers}
 
     def _layer(layer: NeuralMemory, key: Key, x: Array) -> Any:
-        norm_key, key, merge_key, after_key = jax.random.split(key, 4)
+        norm_key, key, merge_key, after_key = draws.split(key, 4)
         params = {"norm": norm.init(norm_key, x), "memory": layer.init(key, x)}
         start = jnp.zeros((), bool)
         _, y = layer.step(params["memory"], layer.initial_state(), x, start)

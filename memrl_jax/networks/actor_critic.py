@@ -2,8 +2,7 @@
 
 from typing import Any
 
-import jax
-
+from memrl_jax import draws
 from memrl_jax.networks.heads import ActorCriticHead, PolicyHead, ValueHead
 from memrl_jax.networks.layers import PLAIN
 from memrl_jax.settings import LayersConfig
@@ -34,7 +33,7 @@ def pair(actor: Network, critic: Network) -> Network:
     """
 
     def init(key: Key, timestep: TimeStep, *inputs: Any) -> Any:
-        actor_key, critic_key = jax.random.split(key)
+        actor_key, critic_key = draws.split(key)
         return {
             "actor": actor.init(actor_key, timestep, *inputs),
             "critic": critic.init(critic_key, timestep, *inputs),

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from memrl_jax import draws
 from memrl_jax.memory.states import checked
 from memrl_jax.types import Array, Key, Network, NeuralMemory, State, TimeStep
 
@@ -21,7 +22,7 @@ def recurrent(encoder: nn.Module, memory: NeuralMemory, head: nn.Module) -> Netw
     memory = checked(memory)
 
     def init(key: Key, timestep: TimeStep, *inputs: Any) -> Any:
-        encoder_key, memory_key, head_key = jax.random.split(key, 3)
+        encoder_key, memory_key, head_key = draws.split(draws.unrolled(key), 3)
         encoder_params = encoder.init(encoder_key, timestep)
         x = encoder.apply(encoder_params, timestep)
         memory_params = memory.init(memory_key, x[0])

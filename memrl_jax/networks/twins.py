@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from memrl_jax import draws
 from memrl_jax.types import Array, Key, Network, State, TimeStep
 
 
@@ -16,7 +17,7 @@ def twins(network: Network) -> Network:
     """
 
     def init(key: Key, timestep: TimeStep, *inputs: Any) -> Any:
-        return jax.vmap(lambda key: network.init(key, timestep, *inputs))(jax.random.split(key))
+        return jax.vmap(lambda key: network.init(key, timestep, *inputs))(draws.split(key))
 
     def initial_state(batch: int) -> State:
         state = network.initial_state(batch)

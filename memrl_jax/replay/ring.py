@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from memrl_jax import draws, tree
 from memrl_jax import frames as stacks
-from memrl_jax import tree
 from memrl_jax.checks import INT32, divides, positive
 from memrl_jax.types import Array, Sample, Segment, State, TimeStep
 
@@ -282,7 +282,7 @@ def sample(shape: Windows, ring: Ring, batch_size: int, key: Array) -> Sample:
     """
     first, count = starts(shape, ring)
     environments = ring.record.shape[1]
-    index = jax.random.randint(key, (batch_size,), 0, count * environments)
+    index = draws.randint(key, (batch_size,), 0, count * environments)
     start = (first + index // environments * shape.stride) % shape.rows
     segment = gather(shape, ring, start, index % environments)
     weight = jnp.where(count > 0, jnp.ones(batch_size, jnp.float32), 0.0)

@@ -7,9 +7,9 @@ O(N radix log_radix(count)): wide blocks make few, wide steps, which suits accel
 the top level's blocks are not stored: one computation serves all draws, so there may be many.
 """
 
-import jax
 import jax.numpy as jnp
 
+from memrl_jax import draws
 from memrl_jax.tree import take
 from memrl_jax.types import Array
 
@@ -90,7 +90,7 @@ def stratified(key: Array, tree: SumTree, count: int) -> Array:
     of the block that it is in may be lost in its sum. Schaul et al. (2016), section 3.3.
     """
     cells = CELLS // count  # per part
-    random, rest = jax.random.uniform(key, (2, count), jnp.float32)
+    random, rest = draws.uniform(key, (2, count), jnp.float32)
     cell = jnp.arange(count, dtype=jnp.float32) * cells + jnp.floor(random * cells)
     width = total(tree) / (cells * count)
     return find(tree, cell * width, rest * width)

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from memrl_jax import checks, parallel, tree
+from memrl_jax import checks, draws, parallel, tree
 from memrl_jax.build import make, make_agent, make_environment
 from memrl_jax.config import Config, from_json, plain, to_json
 from memrl_jax.environments import check
@@ -264,7 +264,7 @@ def play(path: str, seed: int, episodes: int) -> list[Episode]:
     env = make_environment(config)
     episode = player(env, make_agent(config, env))
     key = parallel.seed_keys(run.seed, run.seeds, WATCH)[seed]
-    return [episode(state, jax.random.fold_in(key, i)) for i in range(episodes)]
+    return [episode(state, draws.fold_in(key, i)) for i in range(episodes)]
 
 
 def trained(path: str) -> tuple[Config, Run, Any]:

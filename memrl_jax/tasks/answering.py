@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from memrl_jax import tree
+from memrl_jax import draws, tree
 from memrl_jax.checks import UNROLLED, above, at_least, fields, known, positive, within
 from memrl_jax.memory.hops import HopTrace
 from memrl_jax.memory.memn2n import TYINGS, Tying, position_encoding
@@ -96,8 +96,8 @@ def make_answerer(dataset: Dataset, setting: Setting = SINGLE) -> Answerer:
         return jax.lax.map(miss, questions, batch_size=EVALUATED)
 
     def train(key: Key, questions: Questions) -> tuple[Params, Curves]:
-        init_key, split_key, key = jax.random.split(key, 3)
-        order = jax.random.permutation(split_key, n)
+        init_key, split_key, key = draws.split(key, 3)
+        order = draws.permutation(split_key, n)
         learn, held_out = (tree.at(questions, i) for i in (order[:learned], order[learned:]))
 
         def step(params: Params, plan: Any) -> tuple[Params, Curves]:
@@ -106,9 +106,7 @@ def make_answerer(dataset: Dataset, setting: Setting = SINGLE) -> Answerer:
             return params, Curves(cost, error, jnp.mean(wrong(params, held_out, linear)))
 
         linear, rates = schedule(setting)
-        return jax.lax.scan(
-            step, init(init_key), (jax.random.split(key, len(rates)), linear, rates)
-        )
+        return jax.lax.scan(step, init(init_key), (draws.split(key, len(rates)), linear, rates))
 
     return Answerer(init, train, answer, wrong)
 
@@ -122,8 +120,8 @@ def _reader(dataset: Dataset, setting: Setting) -> tuple[Callable, Callable]:
     encoding = jnp.asarray(encode(setting.features, width + 1))
 
     def init(key: Key) -> Params:
-        keys = dict(zip(shapes, jax.random.split(key, len(shapes)), strict=True))
-        drawn = {name: jax.random.normal(keys[name], shape) for name, shape in shapes.items()}
+        keys = dict(zip(shapes, draws.split(key, len(shapes)), strict=True))
+        drawn = {name: draws.normal(keys[name], shape) for name, shape in shapes.items()}
         return _nil_is_zero({name: 0.1 * x for name, x in drawn.items()})
 
     def predict(params: Params, one: Questions, age: Array, linear: Any = False) -> Any:
@@ -147,13 +145,13 @@ def _epoch(predict: Callable, setting: Setting, batches: int) -> Callable:
         return -nn.log_softmax(logits)[one.answers], jnp.argmax(logits) != one.answers
 
     def total(params: Params, key: Key, batch: Questions, linear: Array) -> tuple[Array, Array]:
-        keys = jax.random.split(key, setting.batch_size)
+        keys = draws.split(key, setting.batch_size)
         losses, errors = jax.vmap(loss, (None, 0, 0, None))(params, keys, batch, linear)
         return jnp.sum(losses), jnp.sum(errors)
 
     def epoch(params: Params, key: Key, learn: Questions, linear: Array, rate: Array) -> Any:
-        order_key, noise_key = jax.random.split(key)
-        order = jax.random.permutation(order_key, len(learn.answers))
+        order_key, noise_key = draws.split(key)
+        order = draws.permutation(order_key, len(learn.answers))
         order = order[: batches * setting.batch_size]
         shuffled = tree.at(learn, order.reshape(batches, setting.batch_size))
 
@@ -161,9 +159,7 @@ def _epoch(predict: Callable, setting: Setting, batches: int) -> Callable:
             sums, gradient = jax.value_and_grad(total, has_aux=True)(params, *batch, linear)
             return descend(params, gradient, rate, setting.max_norm), sums
 
-        params, sums = jax.lax.scan(
-            update, params, (jax.random.split(noise_key, batches), shuffled)
-        )
+        params, sums = jax.lax.scan(update, params, (draws.split(noise_key, batches), shuffled))
         return params, [jnp.sum(x) / order.size for x in sums]
 
     return epoch

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from memrl_jax import draws
 from memrl_jax.types import Array, Key
 
 
@@ -90,7 +91,7 @@ def channel(where: Array) -> Array:
 
 def random_bits(key: Key, *shape: int) -> Array:
     """Return random bits [*shape] float32, 0 and 1 equally likely."""
-    return jax.random.bernoulli(key, 0.5, shape).astype(jnp.float32)
+    return draws.bernoulli(key, 0.5, shape).astype(jnp.float32)
 
 
 def one_hot(symbols: Array, count: int) -> Array:
@@ -100,4 +101,4 @@ def one_hot(symbols: Array, count: int) -> Array:
 
 def uniform_int(key: Key, low: int, high: int) -> Any:
     """Return an integer [] drawn uniformly from low to high, inclusive."""
-    return jax.random.randint(key, (), low, high + 1)
+    return draws.randint(key, (), low, high + 1)

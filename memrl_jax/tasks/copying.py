@@ -1,8 +1,8 @@
 """Tasks that ask for everything that was shown, in order."""
 
-import jax
 import jax.numpy as jnp
 
+from memrl_jax import draws
 from memrl_jax.checks import at_least, positive, typed
 from memrl_jax.tasks.base import (
     Example,
@@ -35,7 +35,7 @@ def copy(bits: int = 8, length: int = 20, shortest: int = 1) -> Task:
     at_least("length", length, positive("shortest", shortest))
 
     def sample(key: Key) -> Example:
-        bits_key, count_key = jax.random.split(key)
+        bits_key, count_key = draws.split(key)
         vectors = random_bits(bits_key, length, bits)
         count = uniform_int(count_key, shortest, length)
         step = jnp.arange(2 * length + 1)
@@ -68,7 +68,7 @@ def repeat_copy(
     steps = length + 1 + length * repeats + 1
 
     def sample(key: Key) -> Example:
-        bits_key, count_key, times_key = jax.random.split(key, 3)
+        bits_key, count_key, times_key = draws.split(key, 3)
         vectors = random_bits(bits_key, length, bits)
         count = uniform_int(count_key, shortest, length)
         times = uniform_int(times_key, fewest, repeats)
@@ -98,9 +98,9 @@ def selective_copying(symbols: int = 15, count: int = 16, length: int = 4096) ->
     at_least("length", length, positive("count", count))
 
     def sample(key: Key) -> Example:
-        symbol_key, place_key = jax.random.split(key)
-        answer = jax.random.randint(symbol_key, (count,), 0, symbols)
-        places = jnp.sort(jax.random.choice(place_key, length, (count,), replace=False))
+        symbol_key, place_key = draws.split(key)
+        answer = draws.randint(symbol_key, (count,), 0, symbols)
+        places = jnp.sort(draws.choice(place_key, length, (count,), replace=False))
         vectors = one_hot(answer, symbols)
         shown = jnp.zeros((length + count, symbols), jnp.float32).at[places].set(vectors)
         due = jnp.arange(length + count) >= length

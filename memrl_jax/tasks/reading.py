@@ -7,10 +7,10 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from memrl_jax import draws
 from memrl_jax.memory.hops import Hop, HopTrace, attend
 from memrl_jax.types import Array, Key
 
@@ -75,10 +75,10 @@ def noisy_ages(key: Key, facts: Array, noise: float) -> Array:
 
     Their number and their places are drawn uniformly.
     """
-    count_key, place_key = jax.random.split(key)
+    count_key, place_key = draws.split(key)
     slots, count = len(facts), jnp.sum(facts, dtype=jnp.int32)
-    blanks = jax.random.randint(count_key, (), 0, jnp.ceil(noise * count).astype(jnp.int32) + 1)
+    blanks = draws.randint(count_key, (), 0, jnp.ceil(noise * count).astype(jnp.int32) + 1)
     place = jnp.arange(slots + math.ceil(noise * slots))
-    drawn = jax.random.uniform(place_key, place.shape) + (place >= count + blanks)
+    drawn = draws.uniform(place_key, place.shape) + (place >= count + blanks)
     taken = jnp.where(place < count, jnp.argsort(drawn), len(place))
     return jnp.minimum(jnp.sort(taken)[ages(facts)], slots - 1)

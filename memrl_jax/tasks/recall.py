@@ -5,6 +5,7 @@ import math
 import jax
 import jax.numpy as jnp
 
+from memrl_jax import draws
 from memrl_jax.checks import above, at_least, positive, typed
 from memrl_jax.tasks.base import (
     Example,
@@ -32,7 +33,7 @@ def remember_first(length: int = 32, symbols: int = 4) -> Task:
     at_least("symbols", symbols, 2)
 
     def sample(key: Key) -> Example:
-        vectors = one_hot(jax.random.randint(key, (length,), 0, symbols), symbols)
+        vectors = one_hot(draws.randint(key, (length,), 0, symbols), symbols)
         step = jnp.arange(length)
         due = step == length - 1
         target = jnp.where(due[:, None], vectors[0], 0.0)
@@ -59,7 +60,7 @@ def associative_recall(items: int = 6, fewest: int = 2, width: int = 3, bits: in
         raise ValueError(f"items: {items} are too many to differ in width x bits = {size} bits")
 
     def sample(key: Key) -> Example:
-        bits_key, count_key, query_key = jax.random.split(key, 3)
+        bits_key, count_key, query_key = draws.split(key, 3)
         vectors = _distinct(bits_key, items, size).reshape(items * width, bits)
         count = uniform_int(count_key, fewest, items)
         query = uniform_int(query_key, 0, count - 2)
@@ -84,7 +85,7 @@ def _distinct(key: Key, count: int, size: int) -> Array:
         return jnp.sum(same) > count
 
     def draw(drawn: tuple[Key, Array]) -> tuple[Key, Array]:
-        key, bits_key = jax.random.split(drawn[0])
+        key, bits_key = draws.split(drawn[0])
         return key, random_bits(bits_key, count, size)
 
     first = draw((key, jnp.zeros((count, size), jnp.float32)))
@@ -113,10 +114,10 @@ def multi_query_recall(
     weights = jnp.arange(1, places + 1, dtype=jnp.float32) ** (power - 1)
 
     def sample(key: Key) -> Example:
-        key_key, value_key, place_key = jax.random.split(key, 3)
-        keys = jax.random.choice(key_key, symbols, (pairs,), replace=False)
-        values = jax.random.randint(value_key, (pairs,), 0, symbols)
-        place = jax.random.choice(
+        key_key, value_key, place_key = draws.split(key, 3)
+        keys = draws.choice(key_key, symbols, (pairs,), replace=False)
+        values = draws.randint(value_key, (pairs,), 0, symbols)
+        place = draws.choice(
             place_key, places, (pairs,), replace=False, p=weights / jnp.sum(weights)
         )
         asked = 2 * pairs + place

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 from flax import linen as nn
 
+from memrl_jax import draws
 from memrl_jax.checks import above, positive, typed
 from memrl_jax.memory.states import checked
 from memrl_jax.networks import MLP
@@ -63,7 +64,7 @@ def make_probe(
     optimizer = optax.chain(optax.clip_by_global_norm(max_gradient_norm), optax.adam(learning_rate))
 
     def init(key: Key) -> ProbeState:
-        key, encoder_key, memory_key, head_key = jax.random.split(key, 4)
+        key, encoder_key, memory_key, head_key = draws.split(key, 4)
         encoder_params = encoder.init(encoder_key, jnp.zeros(task.inputs, jnp.float32))
         x = jnp.zeros(width, jnp.float32)
         memory_params = memory.init(memory_key, x)
@@ -91,7 +92,7 @@ def make_probe(
 
     def evaluate(params: Any, key: Key, count: int, on: Task = task) -> Metrics:
         _fits(on, task)
-        examples = jax.vmap(on.sample)(jax.random.split(key, positive("count", count)))
+        examples = jax.vmap(on.sample)(draws.split(key, positive("count", count)))
         logits = jax.vmap(predict, in_axes=(None, 0))(params, examples.input)
         scores = jax.vmap(partial(score, on))(logits, examples)
         return jax.tree.map(jnp.sum, scores)
@@ -101,7 +102,7 @@ def make_probe(
         return metrics["loss"] / metrics["answers"], metrics
 
     def step(state: ProbeState) -> tuple[ProbeState, Metrics]:
-        key, batch_key = jax.random.split(state.key)
+        key, batch_key = draws.split(state.key)
         gradient, metrics = jax.grad(objective, has_aux=True)(state.params, batch_key)
         updates, optimizer_state = optimizer.update(gradient, state.optimizer, state.params)
         params = optax.apply_updates(state.params, updates)

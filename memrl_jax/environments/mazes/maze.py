@@ -3,11 +3,10 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
-from memrl_jax import checks, tree
+from memrl_jax import checks, draws, tree
 from memrl_jax.environments.base import Arrival, episodic
 from memrl_jax.environments.mazes.rules import Rules, machine
 from memrl_jax.environments.mazes.view import BLOCKS, FLOOR, WALL, cells, viewer
@@ -61,7 +60,7 @@ def maze(maps: Maps, rules: Rules, rows: int = 6, columns: int = 7) -> Environme
     strides = jnp.asarray(DIRECTIONS @ [width, 1], jnp.int32)
 
     def first(key: Key) -> tuple[State, tuple[()]]:
-        u = jax.random.uniform(key, (3,))
+        u = draws.uniform(key, (3,))
         n = _floor(u[0], len(world.spawns))
         at = tree.take(world.cell, (n, _floor(u[1], tree.take(world.spawns, n))))
         zero = jnp.int32(0)
