@@ -20,6 +20,7 @@ from memrl_jax.types import Array, Key
 
 ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 PARITY = 0x1BD11BDA
+SMALL = 16  # numbers up to which XLA makes one kernel of jax's loop, which compiles sooner
 
 
 def _threefry(key: Array, high: Array, low: Array) -> tuple[Array, Array]:
@@ -36,8 +37,12 @@ def _threefry(key: Array, high: Array, low: Array) -> tuple[Array, Array]:
 
 def _numbered(key: Array, shape: tuple[int, ...]) -> tuple[Array, Array]:
     """Encrypt the numbers of all places of an array."""
-    low = jax.lax.iota(jnp.uint32, math.prod(shape)).reshape(shape)
-    return _threefry(key, jnp.zeros_like(low), low)
+    size = math.prod(shape)
+    low = jax.lax.iota(jnp.uint32, size)
+    if size <= SMALL:
+        both = extend.threefry_2x32((key[0], key[1]), jnp.concatenate([jnp.zeros_like(low), low]))
+        return both[:size].reshape(shape), both[size:].reshape(shape)
+    return _threefry(key, jnp.zeros(shape, jnp.uint32), low.reshape(shape))
 
 
 def _seed(seed: Array) -> Array:
@@ -56,7 +61,8 @@ def _bits(key: Array, width: int, shape: tuple[int, ...]) -> Array:
 
 
 def _fold_in(key: Array, data: Any) -> Array:
-    return jnp.stack(_threefry(key, jnp.uint32(0), jnp.asarray(data, jnp.uint32)))
+    count = jnp.stack([jnp.uint32(0), jnp.asarray(data, jnp.uint32)])
+    return extend.threefry_2x32((key[0], key[1]), count)
 
 
 _UNROLLED = extend.define_prng_impl(
