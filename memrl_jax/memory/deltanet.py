@@ -5,13 +5,18 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
 from memrl_jax.checks import divides, positive, typed
 from memrl_jax.memory.base import from_monoid
 from memrl_jax.memory.layers import Heads, lookup, outer
-from memrl_jax.memory.monoid import Monoid, Scan
+from memrl_jax.memory.monoid import Monoid, Reach, Scan, decays
+from memrl_jax.memory.monoid import between as betw
 from memrl_jax.types import Array, Key, NeuralMemory
+
+
+TINY = 1e-30
 
 
 class Update(NamedTuple):
@@ -43,6 +48,45 @@ def _identity(pair: tuple[Array, Array]) -> tuple[Array, Array]:
     return jnp.broadcast_to(eye, decay.shape), jnp.zeros_like(addend)
 
 
+@jax.custom_jvp
+def inverse(lower: Array) -> Array:
+    """Return the inverse of 1 plus the part below the diagonal of `lower` [..., C, C].
+
+    Blocks on the diagonal, of 1, 2, 4, ... rows, are inverted one after the other: the inverse of
+    [[A, 0], [C, B]] is [[1/A, 0], [-1/B C 1/A, 1/B]].
+    """
+    row = np.arange(lower.shape[-1])
+    inverted, size = jnp.eye(len(row), dtype=lower.dtype), 1
+    while size < len(row):
+        block = row // size
+        below = (block[:, None] - block == 1) & (block[:, None] % 2 == 1)
+        part = jnp.where(below, lower, 0)
+        inverted = inverted - (part if size == 1 else inverted @ part @ inverted)
+        size *= 2
+    return jnp.broadcast_to(inverted, lower.shape)
+
+
+@inverse.defjvp
+def _(primals, tangents):
+    x = inverse(*primals)
+    return x, -(x @ jnp.tril(tangents[0], -1) @ x)
+
+
+def _chunk(state: Array, updates: Update, reach: Reach) -> tuple[Array, Array]:
+    keep, rate, key, value, query = (x.swapaxes(0, 1) for x in updates)  # [heads, C, ...]
+    rate, keys = rate[..., None], key.mT
+    kept = jnp.log(jnp.maximum(keep, TINY))
+    between = decays(betw(kept), reach.pairs[None])
+    since = decays(jnp.cumsum(kept, axis=-1), reach.before[None])[..., None]
+    # What every step changes, [heads, C, d]: each sees what those before it have changed.
+    seen = rate * between * (key @ keys)
+    new = rate * (value - since * (key @ state.mT))
+    change = inverse(seen) @ new
+    reading = since * (query @ state.mT) + (between * (query @ keys)) @ change
+    after = since[:, -1, :, None] * state + (between[:, -1, :, None] * change).mT @ key
+    return after, reading.swapaxes(0, 1)
+
+
 # S <- keep S (I - rate k k') + rate v k'
 DELTA = Monoid(
     identity=_identity,
@@ -50,6 +94,7 @@ DELTA = Monoid(
     apply=_apply,
     expand=_expand,
     query=lambda state, update: lookup(state, update.query),
+    chunk=_chunk,
 )
 
 

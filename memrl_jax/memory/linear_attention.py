@@ -9,7 +9,7 @@ from flax import linen as nn
 from memrl_jax.checks import divides, positive, typed
 from memrl_jax.memory.base import from_monoid
 from memrl_jax.memory.layers import Heads, lookup, outer
-from memrl_jax.memory.monoid import Monoid, Scan
+from memrl_jax.memory.monoid import Monoid, Reach, Scan
 from memrl_jax.types import Array, NeuralMemory
 
 
@@ -41,6 +41,19 @@ def _attend(state: State, update: Update) -> Array:
     return lookup(state.values, update.query) / (total + 1e-6)
 
 
+def _chunk(state: State, updates: Update, reach: Reach) -> tuple[State, Array]:
+    key, value, query = (x.swapaxes(0, 1) for x in updates)  # [heads, C, d]
+    seen = jnp.where(reach.pairs[None], query @ key.mT, 0)
+    before = jnp.where(reach.before[None, :, None], query, 0)
+    total = jnp.sum(seen, axis=-1) + jnp.sum(before * state.keys[:, None], axis=-1)
+    read = seen @ value + before @ state.values.mT
+    last = jnp.where(reach.pairs[-1, :, None], 1.0, 0.0)[None]
+    key = key * last
+    kept = jnp.where(reach.before[-1], 1.0, 0.0)
+    after = State(kept * state.values + value.mT @ key, kept * state.keys + jnp.sum(key, axis=1))
+    return after, (read / (total[..., None] + 1e-6)).swapaxes(0, 1)
+
+
 # Nothing decays.
 SUM = Monoid(
     identity=lambda pair: jax.tree.map(jnp.zeros_like, pair),
@@ -48,6 +61,7 @@ SUM = Monoid(
     apply=lambda state, update: _add(state, _addend(update)),
     expand=lambda update: ((), _addend(update)),
     query=_attend,
+    chunk=_chunk,
 )
 
 

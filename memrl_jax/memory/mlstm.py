@@ -10,7 +10,7 @@ from flax import linen as nn
 from memrl_jax.checks import divides, positive, typed
 from memrl_jax.memory.base import from_monoid
 from memrl_jax.memory.layers import Heads, lookup, outer
-from memrl_jax.memory.monoid import Monoid, Scan
+from memrl_jax.memory.monoid import Monoid, Reach, Scan, between
 from memrl_jax.types import Array, Key, NeuralMemory
 
 NOTHING = -1e30  # logarithm of a scale so small that what it scales is zero
@@ -62,12 +62,32 @@ def _identity(pair: tuple[Array, State]) -> tuple[Array, State]:
     return forget, state._replace(scale=state.scale + NOTHING)
 
 
+def _chunk(state: State, updates: Update, reach: Reach) -> tuple[State, Array]:
+    forget, write, key, value, query = (x.swapaxes(0, 1) for x in updates)  # [heads, C, ...]
+    forgotten = jnp.cumsum(forget, axis=-1)
+    pairs = between(forget) + write[..., None, :]
+    pairs = jnp.where(reach.pairs[None], pairs, NOTHING)  # [heads, C, C]
+    before = jnp.where(reach.before[None], forgotten + state.scale[:, None], NOTHING)
+    scale = jax.lax.stop_gradient(jnp.maximum(jnp.max(pairs, axis=-1), before))
+    pairs, before = jnp.exp(pairs - scale[..., None]), jnp.exp(before - scale)
+    seen = pairs * (query @ key.mT)
+    total = jnp.abs(jnp.sum(seen, axis=-1) + before * jnp.sum(query * state.keys[:, None], axis=-1))
+    reading = seen @ value + before[..., None] * (query @ state.cell.mT)
+    reading = reading / jnp.maximum(total, jnp.exp(-scale))[..., None]
+    last = pairs[:, -1, :, None] * key
+    kept = before[:, -1, None]
+    cell = kept[..., None] * state.cell + value.mT @ last
+    after = State(scale[:, -1], cell, kept * state.keys + jnp.sum(last, axis=1))
+    return after, reading.swapaxes(0, 1)
+
+
 STABILIZED = Monoid(
     identity=_identity,
     combine=lambda first, then: (first[0] + then[0], _add(_decayed(first[1], then[0]), then[1])),
     apply=lambda state, update: _add(_decayed(state, update.forget), _addend(update)),
     expand=lambda update: (update.forget, _addend(update)),
     query=_attend,
+    chunk=_chunk,
 )
 
 

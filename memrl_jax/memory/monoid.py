@@ -15,8 +15,8 @@ import jax.numpy as jnp
 from memrl_jax import checks, tree
 from memrl_jax.types import Array, State
 
-Scan = Literal["auto", "sequential", "associative"]
-SCANS = ("auto", "sequential", "associative")
+Scan = Literal["auto", "sequential", "associative", "chunked"]
+SCANS = ("auto", "sequential", "associative", "chunked")
 
 
 class Monoid(NamedTuple):
@@ -31,6 +31,7 @@ class Monoid(NamedTuple):
     apply: Callable[..., State]  # state, update -> state
     expand: Callable[..., Any] = lambda update: update  # update -> pair
     query: Callable[..., Any] = lambda state, update: state  # state after it, update -> reading
+    chunk: Callable[..., tuple[State, Any]] | None = None  # state, updates, `Reach` -> state, readings
 
 
 def scan(
@@ -44,7 +45,7 @@ def scan(
     """
     if checks.known("scan", how, SCANS) == "auto":
         how = "sequential" if jax.default_backend() == "cpu" else "associative"
-    unroll = sequential if how == "sequential" else associative
+    unroll = {"sequential": sequential, "associative": associative, "chunked": chunked}[how]
     return unroll(monoid, initial, state, updates, starts)
 
 
@@ -61,6 +62,72 @@ def sequential(
     # The backward pass recomputes a step from its state and update, both kept anyway. That is the
     # vector-Jacobian product one would write by hand, and as fast.
     return jax.lax.scan(jax.checkpoint(step, prevent_cse=False), state, (updates, starts))
+
+
+class Reach(NamedTuple):
+    """Which steps of a chunk see what, for no reset lies between."""
+
+    before: Array  # bool [C], the state before the chunk
+    pairs: Array  # bool [C, C], row t: the steps up to t
+
+    @classmethod
+    def of(cls, starts: Array) -> "Reach":
+        """Return the reach of steps of which `starts` [C] marks those after a reset."""
+        episode = jnp.cumsum(starts)
+        same = episode[:, None] == episode[None]
+        return cls(episode == 0, jnp.tril(same))
+
+
+def decays(logarithms: Array, reached: Array) -> Array:
+    """Return exp(logarithms) where `reached`, else 0."""
+    return jnp.exp(jnp.where(reached, logarithms, -jnp.inf))
+
+
+def between(logarithms: Array) -> Array:
+    """Return the sums [..., C, C] of logarithms [..., C] of the steps after s, up to t.
+
+    Not as differences of cumulative sums, in which small logarithms drown after large ones.
+    """
+    size = logarithms.shape[-1]
+    lower = jnp.tril(jnp.ones((size, size), logarithms.dtype))
+    return lower @ (jnp.tril(lower, -1) * logarithms[..., :, None])
+
+
+import os
+CHUNK = int(os.environ.get('CHUNK', 16)); CK = int(os.environ.get('CK', 1))
+
+
+def chunked(
+    monoid: Monoid, initial: State, state: State, updates: Any, starts: Array
+) -> tuple[State, Any]:
+    """Apply updates [T, ...] in chunks, each by matrix products; see `scan`."""
+    size = CHUNK
+    def chunk(state, x):
+        return (jax.checkpoint(chunk_, prevent_cse=False) if CK else chunk_)(state, x)
+    def chunk_(state, x):
+        updates, starts = x
+        finite = jnp.isfinite(sum(jnp.sum(leaf.reshape(len(starts),-1), 1) for leaf in jax.tree.leaves(updates)))
+        ok = jnp.isfinite(sum(jnp.sum(leaf) for leaf in jax.tree.leaves(state)))
+        reach = Reach.of(starts)
+        poisoned = (reach.pairs & ~finite[None]).any(axis=1) | (reach.before & ~ok)
+        updates = jax.vmap(lambda f, u: tree.where(f, u, jax.tree.map(jnp.zeros_like, u)))(finite, updates)
+        state = tree.where(ok, state, initial)
+        state, readings = monoid.chunk(state, updates, reach)
+        nan = lambda x: jnp.full_like(x, jnp.nan)
+        readings = jax.vmap(lambda p, r: tree.where(p, jax.tree.map(nan, r), r))(poisoned, readings)
+        return tree.where(poisoned[-1], jax.tree.map(nan, state), state), readings
+
+    x = (updates, starts)
+    whole = len(starts) // size
+    parts = []
+    if whole:
+        cut = jax.tree.map(lambda x: x[:whole * size].reshape(whole, size, *x.shape[1:]), x)
+        state, readings = jax.lax.scan(chunk, state, cut)
+        parts.append(jax.tree.map(lambda x: x.reshape(whole * size, *x.shape[2:]), readings))
+    if len(starts) % size:
+        state, readings = chunk(state, jax.tree.map(lambda x: x[whole * size:], x))
+        parts.append(readings)
+    return state, jax.tree.map(lambda *x: jnp.concatenate(x), *parts) if len(parts) > 1 else parts[0]
 
 
 def associative(
