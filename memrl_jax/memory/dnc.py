@@ -56,8 +56,10 @@ def access(state: Access, asked: Interface) -> tuple[Access, Array]:
     usage = used(state.usage, state.write_weights, state.read_weights, asked.free)
     write_weights = addresses_to_write(state.memory, usage, asked)
     memory = write(state.memory, write_weights, asked.erase, asked.write_vectors)
-    link, precedence = linked(state.link, state.precedence, write_weights)
-    read_weights = addresses_to_read(memory, link, state.read_weights, asked)
+    link, precedence, ways = follow(
+        state.link, state.precedence, write_weights, state.read_weights
+    )
+    read_weights = addresses_to_read(memory, ways, asked)
     after = Access(memory, usage, write_weights, read_weights, link, precedence)
     return after, read_weights @ memory
 
@@ -75,11 +77,13 @@ def used(usage: Array, write_weights: Array, read_weights: Array, free: Array) -
 def allocation(usage: Array) -> Array:
     """Return weights [slots] on the least used slots; of equally used ones, the first is taken."""
     usage = EPSILON + (1 - EPSILON) * usage
-    # As in the authors' code, sorted by 1 - usage, whose rounding makes more slots equal.
-    order = jnp.argsort(-(1 - usage), stable=True)
-    ranked = usage[order]
-    before = jnp.concatenate([jnp.ones_like(ranked[:1]), jnp.cumprod(ranked[:-1])])
-    return jnp.zeros_like(usage).at[order].set((1 - ranked) * before)
+    # As in the authors' code, compared by 1 - usage, whose rounding makes more slots equal. Their
+    # products are sums of logarithms, for which no slot has to be moved.
+    free, slot = 1 - usage, jnp.arange(len(usage))
+    freer = free[None] > free[:, None]
+    earlier = (free[None] == free[:, None]) & (slot[None] < slot[:, None])
+    before = (freer | earlier).astype(usage.dtype)  # [slots, slots], row: those before a slot
+    return free * jnp.exp(before @ jnp.log(usage))
 
 
 def allocations(usage: Array, gates: Array) -> Array:
@@ -97,7 +101,9 @@ def by_content(memory: Array, keys: Array, strengths: Array) -> Array:
     The cosines are those of keys [heads, width] and memory [slots, width].
     """
     lengths = jnp.outer(_length(keys), _length(memory))
-    return jax.nn.softmax(strengths[:, None] * (keys @ memory.T) / (lengths + EPSILON))
+    # Memory first: a product with its transpose would copy it.
+    products = (memory @ keys.T).T
+    return jax.nn.softmax(strengths[:, None] * products / (lengths + EPSILON))
 
 
 def _length(x: Array) -> Array:
@@ -124,23 +130,70 @@ def write(memory: Array, weights: Array, erase: Array, add: Array) -> Array:
 def linked(link: Array, precedence: Array, write_weights: Array) -> tuple[Array, Array]:
     """Return the links [W, slots, slots] and the precedence [W, slots] after a write."""
     to, since = write_weights[:, :, None], write_weights[:, None, :]
-    link = (1 - to - since) * link + to * precedence[:, None, :]
-    link = link * (1 - jnp.eye(link.shape[-1], dtype=link.dtype))[None]
+    link = _not_itself((1 - to - since) * link + to * precedence[:, None, :])
     total = jnp.sum(write_weights, axis=-1, keepdims=True)
     return link, (1 - total) * precedence + write_weights
 
 
+def _not_itself(link: Array) -> Array:
+    return jnp.where(np.eye(link.shape[-1], dtype=bool)[None], 0, link)
+
+
 def along(link: Array, read_weights: Array) -> tuple[Array, Array]:
     """Return reads moved backward and forward in the order of writes, both [R, W, slots]."""
-    backward = jnp.einsum("rj,wji->rwi", read_weights, link)
-    forward = jnp.einsum("rj,wij->rwi", read_weights, link)
-    return backward, forward
+    return _rows(read_weights, link), _columns(link, read_weights)
 
 
-def addresses_to_read(memory: Array, link: Array, before: Array, asked: Interface) -> Array:
+def _rows(weights: Array, link: Array) -> Array:
+    return jnp.einsum("rj,wji->rwi", weights, link)
+
+
+def _columns(link: Array, weights: Array) -> Array:
+    # The links come first: a product with their transpose would copy them.
+    return jnp.einsum("wij,rj->wir", link, weights).transpose(2, 0, 1)
+
+
+@jax.custom_vjp
+def follow(
+    link: Array, precedence: Array, write_weights: Array, read_weights: Array
+) -> tuple[Array, Array, tuple[Array, Array]]:
+    """Return link and precedence after a write, as `linked`, and reads `along` the new links."""
+    link, precedence = linked(link, precedence, write_weights)
+    return link, precedence, along(link, read_weights)
+
+
+def _follow(*before: Array) -> Any:
+    return follow(*before), before
+
+
+def _of_follow(before: Any, grads: Any) -> tuple[Array, ...]:
+    link, precedence, write_weights, read_weights = before
+    grad, of_precedence, (of_backward, of_forward) = grads
+    after, _ = linked(link, precedence, write_weights)
+    of_reads = sum(
+        _columns(after[w, None], of_backward[:, w])[:, 0] + of_forward[:, w] @ after[w]
+        for w in range(len(after))
+    )
+    grad = grad + jnp.einsum("rwi,rj->wij", of_forward, read_weights)
+    grad = _not_itself(grad + jnp.einsum("ri,rwj->wij", read_weights, of_backward))
+    to, since = write_weights[:, :, None], write_weights[:, None, :]
+    lost = grad * link
+    total = jnp.sum(write_weights, axis=-1, keepdims=True)
+    of_writes = jnp.einsum("wij,wj->wi", grad, precedence) + of_precedence
+    of_writes -= jnp.sum(of_precedence * precedence, axis=-1, keepdims=True)
+    one = jnp.exp(0 * write_weights)
+    of_writes -= jnp.einsum("wij,wj->wi", lost, one) + jnp.einsum("wi,wij->wj", one, lost)
+    of_precedence = (1 - total) * of_precedence + jnp.einsum("wi,wij->wj", write_weights, grad)
+    return (1 - to - since) * grad, of_precedence, of_writes, of_reads
+
+
+follow.defvjp(_follow, _of_follow)
+
+
+def addresses_to_read(memory: Array, ways: tuple[Array, Array], asked: Interface) -> Array:
     """Return weights [R, slots]: a mixture of backward, forward and content."""
     content = by_content(memory, asked.read_keys, asked.read_strengths)
-    ways = jnp.concatenate([*along(link, before), content[:, None]], axis=1)
+    ways = jnp.concatenate([*ways, content[:, None]], axis=1)
     return jnp.einsum("rm,rms->rs", asked.mode, ways)
 
 
