@@ -85,6 +85,7 @@ def from_controlled(
             encoded, start = x
             return run("step", params, fresh(start, state), encoded)
 
+        advance = jax.checkpoint(advance, prevent_cse=False)
         state, hidden = jax.lax.scan(advance, state, (run("encode", params, xs), starts))
         return state, run("decode", params, hidden)
 

@@ -70,8 +70,9 @@ def used(usage: Array, write_weights: Array, read_weights: Array, free: Array) -
     No gradient flows into `write_weights` [W, slots].
     """
     written = 1 - jnp.prod(1 - jax.lax.stop_gradient(write_weights), axis=0)
-    kept = jnp.prod(1 - free[:, None] * read_weights, axis=0)
-    return (usage + (1 - usage) * written) * kept
+    filled = usage + (1 - usage) * written
+    # One product, so that the usage is computed once and not for every pair in `allocation`.
+    return jnp.prod(jnp.stack([filled, *(1 - free[:, None] * read_weights)]), axis=0)
 
 
 def allocation(usage: Array) -> Array:
@@ -123,7 +124,7 @@ def write(memory: Array, weights: Array, erase: Array, add: Array) -> Array:
 
     `weights` are [W, slots]; `erase` and `add` are [W, width].
     """
-    kept = jnp.prod(1 - weights[:, :, None] * erase[:, None, :], axis=0)
+    kept = jnp.prod(1 - jnp.einsum("ws,wd->wsd", weights, erase), axis=0)
     return memory * kept + weights.T @ add
 
 
@@ -174,8 +175,9 @@ def _of_follow(before: Any, grads: Any) -> tuple[Array, ...]:
         _columns(after[w, None], of_backward[:, w])[:, 0] + of_forward[:, w] @ after[w]
         for w in range(len(after))
     )
-    grad = grad + jnp.einsum("rwi,rj->wij", of_forward, read_weights)
-    grad = _not_itself(grad + jnp.einsum("ri,rwj->wij", read_weights, of_backward))
+    read = jnp.broadcast_to(read_weights[:, None], of_forward.shape)
+    pairs = jnp.concatenate([of_forward, read]), jnp.concatenate([read, of_backward])
+    grad = _not_itself(grad + jnp.einsum("rwi,rwj->wij", *pairs))
     to, since = write_weights[:, :, None], write_weights[:, None, :]
     lost = grad * link
     total = jnp.sum(write_weights, axis=-1, keepdims=True)
@@ -222,7 +224,7 @@ class _Cell(nn.Module):
         controller, h = self.controller(state.controller, encoded, state.reads)
         h = clipped(h)
         # Of the arrays as large as the links, only the links are kept for the backward pass.
-        after, reads = jax.checkpoint(access)(state.access, self.ask(h))
+        after, reads = access(state.access, self.ask(h))
         return State(after, reads, controller), jnp.concatenate([h, reads.reshape(-1)])
 
     def ask(self, h: Array) -> Interface:
