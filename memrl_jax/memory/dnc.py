@@ -101,10 +101,10 @@ def by_content(memory: Array, keys: Array, strengths: Array) -> Array:
 
     The cosines are those of keys [heads, width] and memory [slots, width].
     """
-    lengths = jnp.outer(_length(keys), _length(memory))
-    # Memory first: a product with its transpose would copy it.
-    products = (memory @ keys.T).T
-    return jax.nn.softmax(strengths[:, None] * products / (lengths + EPSILON))
+    lengths = jnp.outer(_length(memory), _length(keys))
+    # The memory comes first: a product with its transpose would copy it.
+    cosines = memory @ keys.T / (lengths + EPSILON)
+    return jax.nn.softmax(strengths[:, None] * cosines.T)
 
 
 def _length(x: Array) -> Array:
