@@ -1,6 +1,7 @@
 """Controllers: networks that read and write an external memory."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -81,11 +82,12 @@ def from_controlled(
         return state, run("decode", params, hidden)
 
     def unroll(params: Any, state: State, xs: Array, starts: Array) -> tuple[State, Any]:
+        # The way back computes a step anew from what came into it: keeping more takes longer.
+        @partial(jax.checkpoint, prevent_cse=False)
         def advance(state: State, x: tuple[Any, Array]) -> tuple[State, Any]:
             encoded, start = x
             return run("step", params, fresh(start, state), encoded)
 
-        advance = jax.checkpoint(advance, prevent_cse=False)
         state, hidden = jax.lax.scan(advance, state, (run("encode", params, xs), starts))
         return state, run("decode", params, hidden)
 

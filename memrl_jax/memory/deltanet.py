@@ -11,12 +11,10 @@ from flax import linen as nn
 from memrl_jax.checks import divides, positive, typed
 from memrl_jax.memory.base import from_monoid
 from memrl_jax.memory.layers import Heads, lookup, outer
-from memrl_jax.memory.monoid import Monoid, Reach, Scan, decays
-from memrl_jax.memory.monoid import between as betw
+from memrl_jax.memory.monoid import Monoid, Reach, Scan, between, decay
 from memrl_jax.types import Array, Key, NeuralMemory
 
-
-TINY = 1e-30
+TINY = 1e-30  # the least factor that has a logarithm
 
 
 class Update(NamedTuple):
@@ -49,42 +47,44 @@ def _identity(pair: tuple[Array, Array]) -> tuple[Array, Array]:
 
 
 @jax.custom_jvp
-def inverse(lower: Array) -> Array:
-    """Return the inverse of 1 plus the part below the diagonal of `lower` [..., C, C].
+def inverse(x: Array) -> Array:
+    """Return the inverse of the identity plus what is below the diagonal of x [..., C, C].
 
-    Blocks on the diagonal, of 1, 2, 4, ... rows, are inverted one after the other: the inverse of
-    [[A, 0], [C, B]] is [[1/A, 0], [-1/B C 1/A, 1/B]].
+    Blocks on the diagonal are inverted, of 1, 2, 4, ... rows: that of [[A, 0], [B, C]] is
+    [[1/A, 0], [-1/C B 1/A, 1/C]]. No powers of x are formed, which can be large.
     """
-    row = np.arange(lower.shape[-1])
-    inverted, size = jnp.eye(len(row), dtype=lower.dtype), 1
+    row, size = np.arange(x.shape[-1]), 1
+    found = jnp.broadcast_to(jnp.eye(len(row), dtype=x.dtype), x.shape)
     while size < len(row):
         block = row // size
-        below = (block[:, None] - block == 1) & (block[:, None] % 2 == 1)
-        part = jnp.where(below, lower, 0)
-        inverted = inverted - (part if size == 1 else inverted @ part @ inverted)
+        pairs = (block[:, None] % 2 == 1) & (block[:, None] - block[None] == 1)
+        found = found - found @ jnp.where(pairs, x, 0) @ found
         size *= 2
-    return jnp.broadcast_to(inverted, lower.shape)
+    return found
 
 
 @inverse.defjvp
-def _(primals, tangents):
-    x = inverse(*primals)
-    return x, -(x @ jnp.tril(tangents[0], -1) @ x)
+def _change_of_inverse(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    found = inverse(*primals)
+    return found, -(found @ jnp.tril(*tangents, -1) @ found)
 
 
 def _chunk(state: Array, updates: Update, reach: Reach) -> tuple[Array, Array]:
+    """Find all changes of a chunk at once, and read and write by products.
+
+    The state after step t is the one before the chunk and the sum over s <= t of outer products of
+    changes and keys, all decayed since. A change depends on those before it: a linear system.
+    Yang et al. (2024), section 3.2 (the UT transform); gated: Yang et al. (2025), section 3.3.
+    """
     keep, rate, key, value, query = (x.swapaxes(0, 1) for x in updates)  # [heads, C, ...]
-    rate, keys = rate[..., None], key.mT
-    kept = jnp.log(jnp.maximum(keep, TINY))
-    between = decays(betw(kept), reach.pairs[None])
-    since = decays(jnp.cumsum(kept, axis=-1), reach.before[None])[..., None]
-    # What every step changes, [heads, C, d]: each sees what those before it have changed.
-    seen = rate * between * (key @ keys)
-    new = rate * (value - since * (key @ state.mT))
-    change = inverse(seen) @ new
-    reading = since * (query @ state.mT) + (between * (query @ keys)) @ change
-    after = since[:, -1, :, None] * state + (between[:, -1, :, None] * change).mT @ key
-    return after, reading.swapaxes(0, 1)
+    rate, kept = rate[..., None], jnp.log(jnp.maximum(keep, TINY))
+    pairs = decay(between(kept), reach.pairs[None])  # [heads, C, C]
+    since = decay(jnp.cumsum(kept, axis=-1), reach.before[None])[..., None]
+    news = rate * (value - since * (key @ state.mT))
+    change = inverse(rate * pairs * (key @ key.mT)) @ news
+    reading = since * (query @ state.mT) + (pairs * (query @ key.mT)) @ change
+    lasting = pairs[:, -1, :, None] * change
+    return since[:, -1:] * state + lasting.mT @ key, reading.swapaxes(0, 1)
 
 
 # S <- keep S (I - rate k k') + rate v k'

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from memrl_jax import tree
 from memrl_jax.checks import divides, positive, typed
 from memrl_jax.memory.base import from_monoid
 from memrl_jax.memory.layers import Heads, lookup, outer
@@ -42,16 +43,15 @@ def _attend(state: State, update: Update) -> Array:
 
 
 def _chunk(state: State, updates: Update, reach: Reach) -> tuple[State, Array]:
+    """Attend within a chunk by products [C, C], and to what was before by the state."""
     key, value, query = (x.swapaxes(0, 1) for x in updates)  # [heads, C, d]
     seen = jnp.where(reach.pairs[None], query @ key.mT, 0)
-    before = jnp.where(reach.before[None, :, None], query, 0)
-    total = jnp.sum(seen, axis=-1) + jnp.sum(before * state.keys[:, None], axis=-1)
-    read = seen @ value + before @ state.values.mT
-    last = jnp.where(reach.pairs[-1, :, None], 1.0, 0.0)[None]
-    key = key * last
-    kept = jnp.where(reach.before[-1], 1.0, 0.0)
-    after = State(kept * state.values + value.mT @ key, kept * state.keys + jnp.sum(key, axis=1))
-    return after, (read / (total[..., None] + 1e-6)).swapaxes(0, 1)
+    earlier = jnp.where(reach.before[None, :, None], query, 0)
+    total = jnp.sum(seen, axis=-1) + jnp.sum(earlier * state.keys[:, None], axis=-1)
+    reading = (seen @ value + earlier @ state.values.mT) / (total[..., None] + 1e-6)
+    last = jnp.where(reach.pairs[-1][None, :, None], key, 0)
+    kept = tree.where(reach.before[-1], state, jax.tree.map(jnp.zeros_like, state))
+    return _add(kept, State(value.mT @ last, jnp.sum(last, axis=1))), reading.swapaxes(0, 1)
 
 
 # Nothing decays.

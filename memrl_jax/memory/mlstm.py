@@ -63,22 +63,24 @@ def _identity(pair: tuple[Array, State]) -> tuple[Array, State]:
 
 
 def _chunk(state: State, updates: Update, reach: Reach) -> tuple[State, Array]:
+    """Attend within a chunk by products [C, C], and to what was before by the state.
+
+    Every step has the scale that it has step by step: the largest logarithm of what it sees.
+    """
     forget, write, key, value, query = (x.swapaxes(0, 1) for x in updates)  # [heads, C, ...]
-    forgotten = jnp.cumsum(forget, axis=-1)
-    pairs = between(forget) + write[..., None, :]
-    pairs = jnp.where(reach.pairs[None], pairs, NOTHING)  # [heads, C, C]
-    before = jnp.where(reach.before[None], forgotten + state.scale[:, None], NOTHING)
-    scale = jax.lax.stop_gradient(jnp.maximum(jnp.max(pairs, axis=-1), before))
-    pairs, before = jnp.exp(pairs - scale[..., None]), jnp.exp(before - scale)
+    pairs = jnp.where(reach.pairs[None], between(forget) + write[:, None], NOTHING)
+    since = jnp.cumsum(forget, axis=-1) + state.scale[:, None]
+    since = jnp.where(reach.before[None], since, NOTHING)  # [heads, C]
+    scale = jax.lax.stop_gradient(jnp.maximum(jnp.max(pairs, axis=-1), since))
+    pairs, since = jnp.exp(pairs - scale[..., None]), jnp.exp(since - scale)[..., None]
     seen = pairs * (query @ key.mT)
-    total = jnp.abs(jnp.sum(seen, axis=-1) + before * jnp.sum(query * state.keys[:, None], axis=-1))
-    reading = seen @ value + before[..., None] * (query @ state.cell.mT)
-    reading = reading / jnp.maximum(total, jnp.exp(-scale))[..., None]
-    last = pairs[:, -1, :, None] * key
-    kept = before[:, -1, None]
+    total = jnp.sum(seen, axis=-1) + jnp.sum(since * query * state.keys[:, None], axis=-1)
+    reading = seen @ value + since * (query @ state.cell.mT)
+    reading = reading / jnp.maximum(jnp.abs(total), jnp.exp(-scale))[..., None]
+    last, kept = pairs[:, -1, :, None] * key, since[:, -1]
     cell = kept[..., None] * state.cell + value.mT @ last
-    after = State(scale[:, -1], cell, kept * state.keys + jnp.sum(last, axis=1))
-    return after, reading.swapaxes(0, 1)
+    keys = kept * state.keys + jnp.sum(last, axis=1)
+    return State(scale[:, -1], cell, keys), reading.swapaxes(0, 1)
 
 
 STABILIZED = Monoid(

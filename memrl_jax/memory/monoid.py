@@ -7,23 +7,40 @@ states of a sequence are the addends of its running products.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from memrl_jax import checks, tree
 from memrl_jax.types import Array, State
 
 Scan = Literal["auto", "sequential", "associative", "chunked"]
 SCANS = ("auto", "sequential", "associative", "chunked")
+CHUNK = 16  # steps; longer chunks have larger products, but also more pairs of steps
+
+
+class Reach(NamedTuple):
+    """What the steps of a chunk of C see: all up to themselves, but nothing from before a start."""
+
+    before: Array  # bool [C], the state before the chunk
+    pairs: Array  # bool [C, C], row t: the steps of the chunk
+
+    @classmethod
+    def of(cls, starts: Array) -> "Reach":
+        """Return the reach of steps of which `starts` [C] marks those that a reset comes before."""
+        episode = jnp.cumsum(starts)
+        return cls(episode == 0, jnp.tril(episode[:, None] == episode[None]))
 
 
 class Monoid(NamedTuple):
     """How updates change a state and combine; every function is for one step.
 
     `query` reads from the state what leaves the loop, so that states larger than that need not be
-    kept for every step.
+    kept for every step. `chunk`, if there is one, does at once what C updates do, by products of
+    matrices; it takes the initial state for one that adds nothing to what is read or written.
     """
 
     identity: Callable[..., Any]  # pair -> the identity pair, of its shapes
@@ -31,7 +48,8 @@ class Monoid(NamedTuple):
     apply: Callable[..., State]  # state, update -> state
     expand: Callable[..., Any] = lambda update: update  # update -> pair
     query: Callable[..., Any] = lambda state, update: state  # state after it, update -> reading
-    chunk: Callable[..., tuple[State, Any]] | None = None  # state, updates, `Reach` -> state, readings
+    # state, updates [C, ...], their `Reach` -> state, readings [C, ...]
+    chunk: Callable[..., tuple[State, Any]] | None = None
 
 
 def scan(
@@ -39,14 +57,27 @@ def scan(
 ) -> tuple[State, Any]:
     """Apply updates [T, ...] in order, resetting to `initial` before those that `starts` [T] marks.
 
-    Returns the last state and all readings [T, ...]. "sequential" is faster on a CPU,
-    "associative" on thousands of parallel lanes; "auto" chooses by JAX's default platform.
-    Raises ValueError for another `how`.
+    Returns the last state and all readings [T, ...]. On a CPU "chunked" is fastest for monoids with
+    a `chunk`, but for short sequences, "sequential" for others; "associative" is on thousands of
+    parallel lanes. "auto" chooses by JAX's default platform, monoid and T. Raises ValueError for
+    another `how`, and for "chunked" without a `chunk`.
     """
-    if checks.known("scan", how, SCANS) == "auto":
-        how = "sequential" if jax.default_backend() == "cpu" else "associative"
-    unroll = {"sequential": sequential, "associative": associative, "chunked": chunked}[how]
-    return unroll(monoid, initial, state, updates, starts)
+    how = possible(monoid, how)
+    how = _fastest(monoid, len(starts)) if how == "auto" else how
+    return UNROLLS[how](monoid, initial, state, updates, starts)
+
+
+def possible(monoid: Monoid, how: Scan) -> Scan:
+    """Return `how`, or raise ValueError if the monoid cannot be scanned so."""
+    if checks.known("scan", how, SCANS) == "chunked" and monoid.chunk is None:
+        raise ValueError("scan: 'chunked' is only for memories of matrices")
+    return how
+
+
+def _fastest(monoid: Monoid, length: int) -> Scan:
+    if jax.default_backend() != "cpu":
+        return "associative"
+    return "chunked" if monoid.chunk and length >= CHUNK else "sequential"
 
 
 def sequential(
@@ -64,70 +95,52 @@ def sequential(
     return jax.lax.scan(jax.checkpoint(step, prevent_cse=False), state, (updates, starts))
 
 
-class Reach(NamedTuple):
-    """Which steps of a chunk see what, for no reset lies between."""
-
-    before: Array  # bool [C], the state before the chunk
-    pairs: Array  # bool [C, C], row t: the steps up to t
-
-    @classmethod
-    def of(cls, starts: Array) -> "Reach":
-        """Return the reach of steps of which `starts` [C] marks those after a reset."""
-        episode = jnp.cumsum(starts)
-        same = episode[:, None] == episode[None]
-        return cls(episode == 0, jnp.tril(same))
-
-
-def decays(logarithms: Array, reached: Array) -> Array:
-    """Return exp(logarithms) where `reached`, else 0."""
-    return jnp.exp(jnp.where(reached, logarithms, -jnp.inf))
-
-
-def between(logarithms: Array) -> Array:
-    """Return the sums [..., C, C] of logarithms [..., C] of the steps after s, up to t.
-
-    Not as differences of cumulative sums, in which small logarithms drown after large ones.
-    """
-    size = logarithms.shape[-1]
-    lower = jnp.tril(jnp.ones((size, size), logarithms.dtype))
-    return lower @ (jnp.tril(lower, -1) * logarithms[..., :, None])
-
-
-import os
-CHUNK = int(os.environ.get('CHUNK', 16)); CK = int(os.environ.get('CK', 1))
-
-
 def chunked(
     monoid: Monoid, initial: State, state: State, updates: Any, starts: Array
 ) -> tuple[State, Any]:
-    """Apply updates [T, ...] in chunks, each by matrix products; see `scan`."""
-    size = CHUNK
-    def chunk(state, x):
-        return (jax.checkpoint(chunk_, prevent_cse=False) if CK else chunk_)(state, x)
-    def chunk_(state, x):
-        updates, starts = x
-        finite = jnp.isfinite(sum(jnp.sum(leaf.reshape(len(starts),-1), 1) for leaf in jax.tree.leaves(updates)))
-        ok = jnp.isfinite(sum(jnp.sum(leaf) for leaf in jax.tree.leaves(state)))
-        reach = Reach.of(starts)
-        poisoned = (reach.pairs & ~finite[None]).any(axis=1) | (reach.before & ~ok)
-        updates = jax.vmap(lambda f, u: tree.where(f, u, jax.tree.map(jnp.zeros_like, u)))(finite, updates)
-        state = tree.where(ok, state, initial)
-        state, readings = monoid.chunk(state, updates, reach)
-        nan = lambda x: jnp.full_like(x, jnp.nan)
-        readings = jax.vmap(lambda p, r: tree.where(p, jax.tree.map(nan, r), r))(poisoned, readings)
-        return tree.where(poisoned[-1], jax.tree.map(nan, state), state), readings
+    """Apply updates [T, ...] in chunks of `CHUNK`, each by the monoid's `chunk`; see `scan`."""
 
-    x = (updates, starts)
-    whole = len(starts) // size
-    parts = []
-    if whole:
-        cut = jax.tree.map(lambda x: x[:whole * size].reshape(whole, size, *x.shape[1:]), x)
-        state, readings = jax.lax.scan(chunk, state, cut)
-        parts.append(jax.tree.map(lambda x: x.reshape(whole * size, *x.shape[2:]), readings))
-    if len(starts) % size:
-        state, readings = chunk(state, jax.tree.map(lambda x: x[whole * size:], x))
-        parts.append(readings)
-    return state, jax.tree.map(lambda *x: jnp.concatenate(x), *parts) if len(parts) > 1 else parts[0]
+    # Of a chunk, the backward pass keeps the state before it and computes the rest anew.
+    @partial(jax.checkpoint, prevent_cse=False)
+    def step(state: State, x: tuple[Any, Array]) -> tuple[State, Any]:
+        return _chunk(monoid, state, *x)
+
+    def split(x: Array) -> Array:
+        return x[:whole].reshape(-1, CHUNK, *x.shape[1:])
+
+    def joined(x: Array) -> Array:
+        return x.reshape(whole, *x.shape[2:])
+
+    xs, whole = (updates, starts), len(starts) // CHUNK * CHUNK
+    state, readings = jax.lax.scan(step, state, jax.tree.map(split, xs))
+    readings = jax.tree.map(joined, readings)
+    if whole == len(starts):
+        return state, readings
+    state, last = step(state, jax.tree.map(lambda x: x[whole:], xs))
+    return state, jax.tree.map(lambda *parts: jnp.concatenate(parts), readings, last)
+
+
+def _chunk(monoid: Monoid, state: State, updates: Any, starts: Array) -> tuple[State, Any]:
+    """Apply a chunk of updates [C, ...]; what is not finite spoils all after it, up to a start."""
+    reach = Reach.of(starts)
+    # In products over the chunk, 0 * NaN would be NaN before and after a start, too.
+    sound, sound_state = jax.vmap(_finite)(updates), _finite(state)
+    spoilt = jnp.any(reach.pairs & ~sound[None], axis=1) | (reach.before & ~sound_state)
+    zero, nan = partial(_filled, 0.0), partial(_filled, jnp.nan)
+    updates = jax.vmap(lambda ok, x: tree.where(ok, x, zero(x)))(sound, updates)
+    state = tree.where(sound_state, state, zero(state))
+    state, readings = monoid.chunk(state, updates, reach)  # type: ignore[misc]
+    readings = jax.vmap(lambda bad, x: tree.where(bad, nan(x), x))(spoilt, readings)
+    return tree.where(spoilt[-1], nan(state), state), readings
+
+
+def _finite(x: Any) -> Array:
+    """Return whether the sum of all entries of a pytree is finite, bool []."""
+    return jnp.isfinite(sum(jnp.sum(leaf) for leaf in jax.tree.leaves(x)))
+
+
+def _filled(value: float, x: Any) -> Any:
+    return jax.tree.map(lambda leaf: jnp.full_like(leaf, value), x)
 
 
 def associative(
@@ -146,6 +159,24 @@ def associative(
     addends = jax.tree.map(lambda x, first: x.at[0].set(first), addends, begin)
     _, (_, states) = jax.lax.associative_scan(combine, (starts, (decays, addends)))
     return tree.at(states, -1), jax.vmap(monoid.query)(states, updates)
+
+
+UNROLLS = {"sequential": sequential, "associative": associative, "chunked": chunked}
+
+
+def between(logarithms: Array) -> Array:
+    """Return sums [..., C, C] of logarithms [..., C]: in row t, column s, those after s up to t.
+
+    As differences of cumulative sums, small ones would drown in large ones before them.
+    """
+    below = np.tri(logarithms.shape[-1], k=-1, dtype=logarithms.dtype)
+    upto = np.tri(logarithms.shape[-1], dtype=logarithms.dtype)
+    return upto @ (below * logarithms[..., :, None])
+
+
+def decay(logarithms: Array, reach: Array) -> Array:
+    """Return exp(logarithms) where there is `reach`, else 0, both [..., C] or [..., C, C]."""
+    return jnp.exp(jnp.where(reach, logarithms, -jnp.inf))
 
 
 def _ones_and_zeros(pair: Any) -> Any:

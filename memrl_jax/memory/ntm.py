@@ -1,6 +1,5 @@
 """The neural Turing machine."""
 
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -88,7 +87,6 @@ def write(memory: Array, weights: Array, erase: Array, add: Array) -> Array:
     return memory
 
 
-# The memory is the bulk of the state: nothing else of its size is kept for the backward pass.
 def access(
     memory: Array, heads: Addressing, erase: Array, add: Array, before: Array
 ) -> tuple[Array, Array, Array]:
