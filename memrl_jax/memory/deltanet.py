@@ -126,7 +126,7 @@ class _Cell(nn.Module):
         y = self.norm(reading)
         if self.gated:
             y = y * nn.silu(self.gate(x))
-        return self.out(y.reshape(*x.shape[:-1], -1))
+        return self.out(y.reshape(*x.shape[:-1], self.features))
 
 
 def _unit(x: Array) -> Array:

@@ -77,7 +77,7 @@ class _Cell(nn.Module):
         return Update(1 + nn.elu(self.key(x)), self.value(x), 1 + nn.elu(self.query(x)))
 
     def read(self, reading: Array, x: Array) -> Array:
-        return self.out(reading.reshape(*x.shape[:-1], -1))
+        return self.out(reading.reshape(*x.shape[:-1], self.features))
 
 
 @typed

@@ -110,7 +110,7 @@ class _Cell(nn.Module):
         return Update(forget, self.write(x), key, self.value(x), self.query(x))
 
     def read(self, reading: Array, x: Array) -> Array:
-        return nn.sigmoid(self.output(x)) * reading.reshape(*x.shape[:-1], -1)
+        return nn.sigmoid(self.output(x)) * reading.reshape(*x.shape[:-1], self.features)
 
 
 def _forget_biases(key: Key, shape: tuple[int, ...], dtype: Any) -> Array:

@@ -106,7 +106,7 @@ def chunked(
         return _chunk(monoid, state, *x)
 
     def split(x: Array) -> Array:
-        return x[:whole].reshape(-1, CHUNK, *x.shape[1:])
+        return x[:whole].reshape(whole // CHUNK, CHUNK, *x.shape[1:])
 
     def joined(x: Array) -> Array:
         return x.reshape(whole, *x.shape[2:])
@@ -165,13 +165,12 @@ UNROLLS = {"sequential": sequential, "associative": associative, "chunked": chun
 
 
 def between(logarithms: Array) -> Array:
-    """Return sums [..., C, C] of logarithms [..., C]: in row t, column s, those after s up to t.
+    """Return sums [heads, C, C] of logarithms [heads, C]: in row t, column s, those of s + 1 to t.
 
     As differences of cumulative sums, small ones would drown in large ones before them.
     """
-    below = np.tri(logarithms.shape[-1], k=-1, dtype=logarithms.dtype)
-    upto = np.tri(logarithms.shape[-1], dtype=logarithms.dtype)
-    return upto @ (below * logarithms[..., :, None])
+    ones = np.ones((1, logarithms.shape[-1], logarithms.shape[-1]), logarithms.dtype)
+    return np.tril(ones) @ (np.tril(ones, -1) * logarithms[..., None])
 
 
 def decay(logarithms: Array, reach: Array) -> Array:
