@@ -3,9 +3,10 @@
     python -m benchmarks.memory [--quick]
 
 B sequences of T inputs of D features, with resets: forward alone, and with the gradient of
-parameters and inputs; and, of ours, one `step` of one sequence, as an agent acts. With --quick, only memories that have a target. All programs of one length
-are timed in turns, and ratios are medians over the turns; even so they mean little on a machine
-that is busy with other things. Figures go to benchmarks/results/.
+parameters and inputs; and, of ours, a `step` of one sequence, as an agent acts. With --quick, only
+memories that have a target. All programs of one length are timed in turns, and ratios are medians
+over the turns; even so they mean little on a machine that is busy with other things. Figures go to
+benchmarks/results/.
 """
 
 from collections.abc import Callable, Sequence

@@ -143,9 +143,9 @@ def memories(timings: Sequence[Timing], nbytes: Mapping[str, int], base: str) ->
     And, of those that have it, by what a single `step` of one sequence takes.
     """
     cases = {t.name: t for t in timings}
-    columns = ("forward\nus/step", "forward and\nbackward", f"{base} /\nthis", "compile s")
-    columns += ("one sequence,\nus/step",)
-    table = _table(f"{timings[0].capacity} steps", *columns, "state\nbytes")
+    columns = ["forward\nus/step", "forward and\nbackward", f"{base} /\nthis", "compile s"]
+    columns += ["one sequence,\nus/step", "state\nbytes"]
+    table = _table(f"{timings[0].capacity} steps", *columns)
     rival = cases[f"{base} | both"].microseconds
     for name, size in nbytes.items():
         forward, both = cases[f"{name} | forward"], cases[f"{name} | both"]
