@@ -155,8 +155,10 @@ def along(link: Array, read_weights: Array) -> tuple[Array, Array]:
 def follow(
     link: Array, precedence: Array, write_weights: Array, read_weights: Array
 ) -> tuple[Array, Array, tuple[Array, Array]]:
-    """Return link and precedence after a write, as `linked`, and reads `along` the new links.
+    """Return the links and precedence after a write, as `linked`, and reads `along` the new links.
 
+    They are of links [W, slots, slots], precedence and write weights [W, slots], and read weights
+    [R, slots]: of these shapes, and two of [R, W, slots].
     The gradient is written by hand, as products of matrices: derived from this code, it takes the
     whole memory twice as long.
     """
