@@ -3,9 +3,10 @@
     python -m benchmarks.memory [--quick]
 
 B sequences of T inputs of D features, with resets: forward alone, and with the gradient of
-parameters and inputs; with --quick, only memories that have a target. All programs of one length
-are timed in turns, and ratios are medians over the turns; even so they mean little on a machine
-that is busy with other things. Figures go to benchmarks/results/.
+parameters and inputs; and, of ours, a `step` of one sequence, as an agent acts. With --quick, only
+memories that have a target. All programs of one length are timed in turns, and ratios are medians
+over the turns; even so they mean little on a machine that is busy with other things. Figures go to
+benchmarks/results/.
 """
 
 from collections.abc import Callable, Sequence
@@ -45,7 +46,7 @@ class Plan(NamedTuple):
 
 THEIRS = ("GRU", "LSTM", "LRU", "FFM", "linear attention", "DeltaNet", "DeltaNet, gated")
 FULL = Plan((64, 256, 1024), (*MEMORIES, "deltanet, gated"), THEIRS, seconds=0.2, turns=5)
-QUICK = FULL._replace(names=("gru", "lstm", "mingru", "lru", "ntm"), peers=())
+QUICK = FULL._replace(names=("gru", "lstm", "mingru", "lru", "ntm", "dnc"), peers=())
 
 
 class Model(NamedTuple):
@@ -55,6 +56,7 @@ class Model(NamedTuple):
     params: Any
     run: Callable[[Any, Array, Array], Array]
     nbytes: int  # of the state of one sequence
+    memory: NeuralMemory | None = None  # if it is one of ours
 
 
 def ours(name: str) -> list[Model]:
@@ -75,7 +77,7 @@ def _ours(name: str, memory: NeuralMemory) -> Model:
     def run(params: Any, xs: Array, starts: Array) -> Array:
         return jax.vmap(memory.unroll, (None, None, 1, 1), (0, 1))(params, state, xs, starts)[1]
 
-    return Model(name, params, run, tree.nbytes(state))
+    return Model(name, params, run, tree.nbytes(state), memory)
 
 
 def flax(name: str) -> Model:
@@ -146,7 +148,7 @@ def programs(model: Model, length: int) -> list[Program]:
         return jax.tree.map(lambda x, g: x - 1e-9 * g, carry, gradient)
 
     passes = {"forward": forward, "both": backward}
-    return [
+    found = [
         compiled(
             (f"{model.name} | {name}", length, 1),
             loop(f),
@@ -154,6 +156,23 @@ def programs(model: Model, length: int) -> list[Program]:
         )
         for name, f in passes.items()
     ]
+    return found if model.memory is None else [*found, single_step(model, length, xs[:, 0])]
+
+
+def single_step(model: Model, length: int, xs: Array) -> Program:
+    """Prepare the memory's step of one sequence, which goes through `xs` [T, D] again and again."""
+    memory: Any = model.memory
+
+    def step(carry: Any) -> Any:
+        params, xs, t, state, _ = carry
+        state, y = memory.step(params, state, xs[t % length], jnp.zeros((), bool))
+        return params, xs, t + 1, state, y
+
+    state, start = memory.initial_state(), jnp.zeros((), bool)
+    y = jax.tree.map(jnp.zeros_like, jax.eval_shape(memory.step, model.params, state, xs[0], start))
+    carry = model.params, xs, jnp.int32(0), state, y[1]
+    case = f"{model.name} | step", length, 1
+    return compiled(case, loop(step), jax.tree.map(jnp.copy, carry))
 
 
 def setting(plan: Plan, length: int, made: Sequence[Model]) -> Setting:

@@ -156,16 +156,22 @@ def matrix(corner: str, cells: Mapping[str, Mapping[str, float]]) -> Table:
 
 
 def memories(timings: Sequence[Timing], nbytes: Mapping[str, int], base: str) -> Table:
-    """Compare memories by the microseconds a step takes: all sequences together, one input each."""
+    """Compare memories by the microseconds a step takes: all sequences together, one input each.
+
+    And, of those that have it, by what a single `step` of one sequence takes.
+    """
     cases = {t.name: t for t in timings}
-    columns = ("forward\nus/step", "forward and\nbackward", f"{base} /\nthis", "compile s")
-    table = _table(f"{timings[0].capacity} steps", *columns, "state\nbytes")
+    columns = ["forward\nus/step", "forward and\nbackward", f"{base} /\nthis", "compile s"]
+    columns += ["one sequence,\nus/step", "state\nbytes"]
+    table = _table(f"{timings[0].capacity} steps", *columns)
     rival = cases[f"{base} | both"].microseconds
     for name, size in nbytes.items():
         forward, both = cases[f"{name} | forward"], cases[f"{name} | both"]
         steps = (f"{np.median(t.microseconds) / t.capacity:,.1f}" for t in (forward, both))
         speed = f"{ratio(rival, both.microseconds):.2f}x"
-        table.add_row(name, *steps, speed, f"{both.compile_seconds:.1f}", f"{size:,}")
+        alone = cases.get(f"{name} | step")
+        single = f"{np.median(alone.microseconds):,.1f}" if alone else "-"
+        table.add_row(name, *steps, speed, f"{both.compile_seconds:.1f}", single, f"{size:,}")
     return table
 
 

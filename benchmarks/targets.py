@@ -187,7 +187,8 @@ MEMORY = (
     _memory_target("lru, sequential", "lru, associative", 1.3),
     _memory_target("mingru, sequential", "flax GRU", 1.6),
     _memory_target("lru, sequential", "flax GRU", 1.4),
-    Target("time of ntm / flax LSTM", True, 3.5, memory_faster("flax LSTM", "ntm")),
+    Target("time of ntm / lstm", True, 3.0, memory_faster("lstm", "ntm")),
+    Target("time of dnc / lstm", True, 15.0, memory_faster("lstm", "dnc")),
 )
 ACCELERATED = (  # of 1,024 inputs
     _memory_target("mingru, associative", "flax GRU", 5.0),

@@ -164,6 +164,7 @@ def test_neural_memories_are_timed_beside_flax():
     timings = setting.measure(lambda _: None)
     assert all(np.all(timed.microseconds > 0) for timed in timings)
     assert setting.tables(timings)[0].row_count == len(made) == 5
+    assert len(timings) == 2 * len(made) + 3  # and a step of each of ours
     by_name = {o.target.name: o.ratio for o in targets.outcomes(timings, setting.targets)}
     assert (by_name["speed of gru / flax GRU"] or 0) > 0
     assert by_name["speed of lstm / flax LSTM"] is None

@@ -107,6 +107,69 @@ def test_twenty_steps_from_an_empty_memory_are_those_of_the_dnc(case: str) -> No
             assert_close(ours[name], theirs[name])
 
 
+def sorted_allocation(usage: Any) -> Any:
+    """As the authors compute it: slots sorted by usage, and a running product."""
+    usage = 1e-6 + (1 - 1e-6) * usage
+    order = np.argsort(-(1 - usage), kind="stable")
+    weights = np.zeros_like(usage)
+    weights[order] = (1 - usage[order]) * np.cumprod(np.append(1, usage[order][:-1]))
+    return weights
+
+
+def test_slots_are_allocated_as_if_they_were_sorted() -> None:
+    rng = np.random.default_rng(0)
+    for usage in (rng.uniform(size=9), rng.integers(0, 3, 9) / 2, np.zeros(9), np.ones(9)):
+        with jax.enable_x64(True):
+            assert_close(jax.jit(dnc.allocation)(usage), sorted_allocation(usage), 1e-12)
+        small = usage.astype(np.float32)
+        assert_close(jax.jit(dnc.allocation)(small), sorted_allocation(small))
+
+
+def test_the_gradient_of_links_is_that_of_the_code() -> None:
+    rng = np.random.default_rng(0)
+    before = [rng.uniform(size=shape) for shape in ((2, 5, 5), (2, 5), (2, 5), (3, 5))]
+    with jax.enable_x64(True):
+
+        def total(follow: Any, *before: Any) -> Any:
+            return sum(jnp.sum(jnp.sin(x)) for x in jax.tree.leaves(follow(*before)))
+
+        ours, theirs = (jax.grad(total, (1, 2, 3, 4))(f, *before) for f in FOLLOW)
+    for x, y in zip(ours, theirs, strict=True):
+        assert_close(x, y, 1e-10)
+
+
+FOLLOW = dnc.follow, dnc.follow.fun
+
+
+@pytest.mark.parametrize("gradient", [False, True])
+def test_the_dnc_neither_sorts_nor_scatters(gradient: bool) -> None:
+    memory = MEMORIES["dnc"](4, slots=6, width=3, hidden=4, read_heads=2)
+    params = jax.eval_shape(memory.init, jax.random.key(0), jnp.zeros(2))
+    given = memory.initial_state(), jnp.zeros((3, 2)), jnp.zeros(3, bool)
+
+    def total(params: Any) -> Any:
+        return jnp.sum(memory.unroll(params, *given)[1])
+
+    program = jax.jit(jax.grad(total) if gradient else total).lower(params).compile().as_text()
+    assert program and " while(" in program and " dot(" in program
+    assert not any(f" {name}(" in program for name in ("sort", "scatter"))
+
+
+def test_of_links_only_those_before_a_step_are_kept() -> None:
+    """Of arrays as large as the links of all steps, one."""
+    memory = MEMORIES["dnc"](4, slots=11, width=3, hidden=4, read_heads=2)
+    params = jax.eval_shape(memory.init, jax.random.key(0), jnp.zeros(2))
+
+    def total(params: Any, xs: Any) -> Any:
+        starts = jnp.zeros(7, bool)
+        return jnp.sum(memory.unroll(params, memory.initial_state(), xs, starts)[1])
+
+    traced = jax.make_jaxpr(jax.grad(total))(params, jnp.zeros((7, 2)))
+    scans = [equation for equation in traced.eqns if equation.primitive.name == "scan"]
+    kept = [x.aval.shape for equation in scans for x in equation.outvars]
+    assert len(scans) == 2 and kept.count((7, 1, 11, 11)) == 1
+
+
 def test_no_gradient_flows_into_where_was_written() -> None:
     weights = jnp.full((1, 3), 0.3)
     usage = jnp.array([0.1, 0.5, 0.9])

@@ -10,8 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
+from jax.test_util import check_grads
 
 from memrl_jax.memory import MEMORIES, deltanet, from_cell, lru, mlstm, stack
+from memrl_jax.memory.deltanet import inverse
+from memrl_jax.memory.monoid import CHUNK
 from memrl_jax.types import NeuralMemory
 
 T, D, B = 17, 3, 4
@@ -42,7 +45,17 @@ CASES["cell of flax"] = lambda: from_cell(nn.SimpleCell(8))
 every_memory = pytest.mark.parametrize("name", CASES)
 SCANNED = [name for name in CASES if "scan" in signature(CASES[name]).parameters]
 # Their sums round differently for other rows of a matrix.
-ROUNDED = {"gtrxl", "memn2n", "kv_memory", "mqn", "rmqn", "ffm", "stack", "stack of different ones"}
+ROUNDED = {"linear_attention", "deltanet", "deltanet, gated", "mlstm"}
+ROUNDED |= {
+    "gtrxl",
+    "memn2n",
+    "kv_memory",
+    "mqn",
+    "rmqn",
+    "ffm",
+    "stack",
+    "stack of different ones",
+}
 
 
 class Compiled(NamedTuple):
@@ -99,11 +112,16 @@ def busy(name: str, *batch: int) -> Any:
     return batched(state, inputs(9, *batch, T)[0], np.zeros((*batch, T), bool))[0]
 
 
-def assert_close(ours: Any, theirs: Any) -> None:
-    """Compare leaf by leaf, within 1e-5 of the largest entry."""
+def doubled(values: Any) -> Any:
+    """Make float64 of float32."""
+    return jax.tree.map(lambda x: x.astype(float) if x.dtype == np.float32 else x, values)
+
+
+def assert_close(ours: Any, theirs: Any, tolerance: float = 1e-5) -> None:
+    """Compare leaf by leaf, within `tolerance` of the largest entry."""
     for x, y in zip(*map(jax.tree.leaves, (ours, theirs)), strict=True):
         scale = np.abs(np.asarray(y, np.float64)).max(initial=1e-6)
-        np.testing.assert_allclose(x, y, rtol=0, atol=1e-5 * scale)
+        np.testing.assert_allclose(x, y, rtol=0, atol=tolerance * scale)
 
 
 def assert_equal(ours: Any, theirs: Any) -> None:
@@ -246,12 +264,11 @@ def test_doubles_are_computed_with_throughout(name: str) -> None:
     memory, params = compiled(name).memory, compiled(name).params
     xs, starts = inputs(10, T)
     with jax.enable_x64(True):
-        double = partial(jax.tree.map, lambda x: x.astype(float) if x.dtype == np.float32 else x)
-        params, state = double(params), double(memory.initial_state())
-        end, ys = jax.jit(memory.unroll)(params, state, double(xs), starts)
+        params, state = doubled(params), doubled(memory.initial_state())
+        end, ys = jax.jit(memory.unroll)(params, state, doubled(xs), starts)
         step = jax.jit(memory.step)
         for t in range(T):
-            state, y = step(params, state, double(xs[t]), starts[t])
+            state, y = step(params, state, doubled(xs[t]), starts[t])
             assert y.dtype == ys.dtype == np.float64
             np.testing.assert_allclose(y, ys[t], rtol=1e-10, atol=1e-12)
         assert jax.tree.map(lambda x: x.dtype, state) == jax.tree.map(lambda x: x.dtype, end)
@@ -281,6 +298,70 @@ def test_both_ways_to_scan_agree(name: str) -> None:
         outcomes.append(outcome(compiled(name).params, busy(name), xs))
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(outcomes))
     assert_close(*outcomes)
+
+
+CHUNKED = ["linear_attention", "deltanet", "deltanet, gated", "mlstm"]
+
+
+@pytest.mark.parametrize("name", CHUNKED)
+@pytest.mark.parametrize("length", [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK + 3])
+def test_chunks_do_what_steps_do(name: str, length: int) -> None:
+    """Outputs, last states and gradients, in float64, with random resets."""
+    with jax.enable_x64(True):
+        params, state = doubled(compiled(name).params), doubled(busy(name))
+        chunked, sequential = (outcome(name, scan) for scan in ("chunked", "sequential"))
+        for rate in (0.0, 0.1, 0.5):
+            xs = doubled(inputs(length, length)[0])
+            starts = np.random.default_rng(length).uniform(size=length) < rate
+            ours = chunked(params, state, xs, starts)
+            assert all(np.isfinite(x).all() for x in jax.tree.leaves(ours))
+            assert_close(ours, sequential(params, state, xs, starts), 1e-9)
+
+
+def outcome(name: str, scan: str) -> Any:
+    """Compile an unroll: gradients of parameters and inputs, last state, outputs."""
+    unroll = CASES[name](scan=scan).unroll
+
+    @jax.jit
+    def run(params: Any, state: Any, xs: Any, starts: Any) -> Any:
+        def loss(params: Any, xs: Any) -> Any:
+            end, ys = unroll(params, state, xs, starts)
+            return jnp.sum(jnp.where(jnp.isfinite(ys), ys, 0) ** 2), (end, ys)
+
+        return jax.grad(loss, (0, 1), has_aux=True)(params, xs)
+
+    return run
+
+
+@pytest.mark.parametrize("name", CHUNKED)
+def test_nan_stays_in_its_episode_in_a_chunk(name: str) -> None:
+    """And in the state, if no reset follows it."""
+    run, length = outcome(name, "chunked"), CHUNK + 5
+    (xs, _), starts = inputs(0, length), np.arange(length) % 6 == 3  # 3, 9, 15, ...
+    given = compiled(name).params, busy(name)
+    _, (end, ys) = run(*given, xs, starts)
+    xs[5] = np.nan
+    (_, of_xs), (after, zs) = run(*given, xs, starts)
+    assert np.isnan(zs[5:9]).all() and np.isfinite(np.delete(of_xs, slice(5, 9), axis=0)).all()
+    zs = np.concatenate([zs[:5], zs[9:]])
+    assert_equal((after, zs), (end, np.concatenate([ys[:5], ys[9:]])))
+    after = run(*given, xs, np.zeros(length, bool))[1][0]
+    assert all(np.isnan(x).all() for x in jax.tree.leaves(after))
+
+
+def test_chunks_are_for_memories_that_have_them() -> None:
+    with pytest.raises(ValueError, match=r"^scan: 'chunked' is only for memories of matrices$"):
+        lru(scan="chunked")
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 16])
+def test_the_inverse_in_a_chunk_is_one(size: int) -> None:
+    x = np.random.default_rng(size).normal(size=(3, size, size)) / 2
+    x[0], eye = 1, np.eye(size)  # all keys alike: powers of x would be large
+    with jax.enable_x64(True):
+        product = inverse(jnp.asarray(x)) @ (eye + np.tril(x, -1))
+        np.testing.assert_allclose(product, np.broadcast_to(eye, x.shape), atol=1e-9)
+        check_grads(inverse, (x,), 1, ["fwd", "rev"])
 
 
 @every_memory

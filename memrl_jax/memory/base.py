@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from memrl_jax import draws, tree
-from memrl_jax.checks import at_least, known, typed
+from memrl_jax.checks import at_least, typed
 from memrl_jax.memory import monoid as monoids
 from memrl_jax.memory.monoid import Monoid, Scan
 from memrl_jax.memory.states import explicit, like
@@ -77,11 +77,13 @@ def from_monoid(
     accept any leading axes, because they are applied to a whole sequence at once. The reading is
     the state after the update, or what the monoid's `query` takes from it. Every part of an update
     has the leading axes of `x`, constants included (`jnp.broadcast_to`). `scan` is "sequential" (a
-    loop), "associative" (a tree) or "auto": a loop if JAX's default platform is a CPU, else a tree.
-    Raises ValueError for another `scan`; states are checked as by `states.checked`.
+    loop), "associative" (a tree), "chunked" (a loop over products of matrices, if the monoid has a
+    `chunk`) or "auto": a tree unless JAX's default platform is a CPU; there chunks if there can be
+    and the sequence is long enough, else a loop. Raises ValueError for another `scan`; states are
+    checked as by `states.checked`.
     Martin & Cundy (2018), section 2; Blelloch (1990), section 1.4.
     """
-    known("scan", scan, monoids.SCANS)
+    monoids.possible(monoid, scan)
     initial_state = explicit(initial_state)
 
     def apply(state: State, update: Any) -> State:

@@ -1,6 +1,7 @@
 """Controllers: networks that read and write an external memory."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -81,15 +82,13 @@ def from_controlled(
         return state, run("decode", params, hidden)
 
     def unroll(params: Any, state: State, xs: Array, starts: Array) -> tuple[State, Any]:
-        # The next step's reset is fused with this write, which saves one pass over the memory.
+        # The way back computes a step anew from what came into it: keeping more takes longer.
+        @partial(jax.checkpoint, prevent_cse=False)
         def advance(state: State, x: tuple[Any, Array]) -> tuple[State, Any]:
-            encoded, ends = x
-            state, hidden = run("step", params, state, encoded)
-            return fresh(ends, state), hidden
+            encoded, start = x
+            return run("step", params, fresh(start, state), encoded)
 
-        ends = jnp.append(starts[1:], False)
-        steps = run("encode", params, xs), ends
-        state, hidden = jax.lax.scan(advance, fresh(starts[0], state), steps)
+        state, hidden = jax.lax.scan(advance, state, (run("encode", params, xs), starts))
         return state, run("decode", params, hidden)
 
     def inspected(params: Any, state: State, x: Array, start: Array) -> dict[str, Array]:

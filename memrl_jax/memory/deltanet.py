@@ -5,14 +5,17 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
 from memrl_jax import draws
 from memrl_jax.checks import divides, positive, typed
 from memrl_jax.memory.base import from_monoid
 from memrl_jax.memory.layers import Heads, lookup, outer
-from memrl_jax.memory.monoid import Monoid, Scan
+from memrl_jax.memory.monoid import Monoid, Reach, Scan, between, decay
 from memrl_jax.types import Array, Key, NeuralMemory
+
+TINY = 1e-30  # the least factor that has a logarithm
 
 
 class Update(NamedTuple):
@@ -44,6 +47,47 @@ def _identity(pair: tuple[Array, Array]) -> tuple[Array, Array]:
     return jnp.broadcast_to(eye, decay.shape), jnp.zeros_like(addend)
 
 
+@jax.custom_jvp
+def inverse(x: Array) -> Array:
+    """Return the inverse of the identity plus what is below the diagonal of x [..., C, C].
+
+    Blocks on the diagonal are inverted, of 1, 2, 4, ... rows: that of [[A, 0], [B, C]] is
+    [[1/A, 0], [-1/C B 1/A, 1/C]]. No powers of x are formed, which can be large.
+    """
+    row, size = np.arange(x.shape[-1]), 1
+    found = jnp.broadcast_to(jnp.eye(len(row), dtype=x.dtype), x.shape)
+    while size < len(row):
+        block = row // size
+        pairs = (block[:, None] % 2 == 1) & (block[:, None] - block[None] == 1)
+        found = found - found @ jnp.where(pairs, x, 0) @ found
+        size *= 2
+    return found
+
+
+@inverse.defjvp
+def _change_of_inverse(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    found = inverse(*primals)
+    return found, -(found @ jnp.tril(*tangents, -1) @ found)
+
+
+def _chunk(state: Array, updates: Update, reach: Reach) -> tuple[Array, Array]:
+    """Find all changes of a chunk at once, and read and write by products.
+
+    The state after step t is the one before the chunk and the sum over s <= t of outer products of
+    changes and keys, all decayed since. A change depends on those before it: a linear system.
+    Yang et al. (2024), section 3.2 (the UT transform); gated: Yang et al. (2025), section 3.3.
+    """
+    keep, rate, key, value, query = (x.swapaxes(0, 1) for x in updates)  # [heads, C, ...]
+    rate, kept = rate[..., None], jnp.log(jnp.maximum(keep, TINY))
+    pairs = decay(between(kept), reach.pairs[None])  # [heads, C, C]
+    since = decay(jnp.cumsum(kept, axis=-1), reach.before[None])[..., None]
+    news = rate * (value - since * (key @ state.mT))
+    change = inverse(rate * pairs * (key @ key.mT)) @ news
+    reading = since * (query @ state.mT) + (pairs * (query @ key.mT)) @ change
+    lasting = pairs[:, -1, :, None] * change
+    return since[:, -1:] * state + lasting.mT @ key, reading.swapaxes(0, 1)
+
+
 # S <- keep S (I - rate k k') + rate v k'
 DELTA = Monoid(
     identity=_identity,
@@ -51,6 +95,7 @@ DELTA = Monoid(
     apply=_apply,
     expand=_expand,
     query=lambda state, update: lookup(state, update.query),
+    chunk=_chunk,
 )
 
 
@@ -82,7 +127,7 @@ class _Cell(nn.Module):
         y = self.norm(reading)
         if self.gated:
             y = y * nn.silu(self.gate(x))
-        return self.out(y.reshape(*x.shape[:-1], -1))
+        return self.out(y.reshape(*x.shape[:-1], self.features))
 
 
 def _unit(x: Array) -> Array:

@@ -56,8 +56,8 @@ def access(state: Access, asked: Interface) -> tuple[Access, Array]:
     usage = used(state.usage, state.write_weights, state.read_weights, asked.free)
     write_weights = addresses_to_write(state.memory, usage, asked)
     memory = write(state.memory, write_weights, asked.erase, asked.write_vectors)
-    link, precedence = linked(state.link, state.precedence, write_weights)
-    read_weights = addresses_to_read(memory, link, state.read_weights, asked)
+    link, precedence, ways = follow(state.link, state.precedence, write_weights, state.read_weights)
+    read_weights = addresses_to_read(memory, ways, asked)
     after = Access(memory, usage, write_weights, read_weights, link, precedence)
     return after, read_weights @ memory
 
@@ -68,18 +68,21 @@ def used(usage: Array, write_weights: Array, read_weights: Array, free: Array) -
     No gradient flows into `write_weights` [W, slots].
     """
     written = 1 - jnp.prod(1 - jax.lax.stop_gradient(write_weights), axis=0)
-    kept = jnp.prod(1 - free[:, None] * read_weights, axis=0)
-    return (usage + (1 - usage) * written) * kept
+    filled = usage + (1 - usage) * written
+    # One product, so that the usage is computed once and not for every pair in `allocation`.
+    return jnp.prod(jnp.stack([filled, *(1 - free[:, None] * read_weights)]), axis=0)
 
 
 def allocation(usage: Array) -> Array:
     """Return weights [slots] on the least used slots; of equally used ones, the first is taken."""
     usage = EPSILON + (1 - EPSILON) * usage
-    # As in the authors' code, sorted by 1 - usage, whose rounding makes more slots equal.
-    order = jnp.argsort(-(1 - usage), stable=True)
-    ranked = usage[order]
-    before = jnp.concatenate([jnp.ones_like(ranked[:1]), jnp.cumprod(ranked[:-1])])
-    return jnp.zeros_like(usage).at[order].set((1 - ranked) * before)
+    # As in the authors' code, compared by 1 - usage, whose rounding makes more slots equal. Their
+    # products are sums of logarithms, for which no slot has to be moved.
+    free, slot = 1 - usage, jnp.arange(len(usage))
+    freer = free[None] > free[:, None]
+    earlier = (free[None] == free[:, None]) & (slot[None] < slot[:, None])
+    before = (freer | earlier).astype(usage.dtype)  # [slots, slots], row: those before a slot
+    return free * jnp.exp(before @ jnp.log(usage))
 
 
 def allocations(usage: Array, gates: Array) -> Array:
@@ -96,8 +99,10 @@ def by_content(memory: Array, keys: Array, strengths: Array) -> Array:
 
     The cosines are those of keys [heads, width] and memory [slots, width].
     """
-    lengths = jnp.outer(_length(keys), _length(memory))
-    return jax.nn.softmax(strengths[:, None] * (keys @ memory.T) / (lengths + EPSILON))
+    lengths = jnp.outer(_length(memory), _length(keys))
+    # The memory comes first: a product with its transpose would copy it.
+    cosines = memory @ keys.T / (lengths + EPSILON)
+    return jax.nn.softmax(strengths[:, None] * cosines.T)
 
 
 def _length(x: Array) -> Array:
@@ -117,31 +122,81 @@ def write(memory: Array, weights: Array, erase: Array, add: Array) -> Array:
 
     `weights` are [W, slots]; `erase` and `add` are [W, width].
     """
-    kept = jnp.prod(1 - weights[:, :, None] * erase[:, None, :], axis=0)
+    kept = jnp.prod(1 - jnp.einsum("ws,wd->wsd", weights, erase), axis=0)
     return memory * kept + weights.T @ add
 
 
 def linked(link: Array, precedence: Array, write_weights: Array) -> tuple[Array, Array]:
     """Return the links [W, slots, slots] and the precedence [W, slots] after a write."""
-    to, since = write_weights[:, :, None], write_weights[:, None, :]
-    link = (1 - to - since) * link + to * precedence[:, None, :]
-    link = link * (1 - jnp.eye(link.shape[-1], dtype=link.dtype))[None]
+    new = write_weights[:, :, None] * precedence[:, None, :]
+    link = _not_itself(_lasting(write_weights) * link + new)
     total = jnp.sum(write_weights, axis=-1, keepdims=True)
     return link, (1 - total) * precedence + write_weights
+
+
+def _lasting(write_weights: Array) -> Array:
+    """Return what part of every link [W, slots, slots] outlasts a write."""
+    return 1 - write_weights[:, :, None] - write_weights[:, None, :]
+
+
+def _not_itself(link: Array) -> Array:
+    return jnp.where(np.eye(link.shape[-1], dtype=bool)[None], 0, link)
 
 
 def along(link: Array, read_weights: Array) -> tuple[Array, Array]:
     """Return reads moved backward and forward in the order of writes, both [R, W, slots]."""
     backward = jnp.einsum("rj,wji->rwi", read_weights, link)
-    forward = jnp.einsum("rj,wij->rwi", read_weights, link)
-    return backward, forward
+    # The links come first: a product with their transpose would copy them.
+    forward = jnp.einsum("wij,rj->wir", link, read_weights)
+    return backward, forward.transpose(2, 0, 1)
 
 
-def addresses_to_read(memory: Array, link: Array, before: Array, asked: Interface) -> Array:
-    """Return weights [R, slots]: a mixture of backward, forward and content."""
+@jax.custom_vjp
+def follow(
+    link: Array, precedence: Array, write_weights: Array, read_weights: Array
+) -> tuple[Array, Array, tuple[Array, Array]]:
+    """Return the links and precedence after a write, as `linked`, and reads `along` the new links.
+
+    They are of links [W, slots, slots], precedence and write weights [W, slots], and read weights
+    [R, slots]: of these shapes, and two of [R, W, slots].
+    The gradient is written by hand, as products of matrices: derived from this code, it takes the
+    whole memory twice as long.
+    """
+    after, precedence = linked(link, precedence, write_weights)
+    return after, precedence, along(after, read_weights)
+
+
+def _follow(*before: Array) -> Any:
+    return follow(*before), before
+
+
+def _of_follow(before: Any, grads: Any) -> tuple[Array, ...]:
+    link, precedence, write_weights, read_weights = before
+    of_link, of_precedence, (of_backward, of_forward) = grads
+    after, _ = linked(link, precedence, write_weights)
+    moved = jnp.einsum("wij,rwj->wir", after, of_backward).transpose(2, 0, 1)
+    of_reads = jnp.sum(moved + jnp.einsum("rwj,wji->rwi", of_forward, after), axis=1)
+    read = jnp.broadcast_to(read_weights[:, None], of_forward.shape)
+    pairs = jnp.concatenate([of_forward, read]), jnp.concatenate([read, of_backward])
+    of_link = _not_itself(of_link + jnp.einsum("rwi,rwj->wij", *pairs))
+    # Sums along both axes, as products, with ones that are not known to be ones when compiled.
+    lost, ones = of_link * link, jnp.exp(0 * write_weights)
+    of_writes = jnp.einsum("wij,wj->wi", of_link, precedence) + of_precedence
+    of_writes -= jnp.einsum("wij,wj->wi", lost, ones) + jnp.einsum("wi,wij->wj", ones, lost)
+    of_writes -= jnp.sum(of_precedence * precedence, axis=-1, keepdims=True)
+    of_before = jnp.einsum("wi,wij->wj", write_weights, of_link)
+    of_before += (1 - jnp.sum(write_weights, axis=-1, keepdims=True)) * of_precedence
+    return _lasting(write_weights) * of_link, of_before, of_writes, of_reads
+
+
+follow.defvjp(_follow, _of_follow)
+
+
+def addresses_to_read(memory: Array, ways: tuple[Array, Array], asked: Interface) -> Array:
+    """Return weights [R, slots]: a mixture of `ways`, backward and forward, and of content."""
     content = by_content(memory, asked.read_keys, asked.read_strengths)
-    ways = jnp.concatenate([*along(link, before), content[:, None]], axis=1)
-    return jnp.einsum("rm,rms->rs", asked.mode, ways)
+    found = jnp.concatenate([*ways, content[:, None]], axis=1)
+    return jnp.einsum("rm,rms->rs", asked.mode, found)
 
 
 class _Cell(nn.Module):
@@ -168,8 +223,7 @@ class _Cell(nn.Module):
     def step(self, state: State, encoded: Any) -> tuple[State, Array]:
         controller, h = self.controller(state.controller, encoded, state.reads)
         h = clipped(h)
-        # Of the arrays as large as the links, only the links are kept for the backward pass.
-        after, reads = jax.checkpoint(access)(state.access, self.ask(h))
+        after, reads = access(state.access, self.ask(h))
         return State(after, reads, controller), jnp.concatenate([h, reads.reshape(-1)])
 
     def ask(self, h: Array) -> Interface:

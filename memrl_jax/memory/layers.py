@@ -20,7 +20,7 @@ class Heads(nn.Module):
     def __call__(self, x: Array) -> Array:
         """Return the heads' parts [..., heads, features / heads] of `x` [..., D]."""
         x = nn.Dense(self.features, use_bias=self.use_bias)(x)
-        return x.reshape(*x.shape[:-1], self.heads, -1)
+        return x.reshape(*x.shape[:-1], self.heads, self.features // self.heads)
 
 
 def outer(value: Array, key: Array) -> Array:

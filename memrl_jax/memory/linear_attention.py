@@ -6,10 +6,11 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from memrl_jax import tree
 from memrl_jax.checks import divides, positive, typed
 from memrl_jax.memory.base import from_monoid
 from memrl_jax.memory.layers import Heads, lookup, outer
-from memrl_jax.memory.monoid import Monoid, Scan
+from memrl_jax.memory.monoid import Monoid, Reach, Scan
 from memrl_jax.types import Array, NeuralMemory
 
 
@@ -41,6 +42,18 @@ def _attend(state: State, update: Update) -> Array:
     return lookup(state.values, update.query) / (total + 1e-6)
 
 
+def _chunk(state: State, updates: Update, reach: Reach) -> tuple[State, Array]:
+    """Attend within a chunk by products [C, C], and to what was before by the state."""
+    key, value, query = (x.swapaxes(0, 1) for x in updates)  # [heads, C, d]
+    seen = jnp.where(reach.pairs[None], query @ key.mT, 0)
+    earlier = jnp.where(reach.before[None, :, None], query, 0)
+    total = jnp.sum(seen, axis=-1) + jnp.sum(earlier * state.keys[:, None], axis=-1)
+    reading = (seen @ value + earlier @ state.values.mT) / (total[..., None] + 1e-6)
+    last = jnp.where(reach.pairs[-1][None, :, None], key, 0)
+    kept = tree.where(reach.before[-1], state, jax.tree.map(jnp.zeros_like, state))
+    return _add(kept, State(value.mT @ last, jnp.sum(last, axis=1))), reading.swapaxes(0, 1)
+
+
 # Nothing decays.
 SUM = Monoid(
     identity=lambda pair: jax.tree.map(jnp.zeros_like, pair),
@@ -48,6 +61,7 @@ SUM = Monoid(
     apply=lambda state, update: _add(state, _addend(update)),
     expand=lambda update: ((), _addend(update)),
     query=_attend,
+    chunk=_chunk,
 )
 
 
@@ -63,7 +77,7 @@ class _Cell(nn.Module):
         return Update(1 + nn.elu(self.key(x)), self.value(x), 1 + nn.elu(self.query(x)))
 
     def read(self, reading: Array, x: Array) -> Array:
-        return self.out(reading.reshape(*x.shape[:-1], -1))
+        return self.out(reading.reshape(*x.shape[:-1], self.features))
 
 
 @typed

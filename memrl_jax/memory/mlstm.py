@@ -10,7 +10,7 @@ from flax import linen as nn
 from memrl_jax.checks import divides, positive, typed
 from memrl_jax.memory.base import from_monoid
 from memrl_jax.memory.layers import Heads, lookup, outer
-from memrl_jax.memory.monoid import Monoid, Scan
+from memrl_jax.memory.monoid import Monoid, Reach, Scan, between
 from memrl_jax.types import Array, Key, NeuralMemory
 
 NOTHING = -1e30  # logarithm of a scale so small that what it scales is zero
@@ -62,12 +62,34 @@ def _identity(pair: tuple[Array, State]) -> tuple[Array, State]:
     return forget, state._replace(scale=state.scale + NOTHING)
 
 
+def _chunk(state: State, updates: Update, reach: Reach) -> tuple[State, Array]:
+    """Attend within a chunk by products [C, C], and to what was before by the state.
+
+    Every step has the scale that it has step by step: the largest logarithm of what it sees.
+    """
+    forget, write, key, value, query = (x.swapaxes(0, 1) for x in updates)  # [heads, C, ...]
+    pairs = jnp.where(reach.pairs[None], between(forget) + write[:, None], NOTHING)
+    since = jnp.cumsum(forget, axis=-1) + state.scale[:, None]
+    since = jnp.where(reach.before[None], since, NOTHING)  # [heads, C]
+    scale = jax.lax.stop_gradient(jnp.maximum(jnp.max(pairs, axis=-1), since))
+    pairs, since = jnp.exp(pairs - scale[..., None]), jnp.exp(since - scale)[..., None]
+    seen = pairs * (query @ key.mT)
+    total = jnp.sum(seen, axis=-1) + jnp.sum(since * query * state.keys[:, None], axis=-1)
+    reading = seen @ value + since * (query @ state.cell.mT)
+    reading = reading / jnp.maximum(jnp.abs(total), jnp.exp(-scale))[..., None]
+    last, kept = pairs[:, -1, :, None] * key, since[:, -1]
+    cell = kept[..., None] * state.cell + value.mT @ last
+    keys = kept * state.keys + jnp.sum(last, axis=1)
+    return State(scale[:, -1], cell, keys), reading.swapaxes(0, 1)
+
+
 STABILIZED = Monoid(
     identity=_identity,
     combine=lambda first, then: (first[0] + then[0], _add(_decayed(first[1], then[0]), then[1])),
     apply=lambda state, update: _add(_decayed(state, update.forget), _addend(update)),
     expand=lambda update: (update.forget, _addend(update)),
     query=_attend,
+    chunk=_chunk,
 )
 
 
@@ -88,7 +110,7 @@ class _Cell(nn.Module):
         return Update(forget, self.write(x), key, self.value(x), self.query(x))
 
     def read(self, reading: Array, x: Array) -> Array:
-        return nn.sigmoid(self.output(x)) * reading.reshape(*x.shape[:-1], -1)
+        return nn.sigmoid(self.output(x)) * reading.reshape(*x.shape[:-1], self.features)
 
 
 def _forget_biases(key: Key, shape: tuple[int, ...], dtype: Any) -> Array:

@@ -7,23 +7,40 @@ states of a sequence are the addends of its running products.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from memrl_jax import checks, tree
 from memrl_jax.types import Array, State
 
-Scan = Literal["auto", "sequential", "associative"]
-SCANS = ("auto", "sequential", "associative")
+Scan = Literal["auto", "sequential", "associative", "chunked"]
+SCANS = ("auto", "sequential", "associative", "chunked")
+CHUNK = 16  # steps; longer chunks have larger products, but also more pairs of steps
+
+
+class Reach(NamedTuple):
+    """What the steps of a chunk of C see: all up to themselves, but nothing from before a start."""
+
+    before: Array  # bool [C], the state before the chunk
+    pairs: Array  # bool [C, C], row t: the steps of the chunk
+
+    @classmethod
+    def of(cls, starts: Array) -> "Reach":
+        """Return the reach of steps of which `starts` [C] marks those that a reset comes before."""
+        episode = jnp.cumsum(starts)
+        return cls(episode == 0, jnp.tril(episode[:, None] == episode[None]))
 
 
 class Monoid(NamedTuple):
     """How updates change a state and combine; every function is for one step.
 
     `query` reads from the state what leaves the loop, so that states larger than that need not be
-    kept for every step.
+    kept for every step. `chunk`, if there is one, does at once what C updates do, by products of
+    matrices; it takes the initial state for one that adds nothing to what is read or written.
     """
 
     identity: Callable[..., Any]  # pair -> the identity pair, of its shapes
@@ -31,6 +48,8 @@ class Monoid(NamedTuple):
     apply: Callable[..., State]  # state, update -> state
     expand: Callable[..., Any] = lambda update: update  # update -> pair
     query: Callable[..., Any] = lambda state, update: state  # state after it, update -> reading
+    # state, updates [C, ...], their `Reach` -> state, readings [C, ...]
+    chunk: Callable[..., tuple[State, Any]] | None = None
 
 
 def scan(
@@ -38,14 +57,27 @@ def scan(
 ) -> tuple[State, Any]:
     """Apply updates [T, ...] in order, resetting to `initial` before those that `starts` [T] marks.
 
-    Returns the last state and all readings [T, ...]. "sequential" is faster on a CPU,
-    "associative" on thousands of parallel lanes; "auto" chooses by JAX's default platform.
-    Raises ValueError for another `how`.
+    Returns the last state and all readings [T, ...]. On a CPU "chunked" is fastest for monoids with
+    a `chunk`, but for short sequences, "sequential" for others; "associative" is on thousands of
+    parallel lanes. "auto" chooses by JAX's default platform, monoid and T. Raises ValueError for
+    another `how`, and for "chunked" without a `chunk`.
     """
-    if checks.known("scan", how, SCANS) == "auto":
-        how = "sequential" if jax.default_backend() == "cpu" else "associative"
-    unroll = sequential if how == "sequential" else associative
-    return unroll(monoid, initial, state, updates, starts)
+    how = possible(monoid, how)
+    how = _fastest(monoid, len(starts)) if how == "auto" else how
+    return UNROLLS[how](monoid, initial, state, updates, starts)
+
+
+def possible(monoid: Monoid, how: Scan) -> Scan:
+    """Return `how`, or raise ValueError if the monoid cannot be scanned so."""
+    if checks.known("scan", how, SCANS) == "chunked" and monoid.chunk is None:
+        raise ValueError("scan: 'chunked' is only for memories of matrices")
+    return how
+
+
+def _fastest(monoid: Monoid, length: int) -> Scan:
+    if jax.default_backend() != "cpu":
+        return "associative"
+    return "chunked" if monoid.chunk and length >= CHUNK else "sequential"
 
 
 def sequential(
@@ -61,6 +93,54 @@ def sequential(
     # The backward pass recomputes a step from its state and update, both kept anyway. That is the
     # vector-Jacobian product one would write by hand, and as fast.
     return jax.lax.scan(jax.checkpoint(step, prevent_cse=False), state, (updates, starts))
+
+
+def chunked(
+    monoid: Monoid, initial: State, state: State, updates: Any, starts: Array
+) -> tuple[State, Any]:
+    """Apply updates [T, ...] in chunks of `CHUNK`, each by the monoid's `chunk`; see `scan`."""
+
+    # Of a chunk, the backward pass keeps the state before it and computes the rest anew.
+    @partial(jax.checkpoint, prevent_cse=False)
+    def step(state: State, x: tuple[Any, Array]) -> tuple[State, Any]:
+        return _chunk(monoid, state, *x)
+
+    def split(x: Array) -> Array:
+        return x[:whole].reshape(whole // CHUNK, CHUNK, *x.shape[1:])
+
+    def joined(x: Array) -> Array:
+        return x.reshape(whole, *x.shape[2:])
+
+    xs, whole = (updates, starts), len(starts) // CHUNK * CHUNK
+    state, readings = jax.lax.scan(step, state, jax.tree.map(split, xs))
+    readings = jax.tree.map(joined, readings)
+    if whole == len(starts):
+        return state, readings
+    state, last = step(state, jax.tree.map(lambda x: x[whole:], xs))
+    return state, jax.tree.map(lambda *parts: jnp.concatenate(parts), readings, last)
+
+
+def _chunk(monoid: Monoid, state: State, updates: Any, starts: Array) -> tuple[State, Any]:
+    """Apply a chunk of updates [C, ...]; what is not finite spoils all after it, up to a start."""
+    reach = Reach.of(starts)
+    # In products over the chunk, 0 * NaN would be NaN before and after a start, too.
+    sound, sound_state = jax.vmap(_finite)(updates), _finite(state)
+    spoilt = jnp.any(reach.pairs & ~sound[None], axis=1) | (reach.before & ~sound_state)
+    zero, nan = partial(_filled, 0.0), partial(_filled, jnp.nan)
+    updates = jax.vmap(lambda ok, x: tree.where(ok, x, zero(x)))(sound, updates)
+    state = tree.where(sound_state, state, zero(state))
+    state, readings = monoid.chunk(state, updates, reach)  # type: ignore[misc]
+    readings = jax.vmap(lambda bad, x: tree.where(bad, nan(x), x))(spoilt, readings)
+    return tree.where(spoilt[-1], nan(state), state), readings
+
+
+def _finite(x: Any) -> Array:
+    """Return whether the sum of all entries of a pytree is finite, bool []."""
+    return jnp.isfinite(sum(jnp.sum(leaf) for leaf in jax.tree.leaves(x)))
+
+
+def _filled(value: float, x: Any) -> Any:
+    return jax.tree.map(lambda leaf: jnp.full_like(leaf, value), x)
 
 
 def associative(
@@ -79,6 +159,23 @@ def associative(
     addends = jax.tree.map(lambda x, first: x.at[0].set(first), addends, begin)
     _, (_, states) = jax.lax.associative_scan(combine, (starts, (decays, addends)))
     return tree.at(states, -1), jax.vmap(monoid.query)(states, updates)
+
+
+UNROLLS = {"sequential": sequential, "associative": associative, "chunked": chunked}
+
+
+def between(logarithms: Array) -> Array:
+    """Return sums [heads, C, C] of logarithms [heads, C]: in row t, column s, those of s + 1 to t.
+
+    As differences of cumulative sums, small ones would drown in large ones before them.
+    """
+    ones = np.ones((1, logarithms.shape[-1], logarithms.shape[-1]), logarithms.dtype)
+    return np.tril(ones) @ (np.tril(ones, -1) * logarithms[..., None])
+
+
+def decay(logarithms: Array, reach: Array) -> Array:
+    """Return exp(logarithms) where there is `reach`, else 0, both [..., C] or [..., C, C]."""
+    return jnp.exp(jnp.where(reach, logarithms, -jnp.inf))
 
 
 def _ones_and_zeros(pair: Any) -> Any:
