@@ -45,7 +45,8 @@ def gradient_steps(
 
     `update`: state, key -> (state, metrics []).
     """
+    keys = draws.split(key, count)
     if count == 1:  # a loop around a single update copies what it changes
-        return update(state, key)
-    state, metrics = jax.lax.scan(update, state, draws.split(key, count))
+        return update(state, keys[0])
+    state, metrics = jax.lax.scan(update, state, keys)
     return state, tree.total(metrics)

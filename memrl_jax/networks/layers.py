@@ -1,5 +1,6 @@
 """Hidden layers: dense ones, and convolutions as one matrix product."""
 
+import math
 from typing import Any
 
 import jax
@@ -18,7 +19,17 @@ PLAIN = LayersConfig()
 
 def dense(width: int, layers: LayersConfig, scale: float) -> nn.Dense:
     """Make a dense layer, with orthogonal kernels of this scale if `layers` says so."""
-    return nn.Dense(width, kernel_init=kernel_init(layers, scale))
+    return nn.Dense(width, kernel_init=kernel_init(layers, scale), dot_general=_product)
+
+
+def _product(x: Array, kernel: Array, _: Any, **options: Any) -> Array:
+    """Multiply `x` [..., D] by a kernel [D, E], as one matrix: [..., E].
+
+    The kernel's gradient is then a plain product too; with several axes, the errors would be
+    transposed first.
+    """
+    y = jax.lax.dot(x.reshape(math.prod(x.shape[:-1]), x.shape[-1]), kernel, **options)
+    return y.reshape(*x.shape[:-1], kernel.shape[-1])
 
 
 def kernel_init(layers: LayersConfig, scale: float) -> Any:

@@ -41,10 +41,10 @@ def recurrent(encoder: nn.Module, memory: NeuralMemory, head: nn.Module) -> Netw
         return state, head.apply(params["head"], y, *inputs)
 
     def unroll(params: Any, state: State, timestep: TimeStep, *inputs: Any) -> tuple[State, Any]:
-        xs = _as_one_batch(encoder, params["encoder"], timestep)
+        xs = encoder.apply(params["encoder"], timestep)
         over_batch = jax.vmap(memory.unroll, in_axes=(None, 0, 1, 1), out_axes=(0, 1))
         state, ys = over_batch(params["memory"], state, xs, timestep.start)
-        return state, _as_one_batch(head, params["head"], ys, *inputs)
+        return state, head.apply(params["head"], ys, *inputs)
 
     def inspect(params: Any, state: State, timestep: TimeStep) -> dict[str, Array]:
         x = encoder.apply(params["encoder"], timestep)
@@ -52,14 +52,3 @@ def recurrent(encoder: nn.Module, memory: NeuralMemory, head: nn.Module) -> Netw
         return over_batch(params["memory"], state, x, timestep.start)
 
     return Network(init, initial_state, step, unroll, inspect)
-
-
-def _as_one_batch(module: nn.Module, params: Any, *inputs: Any) -> Any:
-    """Apply a module to `inputs` [T, B, ...] as to one batch of T * B: outputs [T, B, ...].
-
-    The gradients of its kernels are then plain matrix products; with both axes, the errors would be
-    transposed first.
-    """
-    shape = jax.tree.leaves(inputs)[0].shape[:2]
-    flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), inputs)
-    return jax.tree.map(lambda x: x.reshape(*shape, *x.shape[1:]), module.apply(params, *flat))
