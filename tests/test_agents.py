@@ -44,12 +44,12 @@ _TARGET = {"target_period": 1, "target_rate": 0.05}
 _RANDOM = {"epsilon_start": 1.0, "epsilon_end": 1.0}
 _TABLES: dict[str, Any] = {"entries": 64, "neighbours": 5}
 TINY = {
-    "dqn": Tiny(600, 0.2, _LEARNER | _REPLAY | _RANDOM | _TARGET | {"head": (16,)}),
+    "dqn": Tiny(800, 0.2, _LEARNER | _REPLAY | _RANDOM | _TARGET | {"head": (16,)}),
     "mfec": Tiny(100, 0.05, _TABLES | _RANDOM | {"discount": DISCOUNT}),
     "nec": Tiny(120, 0.2, _LEARNER | _REPLAY | _RANDOM | _TABLES | {"n_step": 1, "key_size": 16}),
-    "ppo": Tiny(300, 0.2, _LEARNER | {"minibatches": 1}),
+    "ppo": Tiny(450, 0.2, _LEARNER | {"minibatches": 1, "gae_lambda": 0.8}),
     # Lambda-returns are those of what is done next, and that is random here.
-    "pqn": Tiny(400, 0.2, _LEARNER | _RANDOM | {"head": (16,), "td_lambda": 0.0, "epochs": 2}),
+    "pqn": Tiny(600, 0.2, _LEARNER | _RANDOM | {"head": (16,), "td_lambda": 0.0, "epochs": 2}),
     "sac": Tiny(500, 0.2, _LEARNER | _REPLAY | {"head": (16,), "target_rate": 0.05}),
     "tabular": Tiny(
         300, 0.05, _RANDOM | {"discount": DISCOUNT, "remembered": STEPS, "learning_rate": 0.5}

@@ -35,9 +35,14 @@ class CompiledFunction:
         return traced
 
     @cached_property
+    def compiling(self) -> Future[Any]:
+        """The compiled function to come; several can be under way at once."""
+        return begun(self.traced.lower().compile)
+
+    @cached_property
     def executable(self) -> Any:
         """The compiled function; raises MemoryError if its planned memory exceeds `room`."""
-        executable = awaited(self.traced.lower().compile)
+        executable = self.compiling.result()
         nbytes = self.devices * limits.planned_bytes(executable)
         self.room.hold(f"{self.needs} {limits.format_bytes(nbytes)}", nbytes)
         return executable
@@ -58,6 +63,11 @@ def awaited(f: Callable[[], Any]) -> Any:
 
     An interrupt does not stop `f`, which goes on in its daemon thread.
     """
+    return begun(f).result()
+
+
+def begun(f: Callable[[], Any]) -> Future[Any]:
+    """Call `f` in a daemon thread; the future has what it returns or raises."""
     future: Future[Any] = Future()
 
     def work() -> None:
@@ -67,4 +77,4 @@ def awaited(f: Callable[[], Any]) -> Any:
             future.set_exception(error)
 
     threading.Thread(target=work, daemon=True).start()
-    return future.result()
+    return future

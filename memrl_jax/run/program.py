@@ -76,7 +76,10 @@ class Program(NamedTuple):
 
         Raises MemoryError if that is more than there is, ValueError if it is above `max_gigabytes`.
         """
-        for part in (self.chunk, self.evaluate, self.init):
+        parts = self.chunk, self.evaluate, self.init
+        for part in parts:
+            _ = part.compiling  # all at once: much of a compiler's work uses one core
+        for part in parts:
             _allow(self.run, f"{part.needs} {limits.format_bytes(part.nbytes)}", part.nbytes)
         return f"the compiled step needs {limits.format_bytes(self.chunk.nbytes)}"
 
