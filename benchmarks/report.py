@@ -24,6 +24,14 @@ LABELS = {
     "memrl": "whole iteration",
 }
 FLOOR = (UPDATE, ENVIRONMENT)
+TRAINERS = (
+    "memrl",
+    MAKE_TRAIN,
+    purejaxrl.PUREJAXRL,
+    peers.REJAX,
+    peers.SB3,
+    actors.SB3_CONTRIB,
+)
 PEERS = (peers.REJAX, peers.SB3, "torch")
 
 
@@ -65,22 +73,19 @@ def save(path: Path, results: Mapping[str, Any]) -> None:
 
 
 def speeds(timings: Sequence[Timing]) -> Table:
-    """Compare steps/s: rows are capacities and seeds, columns libraries."""
+    """Tabulate whole trainings, ours and others', by rows of replay and seeds."""
     cases = {t[:3]: t for t in timings}
-    known = (peers.REJAX, peers.SB3, actors.SB3_CONTRIB, purejaxrl.PUREJAXRL)
-    rivals = [name for name in known if any(t.name == name for t in timings)]
-    table = _table("training", "", "seeds", "us/iteration", "steps/s", "compile s", "MB")
-    for name in rivals:
-        for column in (f"{name}\nsteps/s", "compile s", "MB", "this is\nfaster by"):
-            table.add_column(column, justify="right")
-    for ours in (t for t in timings if t.name in ("memrl", MAKE_TRAIN)):
-        microseconds = f"{np.median(ours.microseconds):,.1f}"
+    table = _table(
+        "training", "by", "seeds", "us/iteration", "steps/s", "compile s", "MB", "memrl /"
+    )
+    for case in dict.fromkeys(t[1:3] for t in timings if t.name == "memrl"):
+        ours = cases["memrl", *case]
         rows = f"{ours.capacity:,} rows" if ours.capacity else "on-policy"
-        cells = [rows, ours.name, str(ours.seeds), microseconds, *_speed(ours)]
-        for name in rivals:
-            theirs = cases.get((name, ours.capacity, ours.seeds))
-            cells += [*_speed(theirs), _faster(ours, theirs)] if theirs else ["-"] * 4
-        table.add_row(*cells)
+        for theirs in (cases[name, *case] for name in TRAINERS if (name, *case) in cases):
+            microseconds = f"{np.median(theirs.microseconds):,.1f}"
+            cells = str(ours.seeds), microseconds, *_speed(theirs), _faster(ours, theirs)
+            table.add_row(rows, theirs.name, *cells)
+        table.add_section()
     return table
 
 

@@ -137,6 +137,8 @@ def trained_anew(plan: Plan, setting: Setting, say: Say) -> list[Program]:
 def measure_windows(plan: Plan, preset: str, say: Say) -> list[Timing]:
     """Time an agent with a memory on CartPole, and gradient steps on the same windows alone."""
     config = presets[preset].replace(environment="CartPole-v1", total_steps=10_000_000)
+    if named(config)["replay"] == "prioritized":  # it can only be filled by acting
+        config = config.replace(learning_starts=named(config)["capacity"])
     say(f"compiling {preset}")
     # The previous action and reward are inputs beside the observation.
     floor = bare.update(config, observation=4 + 2 + 1, actions=2)
