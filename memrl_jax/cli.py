@@ -88,7 +88,10 @@ def _command(name: str, cached: bool) -> Callable[[list[str]], int]:
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise ValueError(f"command: {name!r} is unknown; {hint}(one of: {', '.join(names)})")
     use_every_core()
-    (compiled.keep if cached else compiled.forgo)()
+    if cached:
+        compiled.keep()
+    else:
+        compiled.forgo()
     start_platforms()
     from memrl_jax import commands
 

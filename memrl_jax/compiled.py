@@ -13,9 +13,8 @@ WORTH = 0.1  # seconds from which a compilation is kept
 def keep() -> None:
     """Let jax keep compiled programs in the user's cache folder, and find them there again.
 
-    That is `memrl_jax` in XDG_CACHE_HOME or ~/.cache. If the user has given jax a folder of their
-    own, or switched its cache off, nothing is changed. A folder that cannot be used is said on
-    stderr, and everything is compiled anew.
+    That is `memrl_jax` in XDG_CACHE_HOME or ~/.cache, unless the user has given jax a folder of
+    their own. If it cannot be used, that is said on stderr, and everything is compiled anew.
     """
     import jax
 

@@ -75,12 +75,11 @@ _UNROLLED = extend.define_prng_impl(
 )
 
 
-def unrolled(key: Key) -> Key:
+def _unrolled(key: Key) -> Key:
     """Return a key [...] from which the same numbers are drawn, by fewer operations.
 
-    It is for functions that draw from it and give no key back: jax's keys and these are of
-    different types. Only Threefry's typed keys are changed, and only on a CPU. jax's check of key
-    reuse cannot follow it, so while that is on, the key is returned as it is.
+    Only Threefry's typed keys are changed, and only on a CPU. jax's check of key reuse cannot
+    follow the change, so while that is on, the key is returned as it is.
     """
     checked = jax.config.jax_debug_key_reuse  # type: ignore[attr-defined]
     if checked or not _is_key(key) or jax.default_backend() != "cpu":
@@ -99,7 +98,7 @@ def _fast(draw: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(draw)
     def drawn(key: Key, *args: Any, **options: Any) -> Any:
-        fast = unrolled(key)
+        fast = _unrolled(key)
         x = draw(fast, *args, **options)
         if fast is key or not _is_key(x):
             return x

@@ -42,20 +42,20 @@ def test_the_bits_are_those_of_jax(name):
 @pytest.mark.parametrize("width", [8, 16, 32])
 def test_bits_of_every_width_are_those_of_jax(width):
     key, dtype = jax.random.key(1), jnp.dtype(f"uint{width}")
-    ours = jax.random.bits(draws.unrolled(key), (9,), dtype)
+    ours = jax.random.bits(draws._unrolled(key), (9,), dtype)
     np.testing.assert_array_equal(ours, jax.random.bits(key, (9,), dtype))
 
 
 def test_long_numbers_are_those_of_jax():
     with jax.enable_x64(True):
         key = jax.random.key(1)
-        ours = jax.random.bits(draws.unrolled(key), (9,), jnp.uint64)
+        ours = jax.random.bits(draws._unrolled(key), (9,), jnp.uint64)
         np.testing.assert_array_equal(ours, jax.random.bits(key, (9,), jnp.uint64))
 
 
 def test_seeds_of_unrolled_keys_are_those_of_jax():
     key = jax.random.key(7)
-    impl = jax.random.key_impl(draws.unrolled(key))
+    impl = jax.random.key_impl(draws._unrolled(key))
     np.testing.assert_array_equal(data(jax.random.key(7, impl=impl)), data(key))
 
 
@@ -67,11 +67,11 @@ def test_nothing_is_computed_in_a_loop():
 @pytest.mark.parametrize("make", [jax.random.PRNGKey, partial(jax.random.key, impl="rbg")])
 def test_other_keys_are_left_alone(make):
     key = make(0)
-    assert draws.unrolled(key) is key
+    assert draws._unrolled(key) is key
     np.testing.assert_array_equal(draws.uniform(key, (3,)), jax.random.uniform(key, (3,)))
 
 
 def test_unrolled_keys_stay_so():
-    key = draws.unrolled(jax.random.key(0))
-    assert draws.unrolled(key) is key
+    key = draws._unrolled(jax.random.key(0))
+    assert draws._unrolled(key) is key
     assert draws.split(key).dtype == key.dtype

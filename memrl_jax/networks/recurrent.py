@@ -22,7 +22,7 @@ def recurrent(encoder: nn.Module, memory: NeuralMemory, head: nn.Module) -> Netw
     memory = checked(memory)
 
     def init(key: Key, timestep: TimeStep, *inputs: Any) -> Any:
-        encoder_key, memory_key, head_key = draws.split(draws.unrolled(key), 3)
+        encoder_key, memory_key, head_key = draws.split(key, 3)
         encoder_params = encoder.init(encoder_key, timestep)
         x = encoder.apply(encoder_params, timestep)
         memory_params = memory.init(memory_key, x[0])
