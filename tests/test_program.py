@@ -7,6 +7,8 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +129,18 @@ def test_one_who_waits_hears_signals() -> None:
         going_on.set()
 
 
+def test_the_main_thread_only_waits_while_a_function_is_traced_and_compiled() -> None:
+    threads = []
+
+    def traced(x: jax.Array) -> jax.Array:
+        threads.append(threading.current_thread())
+        return x
+
+    free = FreeMemory(np.inf, "are left")
+    _ = CompiledFunction(jax.jit(traced), (np.float32(1),), "it needs", free, 1).executable
+    assert len(threads) == 1 and threads[0] is not threading.main_thread()
+
+
 def test_errors_of_what_is_awaited_are_raised() -> None:
     with pytest.raises(ZeroDivisionError):
         awaited(lambda: 1 / 0)
@@ -142,34 +156,39 @@ sys.exit(main())
 """
 
 
-def command(out: Path, *options: str, limit: int = -1) -> subprocess.Popen[str]:
-    """Begin `memrl train` as a process of its own."""
+@contextmanager
+def command(out: Path, *options: str, limit: int = -1) -> Iterator[subprocess.Popen[str]]:
+    """Begin `memrl train` as a process of its own, which does not outlive the test."""
     run = ("train", "drqn", "--environment", "TMaze", "--seeds", "2", "--out", str(out))
-    return subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-c", BEGIN, str(limit), *run, *options],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-    )
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits are Linux's")
 def test_a_limit_on_the_process_is_told_in_one_line(tmp_path: Path) -> None:
-    process = command(tmp_path / "run", "--capacity", "200000000", limit=5 * 10**9)
-    out, err = process.communicate(timeout=60)
+    with command(tmp_path / "run", "--capacity", "200000000", limit=5 * 10**9) as process:
+        out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (2, "")
     assert re.search(r"^memrl: not enough memory: .* process's limit \(ulimit -v\)\n$", err)
     assert not (tmp_path / "run").exists()
 
 
 def test_ctrl_c_while_compiling_ends_at_once(tmp_path: Path) -> None:
-    process = command(tmp_path / "run")
-    assert process.stdout is not None
-    assert "of agent" in process.stdout.readline()  # said before compiling
-    time.sleep(1)
-    process.send_signal(signal.SIGINT)
-    began = time.monotonic()
-    _, err = process.communicate(timeout=60)
+    with command(tmp_path / "run") as process:
+        assert process.stdout is not None
+        assert "of agent" in process.stdout.readline()  # said before compiling
+        time.sleep(1)
+        process.send_signal(signal.SIGINT)
+        began = time.monotonic()
+        _, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (130, "memrl: interrupted\n")
     assert time.monotonic() - began < 5
 

@@ -1,4 +1,8 @@
-"""Functions compiled ahead of time, in a thread so that Ctrl-C still gets through."""
+"""Functions compiled ahead of time, in threads of their own so that Ctrl-C gets through.
+
+The main thread only waits: Python drops a KeyboardInterrupt that arrives while it collects garbage,
+which it does all the time while jax traces.
+"""
 
 import threading
 from collections.abc import Callable
@@ -29,7 +33,7 @@ class CompiledFunction:
     @cached_property
     def traced(self) -> Any:
         """The traced function; raises MemoryError if its lower bound exceeds `room`."""
-        traced = self.jitted.trace(*self.shapes)
+        traced = awaited(lambda: self.jitted.trace(*self.shapes))
         least = self.devices * limits.min_bytes(traced.jaxpr.jaxpr)
         self.room.hold(f"{self.needs} at least {limits.format_bytes(least)}", least)
         return traced
@@ -37,7 +41,8 @@ class CompiledFunction:
     @cached_property
     def compiling(self) -> Future[Any]:
         """The compiled function to come; several can be under way at once."""
-        return begun(self.traced.lower().compile)
+        traced = self.traced
+        return begun(lambda: traced.lower().compile())
 
     @cached_property
     def executable(self) -> Any:
