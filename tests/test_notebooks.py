@@ -7,6 +7,16 @@ import pytest
 from nbclient import NotebookClient
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
+# What is written in a notebook, and what runs instead: the same with fewer updates.
+SHORT = {
+    "quickstart": {"total_steps=30_000": "total_steps=3_000"},
+    "memories": {"total_steps=8_000": "total_steps=2_000"},
+    "external_memory": {
+        "steps = 1_000": "steps = 100",
+        "epochs=30": "epochs=2",
+        "total_steps=1_024_000": "total_steps=3_072",
+    },
+}
 
 
 def test_there_are_notebooks():
@@ -23,10 +33,13 @@ def test_notebook_is_valid_and_stored_without_outputs(path):
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_notebook_runs(path, tmp_path, monkeypatch):
+def test_notebook_runs(path, tmp_path):
     """An error in a cell fails, and so does a warning, a missing picture or a file written."""
-    monkeypatch.setenv("MEMRL_SHORT", "1")
-    notebook = nbformat.read(path, as_version=4)
+    source = path.read_text()
+    for written, short in SHORT[path.stem].items():
+        assert source.count(written) == 1
+        source = source.replace(written, short)
+    notebook = nbformat.reads(source, as_version=4)
     # Elsewhere than in the repository: notebooks need the installed package only.
     client = NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}})
     client.execute()

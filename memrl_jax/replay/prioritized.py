@@ -66,14 +66,14 @@ def prioritized(
 
     def init(example: Segment) -> Prioritized:
         empty = ring.init(shape, example)
-        environments = empty.record.shape[1]
+        environments = len(empty.record)
         weights = sum_tree.init(shape.rows // shape.stride * environments, radix)
         return Prioritized(empty, weights, jnp.float32(1), jnp.int32(0))
 
     def add(state: Prioritized, segment: Segment) -> Prioritized:
         held = ring.add(shape, state.ring, segment)
         start, whole = ring.changed(shape, held)
-        environments = held.record.shape[1]
+        environments = len(held.record)
         index = start[:, None] // shape.stride * environments + jnp.arange(environments)[None]
         new = (state.largest + OFFSET) ** _at(exponent, state.updates)
         weight = jnp.broadcast_to(jnp.where(whole, new, 0.0)[:, None], index.shape)
@@ -82,7 +82,7 @@ def prioritized(
 
     def sample(key: Key, state: Prioritized) -> Sample:
         index = sum_tree.stratified(key, state.weights, batch_size)
-        environments = state.ring.record.shape[1]
+        environments = len(state.ring.record)
         start = index // environments * shape.stride
         segment = ring.gather(shape, state.ring, start, index % environments)
         weight = sum_tree.read(state.weights, index)
@@ -96,7 +96,7 @@ def prioritized(
     ) -> tuple[Prioritized, dict[str, Array]]:
         good = (priority >= 0) & (priority <= LARGEST)  # NaN is neither
         priority = jnp.where(good, priority, 0.0)
-        row = index.start // state.ring.record.shape[1] * shape.stride
+        row = index.start // len(state.ring.record) * shape.stride
         same = ring.unchanged(shape, state.ring, row, index.added)
         old = sum_tree.read(state.weights, index.start)
         new = (priority + OFFSET) ** _at(exponent, state.updates)
