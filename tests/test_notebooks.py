@@ -10,7 +10,12 @@ NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 # What is written in a notebook, and what runs instead: the same with fewer updates.
 SHORT = {
     "quickstart": {"total_steps=30_000": "total_steps=3_000"},
-    "memories": {"total_steps=8_000": "total_steps=2_000"},
+    "memories": {
+        "total_steps=8_000": "total_steps=2_000",
+        "length=200": "length=20",
+        "reshape(3, 20, 10)": "reshape(3, 2, 10)",
+        "arange(10, 201, 10)": "arange(10, 21, 10)",
+    },
     "external_memory": {
         "steps = 1_000": "steps = 100",
         "epochs=30": "epochs=2",

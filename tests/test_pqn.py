@@ -13,7 +13,6 @@ from memrl_jax.agents.pqn import PQNConfig, PQNState, pqn, q_loss, targets
 from memrl_jax.build import make_body
 from memrl_jax.environments import batch
 from memrl_jax.environments.base import Arrival, episodic
-from memrl_jax.memory import MEMORIES
 from memrl_jax.networks import QHead
 from memrl_jax.rollout import initial, rollout
 from memrl_jax.spaces import Continuous, Discrete
@@ -176,7 +175,7 @@ def recorded() -> TimeStep:
     return jax.jit(act)().timestep
 
 
-@pytest.mark.parametrize("memory", MEMORIES)
+@pytest.mark.parametrize("memory", ["none", "gru", "lru", "gtrxl", "ntm", "frmqn"])
 def test_the_actor_saw_the_values_that_are_learned(memory: str) -> None:
     """In a rollout that begins inside episodes, with the memory that the actor had then."""
     made, config = agent(memory)

@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 import memrl_jax
-from benchmarks import agents, babi, mazes, probes, results, runs, tasks
+from benchmarks import agents, babi, mazes, probes, results, runs, tasks, trials
 from benchmarks.findings import Findings
 from benchmarks.probes import Learner
 from memrl_jax.build import make
@@ -130,6 +130,7 @@ def test_runs_in_mazes_can_be_made_and_played_everywhere(plan, monkeypatch, tmp_
     )
 
 
+@trials.compiled_once()
 def test_agents_go_on_where_they_were_stopped(tmp_path):
     part = memrl_jax.Config(environment_args={"corridor": 2}, environments=2, total_steps=40)
     part = part.replace(environment="TMaze", batch_size=2, capacity=20, learning_starts=8)

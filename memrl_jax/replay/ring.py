@@ -5,8 +5,7 @@ segment and is written with it. The action at t is stored in the timestep at t +
 fields of a timestep are packed into one record of 32-bit words: one array is written and gathered
 from, which XLA updates in place inside loops (several arrays of capacity size were copied whole
 in every iteration). Of an observation that is a stack of frames only the newest is kept; the
-others are in the rows before. The first rows are kept once more after the last, so that every
-window is one slice.
+others are in the rows before.
 """
 
 import math
@@ -35,7 +34,7 @@ class Row(NamedTuple):
 class Ring(NamedTuple):
     """The state of a ring."""
 
-    record: Array  # [B, rows + again, words] uint32
+    record: Array  # [B, segments * period, words] uint32
     fields: Row  # [0, ...] empty arrays: dtypes and shapes of what a record holds
     memory: State  # [segments, B, ...] before each segment, or [0, B, ...] if none is stored
     added: Array  # [] int32 segments so far; at `turn` it wraps back to `segments`
@@ -54,11 +53,6 @@ class Windows(NamedTuple):
     def rows(self) -> int:
         """Timesteps kept per environment."""
         return self.segments * self.period
-
-    @property
-    def again(self) -> int:
-        """Rows that are kept twice: a window that begins in the last row ends within them."""
-        return math.ceil((self.frames - 1 + self.length) / self.period) * self.period
 
     @property
     def turn(self) -> int:
@@ -119,7 +113,7 @@ def init(shape: Windows, example: Segment) -> Ring:
     words = pack(jax.tree.map(lambda x: jnp.zeros(x.shape[1:], x.dtype), row)).size
     stored = shape.segments if shape.stored else 0
     memory = jax.tree.map(lambda x: jnp.zeros((stored, *x.shape), x.dtype), example.memory)
-    record = jnp.zeros((batch, shape.rows + shape.again, words), jnp.uint32)
+    record = jnp.zeros((batch, shape.rows, words), jnp.uint32)
     return Ring(record, fields, memory, jnp.int32(0))
 
 
@@ -140,10 +134,8 @@ def add(shape: Windows, ring: Ring, segment: Segment) -> Ring:
         partial(_check, shape.period, len(ring.record)), row, ring.fields
     )
     rows = jax.vmap(jax.vmap(pack), in_axes=1)(row)
-    first, zero = slot * shape.period, jnp.int32(0)
-    again = jnp.where(first < shape.again, shape.rows + first, first)
-    record = jax.lax.dynamic_update_slice(ring.record, rows, (zero, first, zero))
-    record = jax.lax.dynamic_update_slice(record, rows, (zero, again, zero))
+    zero = jnp.int32(0)
+    record = jax.lax.dynamic_update_slice(ring.record, rows, (zero, slot * shape.period, zero))
     memory = ring.memory
     if shape.stored:
         memory = jax.tree.map(lambda xs, x: xs.at[slot].set(x), ring.memory, segment.memory)
@@ -217,12 +209,11 @@ def _held(shape: Windows, ring: Ring) -> tuple[Array, Array]:
 def gather(shape: Windows, ring: Ring, start: Array, environment: Array) -> Segment:
     """Return the windows, [length + 1, N], that begin at `start` [N] of `environment` [N]."""
     before = shape.frames - 1
-    size = (1, before + shape.length + 1, ring.record.shape[2])
-
-    def window(row: Array, environment: Array) -> Array:
-        return jax.lax.dynamic_slice(ring.record, (environment, row, jnp.int32(0)), size)[0]
-
-    record = jax.vmap(window, out_axes=1)((start - before) % shape.rows, environment)
+    row = (start - before) % shape.rows + jnp.arange(before + shape.length + 1)[:, None]
+    # A window wraps around at most once, and subtracting is cheaper than a remainder.
+    row = jnp.where(row < shape.rows, row, row - shape.rows)
+    words = ring.record.shape[-1]
+    record = tree.take(ring.record.reshape(-1, words), environment * shape.rows + row)
     timestep, extras = jax.vmap(jax.vmap(unpack(ring.fields)))(record)
     if shape.frames > 1:
         stack = stacks.stack(timestep.observation, timestep.start, shape.frames)
