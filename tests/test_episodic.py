@@ -11,7 +11,7 @@ import pytest
 
 from memrl_jax import episodic
 from memrl_jax.episodic import Tables, kernel_mean, plain_mean
-from memrl_jax.episodic.tables import fingerprint
+from memrl_jax.episodic.tables import fingerprint, largest
 
 ACTIONS, CAPACITY, WIDTH, WRITES, QUERIES, NEIGHBOURS = 3, 32, 4, 3, 2, 5
 RATE = np.float32(0.1)
@@ -289,3 +289,14 @@ def test_no_table_is_copied_in_a_loop() -> None:
 def test_sizes_that_cannot_be(call: Any, message: str) -> None:
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         call()
+
+
+@pytest.mark.parametrize("size, count", [(5, 5), (320, 10), (321, 10), (1_000, 1), (1_003, 30)])
+@pytest.mark.parametrize("values", [3, 10_000])  # of few values there are many alike
+def test_the_largest_numbers_are_those_of_jax(size: int, count: int, values: int) -> None:
+    rng = np.random.default_rng(size)
+    x = rng.integers(values, size=(20, 2, size)).astype(np.float32)
+    x[:10][rng.uniform(size=(10, 2, size)) < 0.5] = -np.inf  # as where entries are empty
+    x[0], x[1, :, -1] = -np.inf, np.inf
+    places = jax.jit(largest, static_argnums=1)(x, count)
+    np.testing.assert_array_equal(places, jax.lax.top_k(x, count)[1])

@@ -20,6 +20,7 @@ from memrl_jax import checks
 from memrl_jax.tree import take
 from memrl_jax.types import Array
 
+BLOCK = 16  # numbers that are looked at together for the largest ones
 LANES = 0x9E3779B9, 0x7F4A7C15  # odd factors, one for each half of a fingerprint
 
 
@@ -75,7 +76,7 @@ def nearest(tables: Tables, query: Array, count: int) -> Neighbours:
     checks.positive("neighbours", count, capacity)
     keys = tables.keys.reshape(-1, width)
     product = jnp.matmul(query, keys.T, precision="highest").reshape(-1, actions, capacity)
-    _, slot = jax.lax.top_k(product - tables.half[None], min(2 * count, capacity))
+    slot = largest(product - tables.half[None], min(2 * count, capacity))
     # Sorted by slot, so that of equally near entries the lowest slot comes first.
     slot = jnp.sort(slot, axis=-1)
     action = jnp.arange(actions, dtype=jnp.int32)[None, :, None]
@@ -85,6 +86,24 @@ def nearest(tables: Tables, query: Array, count: int) -> Neighbours:
     slot, found = (jnp.take_along_axis(x, order, axis=-1) for x in (slot, found))
     keys, values = (take(x, (action, slot)) for x in (tables.keys, tables.values))
     return Neighbours(slot, found, keys, values, -nearness)
+
+
+def largest(x: Array, count: int) -> Array:
+    """Return where the `count` largest numbers are along the last axis, as `jax.lax.top_k` does.
+
+    They lie in the `count` blocks whose own largest numbers are the largest. To look only there takes
+    half the time on a CPU.
+    """
+    size = x.shape[-1]
+    if size < 2 * BLOCK * count:
+        return jax.lax.top_k(x, count)[1]
+    even = [(0, 0)] * (x.ndim - 1) + [(0, -size % BLOCK)]
+    blocks = jnp.pad(x, even, constant_values=-jnp.inf).reshape(*x.shape[:-1], -1, BLOCK)
+    _, block = jax.lax.top_k(blocks.max(axis=-1), count)
+    block = jnp.sort(block, axis=-1)  # of equal numbers the first ones count
+    near = jnp.take_along_axis(blocks, block[..., None], axis=-2)
+    _, place = jax.lax.top_k(near.reshape(*x.shape[:-1], -1), count)
+    return jnp.take_along_axis(block, place // BLOCK, axis=-1) * BLOCK + place % BLOCK
 
 
 def squared_distance(query: Array, keys: Array) -> Array:

@@ -209,11 +209,11 @@ def _held(shape: Windows, ring: Ring) -> tuple[Array, Array]:
 def gather(shape: Windows, ring: Ring, start: Array, environment: Array) -> Segment:
     """Return the windows, [length + 1, N], that begin at `start` [N] of `environment` [N]."""
     before = shape.frames - 1
-    row = (start - before) % shape.rows + jnp.arange(before + shape.length + 1)[:, None]
+    row = (start - before)[None] % shape.rows + jnp.arange(before + shape.length + 1)[:, None]
     # A window wraps around at most once, and subtracting is cheaper than a remainder.
     row = jnp.where(row < shape.rows, row, row - shape.rows)
     words = ring.record.shape[-1]
-    record = tree.take(ring.record.reshape(-1, words), environment * shape.rows + row)
+    record = tree.take(ring.record.reshape(-1, words), environment[None] * shape.rows + row)
     timestep, extras = jax.vmap(jax.vmap(unpack(ring.fields)))(record)
     if shape.frames > 1:
         stack = stacks.stack(timestep.observation, timestep.start, shape.frames)
