@@ -91,7 +91,7 @@ def nearest(tables: Tables, query: Array, count: int) -> Neighbours:
 def largest(x: Array, count: int) -> Array:
     """Return where the `count` largest numbers are along the last axis, as `jax.lax.top_k` does.
 
-    They lie in the `count` blocks whose own largest numbers are the largest. To look only there takes
+    They lie in the `count` blocks whose own largest numbers are the largest. Looking there takes
     half the time on a CPU.
     """
     size = x.shape[-1]
