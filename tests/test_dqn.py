@@ -1,5 +1,6 @@
 """The parts of DQN and R2D2, each alone, against numbers worked out in another way."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.extend.core import jaxprs_in_params
 
 import memrl_jax
 from memrl_jax import settings, tree
@@ -454,3 +456,28 @@ def test_priorities_reach_the_replay_memory():
     assert 0 < len(drawn) <= 8
     assert int(state.agent.replay.updates) == 1
     assert float(state.agent.replay.largest) >= 1
+
+
+def equations(jaxpr: Any, inside: tuple[str, ...] = ()) -> Iterator[tuple[Any, tuple[str, ...]]]:
+    """Yield every equation of a jaxpr, with the primitives that it is inside of."""
+    for equation in jaxpr.eqns:
+        yield equation, inside
+        for inner in jaxprs_in_params(equation.params):
+            yield from equations(inner, (*inside, equation.primitive.name))
+
+
+@pytest.mark.parametrize("updates", [1, 2])
+def test_an_update_is_products_of_matrices_without_scatters(updates: int) -> None:
+    """And no loop is around a single one."""
+    config = SMALL.replace(memory="none", memory_args={}, replay="uniform", updates=updates)
+    made = make_agent(config, make_environment(config))
+    segment = random_segment(config, ())
+    first = tree.at(segment.timestep, 0)
+    state = jax.eval_shape(made.init, jax.random.key(0), first)
+    traced = jax.make_jaxpr(made.learn)(jax.random.key(0), state, segment)
+    found = [(x, inside) for x, inside in equations(traced.jaxpr)]
+    products = [(x, inside) for x, inside in found if x.primitive.name == "dot_general"]
+    assert len(products) > 10
+    assert all(x.aval.ndim == 2 for product, _ in products for x in product.invars)
+    assert all(("scan" in inside) == (updates > 1) for _, inside in products)
+    assert not any(x.primitive.name == "scatter-add" for x, _ in found)
