@@ -77,8 +77,8 @@ def filled(config: Config, train: TrainState) -> TrainState:
     """
     replay = train.agent.replay
     collected = -(-named(config)["learning_starts"] // config.environments)
-    rows = replay.record.shape[0]
-    record = replay.record[jnp.arange(rows) % min(collected, rows)]
+    rows = replay.record.shape[1]
+    record = replay.record[:, jnp.arange(rows) % min(collected, rows)]
     added = jnp.int32(rows // config.rollout_length)
     agent = train.agent._replace(replay=replay._replace(record=record, added=added))
     return train._replace(agent=agent)

@@ -51,7 +51,7 @@ def staleness(config: Config, key: Key) -> dict[str, Array]:
     # In so many timesteps an episode surely begins; from there on the memory is true.
     history = -(-(env.horizon + 1) // period) * period
     first = history + options.experience.burn_in  # timestep of the first action to learn from
-    rows, environments = held.record.shape[:2]
+    environments, rows = held.record.shape[:2]
     shape = ring.windows(rows // period, period, first + learned, period, 1)
     oldest, count = ring.starts(shape, held)
     index = jax.random.randint(draw_key, (WINDOWS,), 0, count * environments)

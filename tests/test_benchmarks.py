@@ -58,9 +58,9 @@ def test_a_whole_training_is_timed_by_the_iteration(seeds):
 def check_filled(replay):
     """Warm-up wrote 4 rows of 2 environments; they are repeated up to the capacity."""
     rows = np.asarray(replay.record[0])
-    assert rows.shape[:2] == (20, 2)
+    assert rows.shape[:2] == (2, 20)
     assert int(replay.added[0]) == 20
-    np.testing.assert_array_equal(rows, np.tile(rows[:4], (5, 1, 1)))
+    np.testing.assert_array_equal(rows, np.tile(rows[:, :4], (1, 5, 1)))
     assert np.unique(rows[:4], axis=0).shape[0] == 4
 
 
