@@ -61,7 +61,7 @@ def check_filled(replay):
     assert rows.shape[:2] == (2, 20)
     assert int(replay.added[0]) == 20
     np.testing.assert_array_equal(rows, np.tile(rows[:, :4], (1, 5, 1)))
-    assert np.unique(rows[:4], axis=0).shape[0] == 4
+    assert np.unique(rows[:, :4], axis=1).shape[1] == 4
 
 
 def test_interleave_takes_turns_back_and_forth():

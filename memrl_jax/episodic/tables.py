@@ -89,7 +89,7 @@ def nearest(tables: Tables, query: Array, count: int) -> Neighbours:
 
 
 def largest(x: Array, count: int) -> Array:
-    """Return where the `count` largest numbers of `x` [..., C] are, as `jax.lax.top_k`: [..., count].
+    """Return where the largest `count` = K of `x` [..., C] are, as `jax.lax.top_k` does: [..., K].
 
     They lie in the `count` blocks whose own largest numbers are the largest. Looking there takes
     half the time on a CPU.
