@@ -171,9 +171,8 @@ def cpprb(case: Case) -> tuple[Program, int]:
         buffer = ReplayBuffer(case.rows, fields)
 
     def transitions(count: int) -> dict[str, np.ndarray]:
-        columns = jax.tree.map(np.asarray, timesteps(count))
-        observation, action, reward, discount, start, last = columns
-        values = (observation, observation, action, reward, discount, start, last)
+        t = jax.tree.map(np.asarray, timesteps(count))
+        values = (t.observation, t.observation, t.action, t.reward, t.discount, t.start, t.last)
         return dict(zip(fields, values, strict=True))
 
     buffer.add(**transitions(case.rows))
@@ -208,10 +207,9 @@ def stable_baselines3(case: Case) -> tuple[Program, int]:
     for x in arrays:
         x[:] = 1
     buffer.full = True
-    columns = jax.tree.map(np.asarray, timesteps(ENVIRONMENTS))
-    observation, action, reward, _, _, last = columns
+    t = jax.tree.map(np.asarray, timesteps(ENVIRONMENTS))
     infos: list[dict[str, Any]] = [{} for _ in range(ENVIRONMENTS)]
-    new = (observation, observation, action, reward, last, infos)
+    new = (t.observation, t.observation, t.action, t.reward, t.last, infos)
 
     def advance(iterations: int) -> None:
         for _ in range(iterations):
