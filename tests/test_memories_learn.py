@@ -109,9 +109,10 @@ def test_it_trains_inside_every_agent(name: str, agent: str) -> None:
     @jax.jit
     def five_updates(key: Any) -> Any:
         """With a full replay memory."""
-        begun = made.init(key, jax.tree.map(lambda x: x[0], segment.timestep))
+        init_key, learn_key = jax.random.split(key)
+        begun = made.init(init_key, jax.tree.map(lambda x: x[0], segment.timestep))
         full, _ = jax.lax.scan(lambda s, _: (made.observe(s, segment), None), begun, length=20)
-        keys = jax.random.split(key, 5)
+        keys = jax.random.split(learn_key, 5)
         end, metrics = jax.lax.scan(lambda s, key: made.learn(key, s, segment), full, keys)
         return begun.learner.params, end.learner.params, metrics
 
