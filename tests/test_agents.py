@@ -24,7 +24,7 @@ from memrl_jax.train import make_trainer
 from memrl_jax.types import Agent, Environment
 from tests.probes import KINDS, PROBES, STEPS, Probe, environment, value
 
-ENVIRONMENTS, ROLLOUT, DISCOUNT = 8, 4, 0.9
+ENVIRONMENTS, DISCOUNT = 8, 0.9
 NAMES = [*PROBES]
 LANES = Probe(*(np.stack(x) for x in zip(*PROBES.values(), strict=True)))
 same = partial(jax.tree.map, np.testing.assert_array_equal)
@@ -36,6 +36,7 @@ class Tiny(NamedTuple):
     steps: int  # of the trainer
     error: float  # most that a value may be off
     given: dict[str, Any]
+    rollout: int = 4
 
 
 _LEARNER: dict[str, Any] = {"encoder": (16,), "discount": DISCOUNT, "learning_rate": 1e-2}
@@ -47,9 +48,15 @@ TINY = {
     "dqn": Tiny(800, 0.2, _LEARNER | _REPLAY | _RANDOM | _TARGET | {"head": (16,)}),
     "mfec": Tiny(100, 0.05, _TABLES | _RANDOM | {"discount": DISCOUNT}),
     "nec": Tiny(120, 0.2, _LEARNER | _REPLAY | _RANDOM | _TABLES | {"n_step": 1, "key_size": 16}),
-    "ppo": Tiny(450, 0.2, _LEARNER | {"minibatches": 1, "gae_lambda": 0.8}),
+    # From few steps at once a policy may settle before the memory remembers anything.
+    "ppo": Tiny(
+        250,
+        0.2,
+        _LEARNER | {"minibatches": 1, "gae_lambda": 0.8, "learning_rate": 5e-3},
+        rollout=16,
+    ),
     # Lambda-returns are those of what is done next, and that is random here.
-    "pqn": Tiny(600, 0.2, _LEARNER | _RANDOM | {"head": (16,), "td_lambda": 0.0, "epochs": 2}),
+    "pqn": Tiny(900, 0.2, _LEARNER | _RANDOM | {"head": (16,), "td_lambda": 0.0, "epochs": 2}),
     "sac": Tiny(500, 0.2, _LEARNER | _REPLAY | {"head": (16,), "target_rate": 0.05}),
     "tabular": Tiny(
         300, 0.05, _RANDOM | {"discount": DISCOUNT, "remembered": STEPS, "learning_rate": 0.5}
@@ -63,7 +70,7 @@ def configured(name: str, memory: str) -> Config:
     if memory != "none":
         given = given | {"memory": memory, "memory_args": {"features": 16}}
     config = Config(agent=AGENTS[name][0]())
-    return config.replace(environments=ENVIRONMENTS, rollout_length=ROLLOUT, **given)
+    return config.replace(environments=ENVIRONMENTS, rollout_length=TINY[name].rollout, **given)
 
 
 def remembers(name: str, memory: str) -> bool:
@@ -87,7 +94,7 @@ def made(name: str, kind: str, memory: str, probe: Probe) -> Made:
             raise
         env = numbered(env)
         agent = build.make_agent(config, env)
-    return Made(env, agent, make_trainer(env, agent, ENVIRONMENTS, ROLLOUT))
+    return Made(env, agent, make_trainer(env, agent, ENVIRONMENTS, TINY[name].rollout))
 
 
 def refusal(name: str, kind: str) -> str:
@@ -296,7 +303,7 @@ def test_what_is_done_when_an_episode_has_ended_teaches_nothing(name: str, kind:
             def policy(key: Any, memory: Any, timestep: Any) -> Any:
                 return agent.act(key, train.agent, memory, timestep)
 
-            actor, segment = rollout(batch(env), policy, train.actor, act_key, ROLLOUT)
+            actor, segment = rollout(batch(env), policy, train.actor, act_key, TINY[name].rollout)
             segment = confused(segment, env.spec.actions, junk_key, where)
             state = agent.observe(train.agent, segment)
             state, metrics = agent.learn(learn_key, state, segment)
