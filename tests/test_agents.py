@@ -36,7 +36,7 @@ class Tiny(NamedTuple):
     steps: int  # of the trainer
     error: float  # most that a value may be off
     given: dict[str, Any]
-    rollout: int = 4
+    rollout: int = 4  # actions in a step of the trainer
 
 
 _LEARNER: dict[str, Any] = {"encoder": (16,), "discount": DISCOUNT, "learning_rate": 1e-2}
@@ -48,7 +48,7 @@ TINY = {
     "dqn": Tiny(800, 0.2, _LEARNER | _REPLAY | _RANDOM | _TARGET | {"head": (16,)}),
     "mfec": Tiny(100, 0.05, _TABLES | _RANDOM | {"discount": DISCOUNT}),
     "nec": Tiny(120, 0.2, _LEARNER | _REPLAY | _RANDOM | _TABLES | {"n_step": 1, "key_size": 16}),
-    # From few steps at once a policy may settle before the memory remembers anything.
+    # With rollouts of 4 actions, a memory fails to learn the cue for some keys.
     "ppo": Tiny(
         250,
         0.2,
