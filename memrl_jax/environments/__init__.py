@@ -23,6 +23,7 @@ from memrl_jax.environments.mazes import (
     sequential_goals,
     single_goal,
 )
+from memrl_jax.environments.popgym import TASKS
 from memrl_jax.environments.tmaze import TMaze
 from memrl_jax.environments.wrappers import frame_stack, numbered, view
 from memrl_jax.spaces import Continuous
@@ -113,6 +114,7 @@ ENVIRONMENTS: dict[str, Callable[..., Environment]] = {
     "SequentialGoals-indicator": checked(sequential_goals, indicator=True),
     "OriginalMaze": checked(original),
     "bAbI": checked(babi),
+    **{name: partial(from_gymnax, task) for name, task in TASKS.items()},
 }
 
 

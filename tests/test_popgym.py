@@ -1,0 +1,238 @@
+"""POPGym's tasks against the popgym package: its hidden state and noise, the same actions."""
+
+import re
+import warnings
+from collections.abc import Callable
+from typing import Any, NamedTuple
+from unittest.mock import patch
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from memrl_jax import draws
+from memrl_jax.environments.check import QUICKLY
+from memrl_jax.environments.popgym import TASKS, cards
+from memrl_jax.spaces import Continuous, is_part
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    import popgym.envs
+
+EPISODES = 12  # of each task; in half of them most actions come from a policy that cheats
+
+
+class Game(NamedTuple):
+    """How the tests see into one of popgym's games."""
+
+    hidden: Callable[[Any], dict[str, Any]]  # what was decided when the episode began
+    cheat: Callable[[Any], Any]  # a good action, or None for any
+
+
+def order(env: Any) -> np.ndarray:
+    """Return the suits of the cards in the order in which popgym draws them."""
+    return env.deck.suits_idx[env.deck.idx[::-1]]
+
+
+def queries(env: Any) -> np.ndarray:
+    return np.stack([env.deck_idx_type[x.idx[::-1]] for x in (env.value_deck, env.query_deck)])
+
+
+def previous(env: Any) -> Any:
+    seen = env.deck["player"]
+    return env.deck.suits_idx[seen[-env.k]] if len(seen) >= env.k else None
+
+
+def pair(env: Any) -> Any:
+    turned = env.deck["in_play_idx"]
+    closed = [i for i in range(len(env.state)) if i not in env.deck["face_up_idx"] + turned]
+    return next((i for i in closed if not turned or env.state[i] == env.state[turned[0]]), None)
+
+
+def balance(env: Any) -> int:
+    return int(env.state[2] + env.state[3] > 0)
+
+
+GAMES = {
+    "Autoencode": Game(
+        lambda env: {"order": order(env)},
+        lambda env: env.deck.suits_idx[env.deck["system"][-1]],
+    ),
+    "RepeatFirst": Game(lambda env: {"order": order(env)}, lambda env: env.card),
+    "RepeatPrevious": Game(lambda env: {"order": order(env)}, previous),
+    "CountRecall": Game(lambda env: {"order": queries(env)}, lambda env: env.counts[env.query]),
+    "HigherLower": Game(
+        lambda env: {"order": env.deck.ranks_idx[env.deck.idx[::-1]]},
+        lambda env: int(env.deck.show("player", ["ranks_idx"]).item() > 6),
+    ),
+    "Concentration": Game(lambda env: {"order": env.state.copy()}, pair),
+    "MultiarmedBandit": Game(
+        lambda env: {"chance": env.bandits.copy()}, lambda env: int(np.argmax(env.bandits))
+    ),
+    "Battleship": Game(
+        lambda env: {"ships": env.board == 1},
+        lambda env: np.argwhere((env.board == 1) & (env.guesses == 0))[0],
+    ),
+    "MineSweeper": Game(
+        lambda env: {"mines": np.flatnonzero(env.hidden_grid == 1).astype(np.int32)},
+        lambda env: np.argwhere(env.hidden_grid == 0)[0],
+    ),
+    "CartPole": Game(lambda env: {}, balance),
+    "Pendulum": Game(lambda env: {}, lambda env: None),
+}
+
+
+def game(name: str) -> Game:
+    stem = re.sub("Easy$|Medium$|Hard$|.*Only", "", re.sub("(Easy|Medium|Hard)$", "", name))
+    return GAMES[stem]
+
+
+class Recorder:
+    """A NumPy generator that keeps the normal numbers, and the single uniform ones, it gives."""
+
+    def __init__(self, generator: np.random.Generator):
+        self.generator = generator
+        self.normals: list[Any] = []
+        self.uniforms: list[float] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.generator, name)
+
+    def normal(self, mean: float, deviation: Any) -> Any:
+        self.normals.append(self.generator.normal(size=np.shape(deviation)))
+        return mean + deviation * self.normals[-1]
+
+    def random(self, *size: int, **options: Any) -> Any:
+        x = self.generator.random(*size, **options)
+        if not size:
+            self.uniforms.append(x)
+        return x
+
+
+def physics(env: Any) -> np.ndarray:
+    return np.asarray(env.state, np.float32) if hasattr(env, "state") else np.zeros(0, np.float32)
+
+
+def play(name: str, seed: int, cheating: bool) -> dict[str, Any]:
+    """Play an episode of popgym; return what was hidden, done and seen, as arrays [T, ...]."""
+    env = getattr(popgym.envs, name)()
+    rng = np.random.default_rng(seed)
+    env._np_random = Recorder(np.random.default_rng(seed + 1))
+    env.action_space.seed(seed)
+    first, _ = env.reset()
+    out: dict[str, Any] = {"hidden": game(name).hidden(env), "first": first, "steps": []}
+    over = False
+    while not over:
+        before = physics(env) if "Only" in name else ()
+        action = game(name).cheat(env) if cheating and rng.random() < 0.8 else None
+        action = env.action_space.sample() if action is None else action
+        observation, reward, terminated, truncated, _ = env.step(action)
+        out["steps"].append((before, action, observation, reward, terminated, truncated))
+        over = terminated or truncated
+    noise = np.asarray(env._np_random.normals, np.float32).reshape(-1, 2)
+    chance = np.asarray(env._np_random.uniforms, np.float32)
+    return out | {"noise": noise, "chance": chance}
+
+
+class Dealer:
+    """Stands for chance in our tasks: decides as popgym did; what it holds is traced."""
+
+    def __init__(self, hidden: dict[str, Any]):
+        self.hidden = hidden
+        self.normal = self.uniform = self.card = None
+
+    def draw(self, key: Any, left: Any) -> Any:
+        order = self.hidden["order"]
+        kind = order[len(order) - jnp.sum(left)] if self.card is None else self.card
+        return kind, cards.take(left, kind)
+
+    def draw_each(self, key: Any, *left: Any) -> Any:
+        orders = self.hidden["order"]
+        kinds = tuple(order[len(order) - jnp.sum(x)] for order, x in zip(orders, left, strict=True))
+        return kinds, tuple(map(cards.take, left, kinds))
+
+    def at(self, action: Any) -> None:
+        """Decide what the card at a place shows, where cards lie on a table."""
+        self.card = self.hidden["order"][action]
+
+
+def follow(task: Any, played: dict[str, Any], concentration: bool) -> Any:
+    """Take popgym's actions in our task; return the first observation, and what steps gave [T]."""
+    dealer = Dealer(played["hidden"])
+    own = {name: x for name, x in played["hidden"].items() if name != "order"}
+    key, params = jax.random.key(0), task.default_params
+
+    def normal(key: Any, shape: Any, dtype: Any) -> Any:
+        return dealer.normal
+
+    def uniform(key: Any, shape: Any, *rest: Any) -> Any:
+        return dealer.uniform if shape == () else jnp.zeros(shape, jnp.float32)
+
+    def step(state: Any, x: Any) -> Any:
+        before, action, dealer.normal, dealer.uniform = x
+        if concentration:
+            dealer.at(action)
+        state = state._replace(physics=before) if hasattr(state, "physics") else state
+        observation, state, reward, terminated, _ = task.step_env(key, state, action, params)
+        return state, (observation, reward, terminated, task.is_truncated(state, params))
+
+    with (
+        patch.object(cards, "draw", dealer.draw),
+        patch.object(cards, "draw_each", dealer.draw_each),
+        patch.object(draws, "normal", normal),
+        patch.object(draws, "uniform", uniform),
+    ):
+        dealer.normal = played["noise"][0]
+        first, state = task.reset_env(key, params)
+        state = state._replace(**own)
+        if concentration:
+            dealer.card = None
+        xs = played["before"], played["action"], played["noise"][1:], played["chance"]
+        return first, jax.lax.scan(step, state, xs)[1]
+
+
+def padded(episodes: list[dict[str, Any]]) -> dict[str, Any]:
+    """Stack episodes, [E, T, ...]; `going` tells which steps were taken."""
+    most = max(len(e["steps"]) for e in episodes)
+
+    def extended(x: Any, size: int) -> np.ndarray:
+        x = np.asarray(x)
+        x = x.astype(np.float32) if x.dtype.kind == "f" else x
+        return np.concatenate([x, np.zeros((size - len(x), *x.shape[1:]), x.dtype)])
+
+    def one(e: dict[str, Any]) -> dict[str, Any]:
+        names = "before", "action", "observation", "reward", "terminated", "truncated"
+        columns: dict[str, Any] = dict(zip(names, zip(*e["steps"], strict=True), strict=True))
+        columns["going"] = np.ones(len(e["steps"]), bool)
+        columns = {name: extended(x, most) for name, x in columns.items()}
+        columns |= {"noise": extended(e["noise"], most + 1), "chance": extended(e["chance"], most)}
+        return columns | {"hidden": e["hidden"], "first": np.asarray(e["first"])}
+
+    return jax.tree.map(lambda *xs: np.stack(xs), *map(one, episodes))
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_it_is_popgyms(name):
+    played = padded([play(name, 100 + i, i % 2 == 0) for i in range(EPISODES)])
+    task = TASKS[name]
+    if "VelocityOnly" in name:
+        task = task.__class__("velocities", task.steps, faithful=True)
+    given = (
+        played | {"action": played["action"].astype(np.float32)} if "Pendulum" in name else played
+    )
+    if not is_part(task.actions):
+        given = given | {"action": tuple(np.moveaxis(given["action"], -1, 0))}
+    both = jax.jit(
+        jax.vmap(lambda x: follow(task, x, "Concentration" in name)), compiler_options=QUICKLY
+    )
+    first, (observation, *rest) = both(given)
+    arranged = jnp.stack(observation, -1) if isinstance(observation, tuple) else observation
+    begun = jnp.stack(first, -1) if isinstance(first, tuple) else first
+    going = played["going"]
+    close = dict(rtol=0, atol=1e-5) if isinstance(task.observations, Continuous) else dict(rtol=0)
+    if not ("Cart" in name or "Pendulum" in name):
+        np.testing.assert_array_equal(begun, played["first"])
+    np.testing.assert_allclose(arranged[going], played["observation"][going], **close)
+    for x, name in zip(rest, ("reward", "terminated", "truncated"), strict=True):
+        np.testing.assert_allclose(x[going], played[name][going], rtol=0, atol=1e-6, err_msg=name)
