@@ -33,6 +33,7 @@ from memrl_jax.environments import (
 )
 from memrl_jax.environments.base import EpisodeStatistics
 from memrl_jax.environments.check import draw, observed, traced
+from memrl_jax.environments.popgym import TASKS
 from memrl_jax.spaces import Continuous, Discrete
 from memrl_jax.types import TimeStep
 from tests.small import write_original_maps
@@ -43,7 +44,7 @@ OH = {
     "SequentialGoals", "SequentialGoals-indicator", "OriginalMaze",
 }  # fmt: skip
 LISTED = [*ENVIRONMENTS]
-OURS = {"CartPole-positions", "Pendulum-positions", "TMaze", "TMaze-active", "bAbI"} | OH
+OURS = {"CartPole-positions", "Pendulum-positions", "TMaze", "TMaze-active", "bAbI", *TASKS} | OH
 GYMNAX = [name for name in LISTED if name not in OURS]
 MAZES = {"TMaze": TMaze(), "TMaze-active": TMaze(active=True)}
 

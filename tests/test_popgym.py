@@ -6,14 +6,29 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 from unittest.mock import patch
 
+import gymnax
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from memrl_jax import draws
+from memrl_jax.environments import make
 from memrl_jax.environments.check import QUICKLY
-from memrl_jax.environments.popgym import TASKS, cards
+from memrl_jax.environments.popgym import (
+    TASKS,
+    Battleship,
+    CartPole,
+    CountRecall,
+    MineSweeper,
+    MultiarmedBandit,
+    Pendulum,
+    RepeatFirst,
+    RepeatPrevious,
+    cards,
+    register,
+)
+from memrl_jax.environments.popgym.boards import chosen, place
 from memrl_jax.spaces import Continuous, is_part
 
 with warnings.catch_warnings():
@@ -94,7 +109,7 @@ class Recorder:
     def __init__(self, generator: np.random.Generator):
         self.generator = generator
         self.normals: list[Any] = []
-        self.uniforms: list[float] = []
+        self.uniforms: list[Any] = []
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.generator, name)
@@ -236,3 +251,158 @@ def test_it_is_popgyms(name):
     np.testing.assert_allclose(arranged[going], played["observation"][going], **close)
     for x, name in zip(rest, ("reward", "terminated", "truncated"), strict=True):
         np.testing.assert_allclose(x[going], played[name][going], rtol=0, atol=1e-6, err_msg=name)
+
+
+def perfect(state: Any, task: Any, observation: Any) -> Any:
+    """Return the best action by what the state hides."""
+    if isinstance(task, RepeatFirst):
+        return state.first
+    if isinstance(task, CountRecall):
+        return task.actions.n - 1 - state.shown[state.query]
+    back = task.k if isinstance(task, RepeatPrevious) else 2 * (state.time + 1) - task.length
+    return state.suits[state.time + 1 - back].astype(jnp.int32)
+
+
+@pytest.mark.parametrize("name", ["RepeatFirst", "RepeatPrevious", "Autoencode", "CountRecall"])
+def test_a_perfect_memory_returns_one(name):
+    env = make(f"{name}Easy", {})
+    task = TASKS[f"{name}Easy"]
+
+    def episode(key: Any) -> Any:
+        reset_key, key = jax.random.split(key)
+
+        def step(carry: Any, key: Any) -> Any:
+            state, timestep = carry
+            action = perfect(state.state, task, timestep.observation)
+            return (after := env.step(key, state, action)), after[1]
+
+        carry = env.reset(reset_key)
+        return jax.lax.scan(step, carry, jax.random.split(key, env.horizon))[1]
+
+    keys = jax.random.split(jax.random.key(0), 8)
+    timestep = jax.jit(jax.vmap(episode), compiler_options=QUICKLY)(keys)
+    assert timestep.last[:, -1].all() and not timestep.last[:, :-1].any()
+    assert (timestep.discount[:, -1] == 0).all()
+    np.testing.assert_allclose(timestep.reward.sum(axis=1), 1.0, atol=1e-5)
+
+
+def chi_squared(seen: np.ndarray, expected: Any) -> float:
+    """Return how many standard deviations above its mean the statistic of some counts is."""
+    freedom = seen.size - 1
+    return float((((seen - expected) ** 2 / expected).sum() - freedom) / np.sqrt(2 * freedom))
+
+
+def test_cards_come_like_those_of_a_shuffled_deck():
+    def two(key: Any) -> Any:
+        first_key, key = jax.random.split(key)
+        first, left = cards.draw(first_key, cards.fresh(4, 1))
+        second, left = cards.draw(key, left)
+        return 4 * first + second, left
+
+    pair, left = jax.jit(jax.vmap(two))(jax.random.split(jax.random.key(1), 40_000))
+    same = np.eye(4, dtype=bool).ravel()
+    expected = 40_000 * np.where(same, 13 * 12, 13 * 13) / (52 * 51)
+    assert abs(chi_squared(np.bincount(pair, minlength=16), expected)) < 4
+    assert (left.sum(axis=1) == 50).all()
+
+
+def test_every_set_of_mines_is_as_likely():
+    sets = jax.jit(jax.vmap(lambda key: chosen(key, 6, 3)))(
+        jax.random.split(jax.random.key(2), 20_000)
+    )
+    found, seen = np.unique(np.sort(sets, axis=1), axis=0, return_counts=True)
+    assert (
+        len(found) == 20 and (found[:, 0] < found[:, 1]).all() and (found[:, 1] < found[:, 2]).all()
+    )
+    assert abs(chi_squared(seen, 1_000)) < 4
+
+
+def test_ships_lie_as_in_popgym():
+    """The second ship is placed uniformly where the first one leaves room."""
+    board = np.zeros((5, 5), bool)
+    board[2, 1:4] = True
+    boards = jax.jit(jax.vmap(lambda x: place(jnp.asarray(board), 3, x)))(
+        jax.random.uniform(jax.random.key(3), (30_000,))
+    )
+    ours, seen = np.unique(np.asarray(boards), axis=0, return_counts=True)
+    env = popgym.envs.Battleship(board_size=5)
+    env._np_random = np.random.default_rng(0)
+    theirs = [env.place_ship(board.astype(np.int8), 3) for _ in range(3_000)]
+    assert {x.tobytes() for x in ours} == {(np.asarray(x) > 0).tobytes() for x in theirs}
+    assert abs(chi_squared(seen, 30_000 / len(ours))) < 4
+
+
+def test_episodes_begin_as_in_popgym():
+    keys = jax.random.split(jax.random.key(4), 2_000)
+    _, cart = jax.vmap(CartPole().reset)(keys)
+    _, pendulum = jax.vmap(Pendulum().reset)(keys)
+    _, arms = jax.vmap(MultiarmedBandit().reset)(keys)
+    for x, low, high in [
+        (cart.physics, -0.05, 0.05),
+        (pendulum.physics / np.array([np.pi, 1]), -1, 1),
+        (arms.chance, 0, 1),
+    ]:
+        seen, _ = np.histogram(x, 20, (low, high))
+        assert abs(chi_squared(seen, np.size(x) / 20)) < 4
+
+
+def test_noise_is_normal():
+    _, states = jax.vmap(CartPole(noise=0.1).reset)(jax.random.split(jax.random.key(5), 2_000))
+    env = CartPole(noise=0.1)
+    step = jax.vmap(
+        lambda key, state: env.step_env(key, state, jnp.int32(0), env.default_params)[:2]
+    )
+    observation, after = step(jax.random.split(jax.random.key(6), 2_000), states)
+    noise = observation - after.physics[:, ::2]
+    assert abs(noise.mean()) < 0.01 and abs(noise.std() - 0.1) < 0.005
+    assert abs(np.corrcoef(noise.T)[0, 1]) < 0.1
+
+
+def test_gymnax_makes_them():
+    register()
+    with pytest.raises(ValueError, match="AutoencodeEasy is already registered"):
+        register()
+    env, params = gymnax.make("RepeatPreviousEasy", k=2)
+    assert params.k == 2 and env.action_space(params).n == env.num_actions == 4
+    observation, state = env.reset(jax.random.key(0), params)
+    assert env.observation_space(params).contains(observation)
+    out = env.step(jax.random.key(1), state, 0, params)
+    assert len(out) == 6 and out[5]["final_observation"] == out[0]
+    seen = gymnax.make("ConcentrationEasy")[0].observation_space(None)
+    assert seen.shape == (52,) and seen.low == 0 and seen.high == 2
+
+
+def test_parameters_can_be_traced():
+    """One program for all numbers of steps back, each with the rewards of its own."""
+
+    def total(k: Any) -> Any:
+        task = RepeatPrevious()
+        params = task.default_params.replace(k=k)
+        _, state = task.reset_env(jax.random.key(0), params)
+
+        def step(state: Any, key: Any) -> Any:
+            answer = state.suits[jnp.maximum(state.time + 1 - k, 0)]
+            _, state, reward, *_ = task.step_env(key, state, answer, params)
+            return state, reward
+
+        return jax.lax.scan(step, state, jax.random.split(jax.random.key(1), 51))[1].sum()
+
+    totals = jax.jit(jax.vmap(total))(jnp.arange(1, 33))
+    np.testing.assert_allclose(totals, 1.0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("make_task", "message"),
+    [
+        (lambda: RepeatPrevious(1, 52), "k: 52 is above 51"),
+        (lambda: RepeatFirst(0), "decks: 0"),
+        (lambda: CountRecall(**{"kind": "rank"}), "kind: .*ranks"),
+        (lambda: MineSweeper(4, 14), "mines: 14"),
+        (lambda: Battleship(4), "size: 4"),
+        (lambda: CartPole(**{"seen": "position"}), "seen: .*positions"),
+        (lambda: Pendulum(noise=-1.0), "noise: -1"),
+    ],
+)
+def test_sizes_out_of_range_are_refused(make_task, message):
+    with pytest.raises(ValueError, match=f"^{message}"):
+        make_task()

@@ -12,9 +12,9 @@ import numpy as np
 from memrl_jax import checks, draws
 from memrl_jax.environments.declared import (
     blamed,
+    check_actions,
     check_agree,
     check_declared,
-    check_space,
     dtype_and_shape,
     named,
 )
@@ -89,7 +89,7 @@ def draw(space: Any, key: Key, legal: Any = ()) -> Any:
 def _draw(space: Discrete | Continuous, key: Key, legal: Any) -> Array:
     if isinstance(space, Discrete):
         if isinstance(legal, tuple):
-            return draws.randint(key, (), 0, space.n)
+            return draws.randint(key, space.shape, 0, space.n)
         return draws.categorical(key, jnp.where(legal, 0.0, -jnp.inf)).astype(jnp.int32)
     bounds = (jnp.asarray(bound, jnp.float32) for bound in (space.low, space.high))
     low, high = (jnp.broadcast_to(bound, space.shape) for bound in bounds)
@@ -111,7 +111,7 @@ def traced(env: Environment, name: str = "environment") -> None:
         raise ValueError(f"{name}: {type(env).__name__} is no Environment of memrl_jax")
     if not isinstance(env.spec, Spec):
         raise ValueError(f"{name}: spec: {type(env.spec).__name__} is no Spec of memrl_jax")
-    check_space(f"{name}: actions", env.spec.actions)
+    check_actions(f"{name}: actions", env.spec.actions)
     checks.positive(f"{name}: horizon", env.horizon)
     key = jax.eval_shape(lambda: jax.random.key(0))
     action = jax.eval_shape(lambda key: draw(env.spec.actions, key), key)

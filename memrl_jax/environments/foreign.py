@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from memrl_jax.environments.declared import blamed, check_space, dtype_and_shape
+from memrl_jax.environments.declared import blamed, check_actions, dtype_and_shape
 from memrl_jax.spaces import Continuous, Discrete
 from memrl_jax.types import Array
 
@@ -26,12 +26,12 @@ class Part(NamedTuple):
 def actions(what: str, env: Any, params: Any) -> tuple[Any, Callable[[Any], Any]]:
     """Return the space of actions in our types, and the function from our actions to theirs."""
     if hasattr(type(env), "actions"):
-        check_space(f"{what}: actions", env.actions)
+        check_actions(f"{what}: actions", env.actions)
         return env.actions, _same
     with blamed(f"{what}: action_space"):
         given = env.action_space(params)
     found, theirs = _actions(f"{what}: actions", given)
-    check_space(f"{what}: actions", found)
+    check_actions(f"{what}: actions", found)
     return found, theirs
 
 

@@ -92,7 +92,9 @@ def theirs(space: Any) -> Any:
     from gymnax.environments import spaces
 
     if isinstance(space, Discrete):
-        return spaces.Discrete(space.n)
+        if not space.shape:
+            return spaces.Discrete(space.n)
+        return spaces.Box(jnp.int32(0), jnp.int32(space.n - 1), space.shape, jnp.int32)
     if is_part(space):
         return spaces.Box(jnp.asarray(space.low), jnp.asarray(space.high), space.shape, space.dtype)
     if isinstance(space, dict):

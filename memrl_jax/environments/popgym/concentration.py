@@ -5,14 +5,13 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import jax.numpy as jnp
-import numpy as np
 
 from memrl_jax import checks
 from memrl_jax.environments.interface import Interface
 from memrl_jax.environments.popgym import cards
 from memrl_jax.environments.popgym.base import Limit
 from memrl_jax.environments.popgym.cards import DECK, KINDS
-from memrl_jax.spaces import Continuous, Discrete
+from memrl_jax.spaces import Discrete
 from memrl_jax.types import Array, Key
 
 UNSEEN = -1
@@ -55,9 +54,9 @@ class Concentration(Interface):
         return DECK * self.decks
 
     @property
-    def observations(self) -> Continuous:
+    def observations(self) -> Discrete:
         """Space of observations: what every card shows."""
-        return Continuous((self.count,), np.dtype(np.int32), 0, KINDS[self.kind])
+        return Discrete(KINDS[self.kind] + 1, (self.count,))
 
     @property
     def actions(self) -> Discrete:
