@@ -391,15 +391,18 @@ def test_parameters_can_be_traced():
     np.testing.assert_allclose(totals, 1.0, atol=1e-5)
 
 
+some: Any = str  # a text of any type
+
+
 @pytest.mark.parametrize(
     ("make_task", "message"),
     [
         (lambda: RepeatPrevious(1, 52), "k: 52 is above 51"),
         (lambda: RepeatFirst(0), "decks: 0"),
-        (lambda: CountRecall(**{"kind": "rank"}), "kind: .*ranks"),
+        (lambda: CountRecall(1, some("rank")), "kind: .*ranks"),
         (lambda: MineSweeper(4, 14), "mines: 14"),
         (lambda: Battleship(4), "size: 4"),
-        (lambda: CartPole(**{"seen": "position"}), "seen: .*positions"),
+        (lambda: CartPole(some("position")), "seen: .*positions"),
         (lambda: Pendulum(noise=-1.0), "noise: -1"),
     ],
 )
