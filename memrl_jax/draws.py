@@ -19,7 +19,7 @@ from memrl_jax.types import Array, Key
 
 ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 PARITY = 0x1BD11BDA
-SMALL = 16  # numbers up to which XLA makes one kernel of jax's loop, which compiles sooner
+SMALL = 16  # numbers of one key up to which XLA makes one kernel of jax's loop: compiles sooner
 
 
 def _threefry(key: Array, high: Array, low: Array) -> tuple[Array, Array]:
@@ -38,10 +38,22 @@ def _numbered(key: Array, shape: tuple[int, ...]) -> tuple[Array, Array]:
     """Encrypt the numbers of all places of an array."""
     size = math.prod(shape)
     low = jax.lax.iota(jnp.uint32, size)
-    if size <= SMALL:
-        both = extend.threefry_2x32((key[0], key[1]), jnp.concatenate([jnp.zeros_like(low), low]))
-        return both[:size].reshape(shape), both[size:].reshape(shape)
-    return _threefry(key, jnp.zeros(shape, jnp.uint32), low.reshape(shape))
+    encrypt = _few if size <= SMALL else _threefry
+    high, low = encrypt(key, jnp.zeros_like(low), low)
+    return high.reshape(shape), low.reshape(shape)
+
+
+@jax.custom_batching.custom_vmap
+def _few(key: Array, high: Array, low: Array) -> tuple[Array, Array]:
+    """Encrypt few counters [n], as `_threefry` does; for many keys at once, by that."""
+    both = extend.threefry_2x32((key[0], key[1]), jnp.concatenate([high, low]))
+    return both[: len(low)], both[len(low) :]
+
+
+@_few.def_vmap
+def _few_each(size: int, batched: Any, *args: Array) -> tuple[Any, Any]:
+    axes = tuple(0 if x else None for x in batched)
+    return jax.vmap(_threefry, axes, axis_size=size)(*args), (True, True)
 
 
 def _seed(seed: Array) -> Array:

@@ -28,7 +28,7 @@ from memrl_jax.environments.popgym import (
     cards,
     register,
 )
-from memrl_jax.environments.popgym.boards import chosen, place
+from memrl_jax.environments.popgym.boards import chosen, nth_bit, place, places
 from memrl_jax.spaces import Continuous, is_part
 
 with warnings.catch_warnings():
@@ -86,7 +86,8 @@ GAMES = {
         lambda env: {"chance": env.bandits.copy()}, lambda env: int(np.argmax(env.bandits))
     ),
     "Battleship": Game(
-        lambda env: {"ships": env.board == 1},
+        # Of cells, it is not known which make a ship: each counts as one.
+        lambda env: {"ships": np.tile(np.argwhere(env.board == 1), 2).astype(np.int32)},
         lambda env: np.argwhere((env.board == 1) & (env.guesses == 0))[0],
     ),
     "MineSweeper": Game(
@@ -321,15 +322,25 @@ def test_ships_lie_as_in_popgym():
     """The second ship is placed uniformly where the first one leaves room."""
     board = np.zeros((5, 5), bool)
     board[2, 1:4] = True
-    boards = jax.jit(jax.vmap(lambda x: place(jnp.asarray(board), 3, x)))(
+    (other,) = np.flatnonzero((places(5, 3) == [2, 1, 2, 3]).all(axis=1))
+    number = jax.jit(jax.vmap(lambda x: place([(3, jnp.int32(other))], 3, 5, x)))(
         jax.random.uniform(jax.random.key(3), (30_000,))
     )
-    ours, seen = np.unique(np.asarray(boards), axis=0, return_counts=True)
+    found, seen = np.unique(number, return_counts=True)
+    ours = np.tile(board, (len(found), 1, 1))
+    for x, (top, left, bottom, right) in zip(ours, places(5, 3)[found], strict=True):
+        x[top : bottom + 1, left : right + 1] = True
     env = popgym.envs.Battleship(board_size=5)
     env._np_random = np.random.default_rng(0)
     theirs = [env.place_ship(board.astype(np.int8), 3) for _ in range(3_000)]
     assert {x.tobytes() for x in ours} == {(np.asarray(x) > 0).tobytes() for x in theirs}
     assert abs(chi_squared(seen, 30_000 / len(ours))) < 4
+
+
+def test_bits_are_counted_from_the_lowest():
+    word = 0b1000_0000_0000_0001_0010_0000_0000_0110
+    found = [int(nth_bit(jnp.uint32(word), jnp.int32(n))) for n in range(word.bit_count())]
+    assert found == [i for i in range(32) if word >> i & 1]
 
 
 def test_episodes_begin_as_in_popgym():

@@ -1,9 +1,13 @@
 """Games on a hidden board: battleship and mine sweeper."""
 
 from dataclasses import dataclass
+from functools import cache, reduce
+from operator import or_
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 
 from memrl_jax import checks, draws
 from memrl_jax.environments.interface import Interface
@@ -17,8 +21,9 @@ SHIPS = (2, 3, 3, 4)
 class Sea(NamedTuple):
     """The state of `Battleship`."""
 
-    ships: Array  # [size, size] bool
+    ships: Array  # [ships, 4] int32: first row, first column, last row, last column
     shot: Array  # [size, size] bool
+    hits: Array  # [] int32, cells of ships among those shot at
     time: Array  # [] int32
 
 
@@ -53,44 +58,79 @@ class Battleship(Interface):
     def reset_env(self, key: Key, params: Limit) -> tuple[Array, Sea]:
         """Place the ships."""
         chances = draws.uniform(key, (len(SHIPS),), jnp.float32)
-        ships = jnp.zeros((self.size, self.size), bool)
+        placed: list[tuple[int, Array]] = []
         for length, chance in zip(SHIPS, chances, strict=True):
-            ships = place(ships, length, chance)
-        return jnp.int32(0), Sea(ships, jnp.zeros_like(ships), jnp.int32(0))
+            placed.append((length, place(placed, length, self.size, chance)))
+        ships = jnp.stack([jnp.asarray(places(self.size, length))[i] for length, i in placed])
+        zero, shot = jnp.int32(0), jnp.zeros((self.size, self.size), bool)
+        return zero, Sea(ships, shot, zero, zero)
 
     def step_env(self, key: Key, state: Sea, action: Any, params: Limit) -> Any:
         """Shoot at a cell."""
+        row, column = action
+        top, left, bottom, right = state.ships.T
+        ship = (top <= row) & (row <= bottom) & (left <= column) & (column <= right)
+        hit = jnp.any(ship) & ~state.shot[row, column]
         cell = jnp.arange(self.size)
-        at = (cell[:, None] == action[0]) & (cell[None] == action[1])
-        hit = jnp.any(at & state.ships & ~state.shot)
-        state = Sea(state.ships, state.shot | at, state.time + 1)
+        shot = state.shot | ((cell[:, None] == row) & (cell == column))
+        state = Sea(state.ships, shot, state.hits + hit, state.time + 1)
         miss = -1 / (self.size**2 - sum(SHIPS))
-        won = jnp.all(state.shot | ~state.ships)
-        return hit.astype(jnp.int32), state, jnp.where(hit, 1 / sum(SHIPS), miss), won, {}
+        reward = jnp.where(hit, 1 / sum(SHIPS), miss)
+        return hit.astype(jnp.int32), state, reward, state.hits == sum(SHIPS), {}
 
 
-def place(ships: Array, length: int, chance: Array) -> Array:
-    """Place a ship uniformly among all places where it touches no other's cells.
+def place(placed: list[tuple[int, Array]], length: int, size: int, chance: Array) -> Array:
+    """Place a ship uniformly where it overlaps no other: the number of its place, int32 [].
 
-    `chance`, uniform in [0, 1), decides which of them: first those along rows, then along columns.
+    `placed` are the other ships' lengths and places, numbered as in `places`; `chance` [], uniform
+    in [0, 1), decides.
     """
-    size = ships.shape[0]
-    starts = size - length + 1
+    free = jnp.asarray(bits(np.ones(len(places(size, length)), bool)))
+    for other, number in placed:
+        free &= ~jnp.asarray(overlaps(size, other, length))[number]
+    counts = jax.lax.population_count(free).astype(jnp.int32)
+    before = jnp.cumsum(counts)
+    number = jnp.floor(chance * before[-1]).astype(jnp.int32)
+    word = jnp.sum(before <= number, dtype=jnp.int32)
+    return 32 * word + nth_bit(free[word], number - (before - counts)[word])
 
-    def free(board: Array) -> Array:
-        """Tell where a ship along a row can begin, [size, starts]."""
-        return ~jnp.any(jnp.stack([board[:, i : i + starts] for i in range(length)]), axis=0)
 
-    fits = jnp.concatenate([free(ships).ravel(), free(ships.T).ravel()])
-    number = jnp.cumsum(fits)
-    chosen = fits & (number == 1 + jnp.floor(chance * number[-1]).astype(jnp.int32))
-    row, column = chosen.reshape(2, size, starts)
+@cache
+def places(size: int, length: int) -> np.ndarray:
+    """Return the first row and column and the last ones of all places of a ship, int32 [M, 4]."""
+    line, start = np.divmod(
+        np.arange(size * (size - length + 1), dtype=np.int32), size - length + 1
+    )
+    along = np.stack([line, start, line, start + length - 1], axis=1)
+    return np.concatenate([along, along[:, [1, 0, 3, 2]]])
 
-    def cells(begins: Array) -> Array:
-        shifts = [jnp.pad(begins, ((0, 0), (i, length - 1 - i))) for i in range(length)]
-        return jnp.any(jnp.stack(shifts), axis=0)
 
-    return ships | cells(row) | cells(column).T
+@cache
+def overlaps(size: int, one: int, other: int) -> np.ndarray:
+    """Tell which places of another ship overlap each place of one: `bits` of bool [M, M']."""
+    a, b = places(size, one)[:, None], places(size, other)[None]
+    apart = (a[..., 2:] < b[..., :2]) | (b[..., 2:] < a[..., :2])
+    return bits(~np.any(apart, axis=-1))
+
+
+def bits(x: np.ndarray) -> np.ndarray:
+    """Pack bool [..., n] into uint32 [..., ceil(n / 32)], the first one lowest, with zeros."""
+    padded = np.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, -x.shape[-1] % 32)])
+    words = padded.reshape(*x.shape[:-1], -1, 32)
+    return np.bitwise_or.reduce(words * (np.uint32(1) << np.arange(32, dtype=np.uint32)), axis=-1)
+
+
+def nth_bit(word: Array, n: Array) -> Array:
+    """Return where the bit is, int32 [], of which `n` set ones are lower in a uint32 word []."""
+    found = jnp.int32(0)
+    for half in (16, 8, 4, 2, 1):
+        low = word & jnp.uint32(2**half - 1)
+        count = jax.lax.population_count(low).astype(jnp.int32)
+        above = n >= count
+        n = jnp.where(above, n - count, n)
+        word = jnp.where(above, word >> half, low)
+        found += jnp.where(above, half, 0)
+    return found
 
 
 class Field(NamedTuple):
@@ -174,7 +214,8 @@ def chosen(key: Key, count: int, size: int) -> Array:
     """
     most = jnp.arange(count - size, count, dtype=jnp.int32)
     drawn = draws.randint(key, (size,), 0, most + 1)
-    taken = jnp.full(size, -1, jnp.int32)
-    for i in range(size):
-        taken = taken.at[i].set(jnp.where(jnp.any(taken == drawn[i]), most[i], drawn[i]))
-    return taken
+    taken: list[Array] = []
+    for one, other in zip(drawn, most, strict=True):
+        before = reduce(or_, [x == one for x in taken], jnp.bool_(False))
+        taken.append(jnp.where(before, other, one))
+    return jnp.stack(taken)
