@@ -13,6 +13,7 @@ from memrl_jax import checks, environments, imports
 from memrl_jax.agents import AGENTS, Parts, restarting
 from memrl_jax.config import Config, agent_name, check
 from memrl_jax.environments import frame_stack, numbered
+from memrl_jax.environments.views import through
 from memrl_jax.memory import MEMORIES
 from memrl_jax.networks import encoder, recurrent
 from memrl_jax.replay import REPLAYS, ring
@@ -27,6 +28,7 @@ def make_environment(config: Config) -> Environment:
     check(config)
     checks.positive("frames", config.frames, checks.UNROLLED)
     env = environments.make(config.environment, config.environment_args)
+    env = through(env, config.view)
     env = numbered(env) if config.number_actions else env
     return env if config.frames == 1 else frame_stack(env, config.frames)
 

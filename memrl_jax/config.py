@@ -24,6 +24,10 @@ class Config(Settings):
     """Environment to train on; `memrl list` names them. One of your own is module:name."""
     environment_args: Mapping[str, Any] = static(FrozenDict())
     """Parameters of the environment, as name=value."""
+    view: tuple[str, ...] = static(())
+    """What hides a part of the observations, or makes acting less reliable: hide=COLUMN,...,
+    flicker=CHANCE, noise=DEVIATION, delay=STEPS, drop=CHANCE, sticky=CHANCE, random_start=MOST; the
+    first one first."""
     number_actions: bool = static(False)
     """Number the combinations of several discrete actions, for agents that take one."""
     frames: int = static(1)
