@@ -28,7 +28,7 @@ def draw(key: Key, left: Array) -> tuple[Array, Array]:
 
 
 def draw_each(key: Key, *left: Array) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
-    """Draw a card of each deck, of which `left` [kinds] are left: their kinds [], and what is then."""
+    """Draw a card of each deck `left` [kinds]: their kinds [], and what is left then."""
     totals = jnp.stack([jnp.sum(x, dtype=jnp.int32) for x in left])
     places = draws.randint(key, totals.shape, 0, totals)
     kinds = tuple(map(pick, left, places))
