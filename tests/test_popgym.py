@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from memrl_jax import draws
+from memrl_jax import draws, plot
 from memrl_jax.environments import make
 from memrl_jax.environments.check import QUICKLY
 from memrl_jax.environments.popgym import (
@@ -27,6 +27,7 @@ from memrl_jax.environments.popgym import (
     RepeatPrevious,
     cards,
     register,
+    text,
 )
 from memrl_jax.environments.popgym.boards import chosen, nth_bit, place, places
 from memrl_jax.spaces import Continuous, is_part
@@ -420,3 +421,28 @@ some: Any = str  # a text of any type
 def test_sizes_out_of_range_are_refused(make_task, message):
     with pytest.raises(ValueError, match=f"^{message}"):
         make_task()
+
+
+@pytest.mark.parametrize("name", [name for name in TASKS if name.endswith("Easy")])
+def test_states_are_shown_as_text_and_picture(name, tmp_path):
+    env = TASKS[name]
+    state = env.reset(jax.random.key(0))[1]
+    lines = text(state).splitlines()
+    assert len(lines) >= 2 and not lines[0].startswith(" ")
+    plot.state(state, tmp_path / "state.png")
+    assert (tmp_path / "state.png").stat().st_size > 5_000
+
+
+def test_a_board_shows_ships_and_shots():
+    env = TASKS["BattleshipEasy"]
+    _, state = env.reset(jax.random.key(0))
+    row, column = np.asarray(state.ships[3, :2])
+    _, state, *_ = env.step_env(jax.random.key(1), state, (row, column), env.default_params)
+    board = text(state).splitlines()[1:]
+    cells = np.array([line.split() for line in board])
+    assert cells[row, column] == "X" and (cells == "S").sum() == 11 and cells.shape == (8, 8)
+
+
+def test_only_states_of_popgym_are_shown():
+    with pytest.raises(TypeError, match="int is no state of a task of POPGym"):
+        text(3)

@@ -15,6 +15,8 @@ from memrl_jax.environments.babi import babi
 from memrl_jax.environments.base import Arrival, batch, episode_metrics, episodic
 from memrl_jax.environments.check import check, traced
 from memrl_jax.environments.declared import one_line
+from memrl_jax.environments.diagnostic import DIAGNOSTIC
+from memrl_jax.environments.diagnostic.dials import bound
 from memrl_jax.environments.gymnax import from_gymnax
 from memrl_jax.environments.mazes import (
     imaze,
@@ -24,10 +26,11 @@ from memrl_jax.environments.mazes import (
     single_goal,
 )
 from memrl_jax.environments.popgym import TASKS
+from memrl_jax.environments.suites import SUITES
 from memrl_jax.environments.tmaze import TMaze
 from memrl_jax.environments.wrappers import frame_stack, numbered, view
 from memrl_jax.spaces import Continuous
-from memrl_jax.types import Environment
+from memrl_jax.types import Array, Environment
 
 # gymnax 1.x's ids, except MNISTBandit-bsuite, which downloads its data.
 _GYMNAX = (
@@ -55,9 +58,15 @@ def pendulum_positions(**params: Any) -> Environment:
 
 
 @checks.typed
-def tmaze(corridor: int = 8, active: bool = False, **params: Any) -> Environment:
-    """Make the T-Maze; see `TMaze`."""
-    return from_gymnax(TMaze(corridor, active), **params)
+def tmaze(
+    corridor: int | Array = 8, active: bool = False, longest: int | None = None, **params: Any
+) -> Environment:
+    """Make the T-Maze, with a `corridor` that may be traced if `longest` limits it; see `TMaze`.
+
+    The time limit is that of the longest corridor.
+    """
+    task = TMaze(bound("corridor", corridor, "longest", longest), active)
+    return from_gymnax(task, corridor=corridor, **params)
 
 
 def constructor_of(part: Any) -> Callable[..., Environment]:
@@ -115,16 +124,27 @@ ENVIRONMENTS: dict[str, Callable[..., Environment]] = {
     "OriginalMaze": checked(original),
     "bAbI": checked(babi),
     **{name: partial(from_gymnax, task) for name, task in TASKS.items()},
+    **DIAGNOSTIC,
 }
 
 
+def _constructor(name: str) -> Callable[..., Environment]:
+    """Return the function from options to what `name` stands for."""
+    suite, colon, theirs = str(name).partition(":")
+    if colon and suite in SUITES:
+        return constructor_of(partial(SUITES[suite], theirs))
+    return constructor_of(imports.part("environment", name, ENVIRONMENTS))
+
+
 def make(name: str, options: Mapping[str, Any]) -> Environment:
-    """Make one of ENVIRONMENTS, or a user's own from `module:name`, and check it by `traced`.
+    """Make one of ENVIRONMENTS, of another suite, or a user's own, and check it by `traced`.
+
+    A suite's are named `suite:id`, see `suites`; a user's own `module:name`.
 
     Raises ValueError, in one line, for an unknown name, for options that are refused, and for any
     other error that the constructor raises.
     """
-    constructor = constructor_of(imports.part("environment", name, ENVIRONMENTS))
+    constructor = _constructor(name)
     try:
         env = constructor(**options)
     except Exception as error:

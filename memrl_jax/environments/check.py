@@ -59,17 +59,23 @@ def observed(env: Environment, timestep: TimeStep, name: str = "environment") ->
 
 def play(env: Environment, key: Key, steps: int) -> TimeStep:
     """Take random legal actions in one environment; return timesteps [steps + 1, ...]."""
+    return recorded(env, key, steps)[0]
 
-    def step(carry: tuple[Any, Any], key: Key) -> tuple[Any, TimeStep]:
+
+def recorded(env: Environment, key: Key, steps: int) -> tuple[TimeStep, Any]:
+    """Take random legal actions: timesteps [steps + 1, ...] and the actions [steps, ...]."""
+
+    def step(carry: tuple[Any, Any], key: Key) -> tuple[Any, tuple[TimeStep, Any]]:
         state, legal = carry
         action_key, env_key = draws.split(key)
-        state, timestep = env.step(env_key, state, draw(env.spec.actions, action_key, legal))
-        return (state, timestep.legal), timestep
+        action = draw(env.spec.actions, action_key, legal)
+        state, timestep = env.step(env_key, state, action)
+        return (state, timestep.legal), (timestep, action)
 
     reset_key, key = draws.split(key)
     state, first = env.reset(reset_key)
-    _, rest = jax.lax.scan(step, (state, first.legal), draws.split(key, steps))
-    return jax.tree.map(lambda x, xs: jnp.concatenate([x[None], xs]), first, rest)
+    _, (rest, actions) = jax.lax.scan(step, (state, first.legal), draws.split(key, steps))
+    return jax.tree.map(lambda x, xs: jnp.concatenate([x[None], xs]), first, rest), actions
 
 
 def draw(space: Any, key: Key, legal: Any = ()) -> Any:

@@ -16,6 +16,7 @@ from memrl_jax.environments.popgym.boards import Battleship, MineSweeper
 from memrl_jax.environments.popgym.concentration import Concentration
 from memrl_jax.environments.popgym.control import CartPole, Pendulum
 from memrl_jax.environments.popgym.counting import CountRecall, HigherLower
+from memrl_jax.environments.popgym.render import text
 from memrl_jax.environments.popgym.repeat import Autoencode, RepeatFirst, RepeatPrevious
 
 TASKS: dict[str, Any] = {
@@ -78,4 +79,5 @@ def register() -> None:
 __all__ = [
     "TASKS", "Autoencode", "Battleship", "CartPole", "Concentration", "CountRecall", "HigherLower",
     "MineSweeper", "MultiarmedBandit", "Pendulum", "RepeatFirst", "RepeatPrevious", "register",
+    "text",
 ]  # fmt: skip
