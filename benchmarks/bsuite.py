@@ -66,7 +66,7 @@ def wrong_answers(experiment: Experiment, memory: str, episodes: int, seeds: int
         _, ended, total = jax.lax.while_loop(lambda carry: carry[1] < episodes, step, carry)
         return (1 - total / ended) / 2
 
-    values = np.tile(np.int32(experiment.values), (seeds, 1))
+    values = np.tile(np.array(experiment.values, np.int32), (seeds, 1))
     keys = parallel.seed_keys(0, values.size)
     order = spread(values.ravel())
     lanes = parallel.pad((keys[order], jnp.asarray(values.ravel()[order])), values.size)

@@ -3,6 +3,7 @@
 import re
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import gymnasium
 import jax
@@ -57,7 +58,7 @@ def follows(simulate, env, params, actions):
     """
     (_, state), out = jax.tree.map(np.asarray, walk(env, params, jax.random.key(1), actions))
     _, states, reward, terminated, truncated, info = out
-    ends, begin = np.flatnonzero(terminated | truncated), 0
+    ends, begin = np.flatnonzero(terminated | truncated).tolist(), 0
     for end in ends:
         steps = range(begin, end + 1)
         after = [jax.tree.map(lambda x, t=t: x[t], states) for t in steps]
@@ -271,7 +272,7 @@ def rocks(params, first, states, actions):
     places, good = env.places.tolist(), first.good.tolist()
     row, column = first.at.tolist()
     for time, (state, action) in enumerate(zip(states, actions, strict=True), start=1):
-        reward, over, heard = 0.0, False, 0
+        reward, over, heard = 0.0, False, 0.0
         if action < 4:
             down, right = [(-1, 0), (0, 1), (1, 0), (0, -1)][action]
             over = column + right == 4
@@ -325,10 +326,8 @@ def hidden(env):
     x = env.success_pos[0]
     middle = env.height // 2
     cue, upper = (env.grid.get(*place).type for place in ((1, middle - 1), (x, middle - 2)))
-    return minigrid.Corridor(
-        np.int32(env.agent_pos), np.int32(env.agent_dir), np.int32(x - 1), np.int32(ours[cue]),
-        np.int32(ours[upper]), np.int32(0),
-    )  # fmt: skip
+    state = (env.agent_pos, env.agent_dir, x - 1, ours[cue], ours[upper], 0)
+    return minigrid.Corridor(*map(jnp.int32, state))
 
 
 def theirs(name, seed):
@@ -337,7 +336,7 @@ def theirs(name, seed):
     observation, _ = env.reset(seed=seed)
     rng = np.random.default_rng(seed)
     first, rows = hidden(env), [(observation["image"], 0.0, False, False)]
-    actions = []
+    actions: list[Any] = []
     while not (rows[-1][2] or rows[-1][3]) and len(actions) < LONGEST:
         goal = env.success_pos if seed % 2 else env.failure_pos
         action = good_move(env, goal) if rng.random() < 0.7 else rng.integers(3)
@@ -374,7 +373,7 @@ def test_corridors_are_those_of_minigrid():
     sizes, firsts, actions, rows = zip(*episodes, strict=True)
     padded = np.array([[*x, *[0] * (LONGEST - len(x))] for x in actions], np.int32)
     states = jax.tree.map(lambda *x: np.stack(x), *firsts)
-    first, after = jax.tree.map(np.asarray, play(np.int32(sizes), states, padded))
+    first, after = jax.tree.map(np.asarray, play(np.array(sizes, np.int32), states, padded))
     translate = np.vectorize(OF_MINIGRID.get)
     for i, due in enumerate(rows):
         image, reward, terminated, truncated = map(np.array, zip(*due, strict=True))
@@ -430,9 +429,8 @@ def test_one_program_covers_all_settings(name):
     for i, value in enumerate(values.tolist()):
         env = environments.make(name, {dial: value, limit: 9})
         one = jax.jit(partial(play, env, steps=40))(jax.random.key(2))
-        jax.tree.map(
-            partial(np.testing.assert_allclose, rtol=1e-6), jax.tree.map(lambda x: x[i], many), one
-        )
+        among = jax.tree.map(lambda x, i=i: x[i], many)
+        jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-6), among, one)
 
 
 @pytest.mark.parametrize(

@@ -40,9 +40,8 @@ def state(
 def _cells(axes: Axes, board: Board) -> None:
     """Draw the cells of a board with what is in them."""
     rows, columns = board.cells.shape
-    for i, j in np.ndindex(rows, columns):
-        if board.cells[i, j]:
-            axes.text(j, i, board.cells[i, j], ha="center", va="center", fontsize=10, **PLAIN)
+    for (i, j), cell in np.ndenumerate(board.cells):
+        axes.text(j, i, str(cell), ha="center", va="center", fontsize=10, **PLAIN)
     axes.set(xlim=(-0.5, columns - 0.5), ylim=(rows - 0.5, -0.5), xticks=[], yticks=[])
     axes.set_xticks(np.arange(columns + 1) - 0.5, minor=True)
     axes.set_yticks(np.arange(rows + 1) - 0.5, minor=True)

@@ -60,14 +60,15 @@ def _play(env: Environment, key: Any, steps: int) -> Any:
 
 def _boundaries(timestep: TimeStep, name: str) -> None:
     """Check how episodes begin, and that they end nowhere but at their last timesteps."""
-    start, goes_on = timestep.start, ~timestep.last
-    first = [("reward", timestep.reward, 0), ("discount", timestep.discount, 1)]
+    start, last, discount, reward = (
+        np.asarray(x) for x in (timestep.start, timestep.last, timestep.discount, timestep.reward)
+    )
+    first = [("reward", reward, 0), ("discount", discount, 1)]
     first += [(f"action{path}", x, 0) for path, x in named(timestep.action).items()]
     for field, x, due in first:
         odd = np.any(np.reshape(x != due, (len(start), -1)), axis=1) & start
         _first(odd, f"{name}: {field}: {{}}, where an episode begins, is not {due}", x)
-    ends = goes_on & (timestep.discount == 0)
-    _first(ends, f"{name}: discount: {{}}, though `last` is not set", timestep.discount)
+    _first(~last & (discount == 0), f"{name}: discount: {{}}, though `last` is not set", discount)
 
 
 def _told(timestep: TimeStep, actions: Any, name: str) -> None:

@@ -109,11 +109,10 @@ def _(state: Sea) -> list[Board]:
 @boards.register
 def _(state: Table) -> list[Board]:
     kind, up = np.asarray(state.kind), np.asarray(state.up)
-    names = [
-        "?" if k == UNSEEN else f"{k}" if u else f"({k})" for k, u in zip(kind, up, strict=True)
-    ]
+    known = np.where(up, kind.astype(str), [f"({k})" for k in kind])
+    names = np.where(kind == UNSEEN, "?", known)
     if state.first >= 0:
-        names[int(state.first)] = f"[{names[int(state.first)].strip('()')}]"
+        names[state.first] = f"[{kind[state.first]}]"
     return [
         dealt("found; (turned back); [turned]; ? never turned", names),
         row("cards left to be drawn, of each kind", np.arange(len(state.left)), state.left),
@@ -126,7 +125,8 @@ def _(state: Field) -> list[Board]:
     mine = np.zeros(size**2, bool)
     mine[np.asarray(state.mines)] = True
     around = np.pad(mine.reshape(size, size), 1).astype(int)
-    near = sum(around[i : i + size, j : j + size] for i in range(3) for j in range(3))
+    windows = np.lib.stride_tricks.sliding_window_view(around, (3, 3))
+    near = windows.sum(axis=(2, 3))
     cells = np.where(np.asarray(state.seen).reshape(size, size), near.astype(str), ".")
     return [Board("* mine, . covered", np.where(mine.reshape(size, size), "*", cells))]
 
