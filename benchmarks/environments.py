@@ -4,8 +4,9 @@
 
 POPGym's tasks in 1, 64 and 4,096 copies, all steps and new episodes in one compiled loop, beside
 gymnax's CartPole-v1 in as many copies and the popgym package (NumPy, one copy, one process). Then
-the mean return of a random policy in 10,000 episodes, beside what was published. With --quick,
-only the easy tasks, in 4,096 copies. Figures go to benchmarks/results/.
+the mean return of a random policy in 10,000 episodes, beside what was published. Before that, every
+environment of the library is checked. With --quick, none is, and only the easy tasks are timed, in
+4,096 copies. Figures go to benchmarks/results/.
 """
 
 import importlib
@@ -25,6 +26,7 @@ from benchmarks.timing import Program, Timing, compiled, interleave, loop, ratio
 from memrl_jax import draws, environments, spaces
 from memrl_jax.environments.popgym import TASKS, Concentration
 from memrl_jax.environments.popgym.base import DeckTask
+from memrl_jax.testing import check_environment
 from memrl_jax.types import Array, Key
 
 COPIES = (1, 64, 4096)
@@ -202,6 +204,10 @@ def main() -> None:
     quick = command.quick(__doc__.splitlines()[0])
     names = [name for name in TASKS if not quick or name.endswith("Easy")]
     copies = COPIES[-1:] if quick else COPIES
+    if not quick:
+        for name in environments.ENVIRONMENTS.keys() - {"OriginalMaze"}:  # needs a folder of maps
+            print(f"checking {name}")
+            check_environment(name, steps=100)
     setting = Setting(
         "POPGym's tasks, random actions",
         lambda say: measure(names, copies, say),

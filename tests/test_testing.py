@@ -132,7 +132,7 @@ FAULTS = {
     "not of the key alone": (unseeded(), "the same key gives other episodes: reward is "),
     "another copy's numbers": (
         after(lambda t, _: at(t, ~t.start, reward=_plain(t.reward))),
-        "copy 0 of 3 under vmap differs from one alone: reward is ",
+        "a copy under vmap differs from one alone: reward is ",
     ),
     "an error inside": (
         clock()._replace(step=lambda *_: 1 / 0),
@@ -154,8 +154,12 @@ def test_a_sound_environment_passes():
     check_environment(through(clock(), ["flicker=0.5", "delay=2"]), steps=20)
 
 
-@pytest.mark.parametrize("name", sorted(ENVIRONMENTS))
-def test_every_environment_passes(name):
+# One of every family; `python -m benchmarks.environments` checks all.
+@pytest.mark.parametrize(
+    "name", ["CartPole-v1", "Catch-bsuite", "IMaze", "bAbI", "RepeatPreviousEasy", "BattleshipEasy",
+             "PositionOnlyPendulumEasy", "MemoryLength", "EndlessTMaze", "RockSample"],
+)  # fmt: skip
+def test_environments_pass(name):
     check_environment(name, steps=12)
 
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from memrl_jax import checks, environments
@@ -10,7 +11,7 @@ from memrl_jax.environments.check import QUICKLY, observed, recorded, traced
 from memrl_jax.environments.declared import named
 from memrl_jax.types import Environment, TimeStep
 
-BATCH, FEW = 3, 4  # copies that are stepped at once, and steps that are compared with one alone
+COPIES, FEW = 3, 8  # stepped at once; timesteps that are compared, before rounding adds up
 
 
 def check_environment(environment: Any, steps: int = 200, seed: int = 0, **options: Any) -> None:
@@ -39,8 +40,7 @@ def check_environment(environment: Any, steps: int = 200, seed: int = 0, **optio
     _boundaries(timestep, name)
     _told(timestep, actions, name)
     _within_horizon(timestep, env.horizon, name)
-    _equal(timestep, _play(env, key, steps)[0], f"{name}: the same key gives other episodes")
-    _alone(env, key, name)
+    _again(env, key, timestep, name)
 
 
 def _made(environment: Any, options: dict[str, Any]) -> tuple[Environment, str]:
@@ -88,27 +88,26 @@ def _within_horizon(timestep: TimeStep, horizon: int, name: str) -> None:
     _first(late, f"{name}: horizon: {horizon} steps, but the episode goes on after {{}}", steps)
 
 
-def _alone(env: Environment, key: Any, name: str) -> None:
-    """Check that copies under `vmap` do as each does alone, but for rounding."""
-    keys = jax.random.split(key, BATCH)
+def _again(env: Environment, key: Any, timestep: TimeStep, name: str) -> None:
+    """Check that a copy among others under `vmap`, traced anew, does the same but for rounding."""
+    steps = len(timestep.start) - 1
+    keys = jnp.concatenate([key[None], jax.random.split(key, COPIES - 1)])
+    many = jax.jit(jax.vmap(lambda key: recorded(env, key, steps)[0]), compiler_options=QUICKLY)
+    among = jax.tree.map(lambda x: x[0], jax.device_get(many(keys)))
+    try:
+        _equal(timestep, among, f"{name}: a copy under vmap differs from one alone")
+    except ValueError:
+        alone = _play(env, key, steps)[0]
+        _equal(timestep, alone, f"{name}: the same key gives other episodes")
+        raise
 
-    def play(key: Any) -> TimeStep:
-        return recorded(env, key, FEW)[0]
 
-    many = jax.device_get(jax.jit(jax.vmap(play), compiler_options=QUICKLY)(keys))
-    one = jax.jit(play, compiler_options=QUICKLY)
-    for i in range(BATCH):
-        copy = jax.tree.map(lambda x, i=i: x[i], many)
-        what = f"{name}: copy {i} of {BATCH} under vmap differs from one alone"
-        _equal(copy, jax.device_get(one(keys[i])), what, tolerance=1e-3)
-
-
-def _equal(x: TimeStep, y: TimeStep, what: str, tolerance: float = 0.0) -> None:
-    """Raise ValueError for the first step at which two records differ, naming the field."""
+def _equal(x: TimeStep, y: TimeStep, what: str) -> None:
+    """Raise ValueError for the first of a few steps at which two records differ, with the field."""
     others = named(y)
     for path, values in named(x).items():
-        near = np.isclose(values, others[path], rtol=tolerance, atol=tolerance, equal_nan=True)
-        odd = np.any(np.reshape(~near, (len(values), -1)), axis=1)
+        near = np.isclose(values[:FEW], others[path][:FEW], rtol=1e-3, atol=1e-3, equal_nan=True)
+        odd = np.any(np.reshape(~near, (len(near), -1)), axis=1)
         _first(odd, f"{what}: {path.lstrip('.')} is {{}} in one", values)
 
 
