@@ -17,6 +17,7 @@ from rich.console import Console
 
 from benchmarks import (
     agents,
+    applications,
     babi,
     bsuite,
     episodic,
@@ -38,6 +39,7 @@ from memrl_jax.run.folder import versions, write
 RESULTS: dict[str, Study] = {
     **{name: partial(runs.study, make) for name, make in agents.RESULTS.items()},
     **{name: partial(runs.study, make) for name, make in policies.RESULTS.items()},
+    **{name: partial(runs.study, make) for name, make in applications.RESULTS.items()},
     **{name: partial(runs.study, make) for name, make in pendulum.RESULTS.items()},
     **{name: partial(runs.study, make) for name, make in popgym.RESULTS.items()},
     **{name: partial(bsuite.study, x) for name, x in bsuite.RESULTS.items()},

@@ -31,8 +31,10 @@ from memrl_jax.environments import (
     make,
     view,
 )
+from memrl_jax.environments.applications import APPLICATIONS
 from memrl_jax.environments.base import EpisodeStatistics
 from memrl_jax.environments.check import draw, observed, traced
+from memrl_jax.environments.diagnostic import DIAGNOSTIC
 from memrl_jax.environments.popgym import TASKS
 from memrl_jax.spaces import Continuous, Discrete
 from memrl_jax.types import TimeStep
@@ -44,7 +46,10 @@ OH = {
     "SequentialGoals", "SequentialGoals-indicator", "OriginalMaze",
 }  # fmt: skip
 LISTED = [*ENVIRONMENTS]
-OURS = {"CartPole-positions", "Pendulum-positions", "TMaze", "TMaze-active", "bAbI", *TASKS} | OH
+OURS = {
+    "CartPole-positions", "Pendulum-positions", "TMaze", "TMaze-active", "bAbI",
+    *APPLICATIONS, *DIAGNOSTIC, *TASKS,
+} | OH  # fmt: skip
 GYMNAX = [name for name in LISTED if name not in OURS]
 MAZES = {"TMaze": TMaze(), "TMaze-active": TMaze(active=True)}
 

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 from memrl_jax import checks, imports
+from memrl_jax.environments.applications import APPLICATIONS
 from memrl_jax.environments.babi import babi
 from memrl_jax.environments.base import Arrival, batch, episode_metrics, episodic
 from memrl_jax.environments.check import check, traced
@@ -124,7 +125,7 @@ ENVIRONMENTS: dict[str, Callable[..., Environment]] = {
     "OriginalMaze": checked(original),
     "bAbI": checked(babi),
     **{name: partial(from_gymnax, task) for name, task in TASKS.items()},
-    **DIAGNOSTIC,
+    **{name: constructor_of(task) for name, task in (DIAGNOSTIC | APPLICATIONS).items()},
 }
 
 
