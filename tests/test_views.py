@@ -9,6 +9,8 @@ import pytest
 
 import memrl_jax
 from memrl_jax.build import make_environment
+from memrl_jax.commands import parse
+from memrl_jax.config import Config
 from memrl_jax.environments import Arrival, check, episodic, make
 from memrl_jax.environments.check import QUICKLY
 from memrl_jax.environments.views import through
@@ -177,3 +179,16 @@ def test_views_that_make_no_sense_are_refused():
         through(counting(), ["hide=0"])
     with pytest.raises(ValueError, match=r"^sticky: 0.5 would"):
         through(counting(lambda time: jnp.ones(10, bool)), ["sticky=0.5"])
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--view", "flicker=0.5", "--view", "hide=2,3"],
+        ["--view=flicker=0.5", "--frames", "1", "--view=hide=2,3"],
+        ["--view", "flicker=0.5", "hide=2,3", "--frames", "1"],
+    ],
+)
+def test_views_may_be_given_one_by_one_on_the_command_line(words):
+    config = parse(Config, [x for x in words if x not in ("--frames", "1")], "memrl", Config())
+    assert config.view == ("flicker=0.5", "hide=2,3")
