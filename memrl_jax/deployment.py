@@ -72,10 +72,12 @@ class Policy:
         if spec.legal != bool(jax.tree.leaves(masks)):
             told = "does not tell" if bool(jax.tree.leaves(masks)) else "tells"
             raise ValueError(f"legal: the environment {told} which actions are allowed")
-        given: Any = np.float32([reward]), np.ones(1, np.float32)
-        flags: Any = np.array([self._start]), np.zeros(1, bool)
         first = jax.tree.map(lambda x: x[None], observation)
-        return TimeStep(first, self._action, *given, *flags, masks)
+        earned: Any = np.full(1, reward, np.float32)
+        discount: Any = np.ones(1, np.float32)
+        start: Any = np.full(1, self._start)
+        last: Any = np.zeros(1, bool)
+        return TimeStep(first, self._action, earned, discount, start, last, masks)
 
 
 def deploy(run: str | os.PathLike[str] | Config, agent_state: Any = None, seed: int = 0) -> Policy:

@@ -221,6 +221,7 @@ def forgetful() -> SyncVectorEnv:
         ("no_such:Env-v0", {}, "environment: gymnasium:no_such:Env-v0 raised ModuleNotFoundError"),
         ("CartPole-v1", {"vectorization": "asink"}, "vectorization: 'asink' .*'async'"),
         (lambda: 3, {}, "int is neither Env nor VectorEnv"),
+        (Counting(), {"number": 1}, "environment: Counting: number of what is made already"),
         (Counting(), {}, "environments: 2 copies of environment: Counting are one and the same"),
         (lambda: SyncVectorEnv([Counting] * 3), {}, "environments: 2 are not the 3 of"),
         (vector, {"vectorization": "sync"}, "vectorization: sync of what is a VectorEnv already"),

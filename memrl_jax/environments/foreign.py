@@ -13,6 +13,8 @@ from memrl_jax.spaces import Continuous, Discrete
 # An environment may declare its spaces in our types, which spares the import of gymnax. Its class
 # must do so: a wrapper's instance passes on attributes of what it wraps, whose spaces may differ.
 
+NARROW = {"float64": jnp.float32, "int64": jnp.int32, "uint64": jnp.uint32}
+
 
 class Part(NamedTuple):
     """A foreign space, and how its elements are converted; these may have leading axes."""
@@ -148,3 +150,30 @@ def _several(field: str, given: Any, x: Any, counts: np.ndarray) -> Part:
         return array.stack(x, axis=-1).reshape(*x[0].shape, *counts.shape) + first
 
     return Part(tuple(Discrete(int(n)) for n in counts.ravel()), ours, theirs)
+
+
+def narrow(field: str, part: Discrete | Continuous) -> Discrete | Continuous:
+    """Declare 32 bits in place of 64; raises ValueError for integers that do not fit."""
+    if isinstance(part, Discrete) or part.dtype.name not in NARROW:
+        return part
+    dtype = jnp.dtype(NARROW[part.dtype.name])
+    with np.errstate(over="ignore"):  # of floats: to infinity
+        low, high = (np.asarray(bound).astype(dtype) for bound in (part.low, part.high))
+    if dtype.kind != "f" and not (np.all(low == part.low) and np.all(high == part.high)):
+        bounds = f"from {np.min(part.low)} to {np.max(part.high)}"
+        raise ValueError(f"{field}: {part.dtype} {bounds} does not fit in {dtype}")
+    return Continuous(part.shape, dtype, low, high)
+
+
+def own(space: Any, x: Any) -> Any:
+    """Cast elements [...] to the dtypes of a gymnasium space, and to its bounds.
+
+    32 bits may round a bound of 64 to what is beyond it.
+    """
+    if hasattr(space, "spaces"):
+        by_name = isinstance(space.spaces, Mapping)
+        parts = space.spaces.items() if by_name else enumerate(space.spaces)
+        cast = {name: own(part, x[name]) for name, part in parts}
+        return cast if by_name else tuple(cast.values())
+    x = np.asarray(x, space.dtype)
+    return np.clip(x, space.low, space.high) if hasattr(space, "low") else x[()]

@@ -1,23 +1,21 @@
 """Environments of Gymnasium, which are stepped on the host: by Python, outside of any jit."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from memrl_jax import checks, spaces, tree
 from memrl_jax.environments.autoreset import Arrived, stream
 from memrl_jax.environments.declared import blamed, check_actions, check_declared
-from memrl_jax.environments.foreign import Part, converted
-from memrl_jax.spaces import Continuous, Discrete, over
+from memrl_jax.environments.foreign import Part, converted, narrow, own
+from memrl_jax.spaces import Discrete, over
 from memrl_jax.types import Spec, TimeStep
 
 GYMNASIUM = "gymnasium:"  # in a config, names of such environments begin so
 HORIZON = 10_000  # of those that declare no limit
-NARROW = {"float64": jnp.float32, "int64": jnp.int32, "uint64": jnp.uint32}
 
 
 class HostEnvironment(NamedTuple):
@@ -69,8 +67,8 @@ def from_gymnasium(
     acting = vector.single_action_space
     seen = converted(f"{what}: observations", vector.single_observation_space)
     acted = converted(f"{what}: actions", acting, acting=True)
-    observations = over(partial(_narrow, f"{what}: observations"), seen.space)
-    actions = over(partial(_narrow, f"{what}: actions"), acted.space)
+    observations = over(partial(narrow, f"{what}: observations"), seen.space)
+    actions = over(partial(narrow, f"{what}: actions"), acted.space)
     check_actions(f"{what}: actions", actions)
     with blamed(f"{what}: reset"):
         first, info = vector.reset(seed=0)
@@ -99,6 +97,8 @@ def _vector(
     from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv, VectorEnv
 
     make = partial(gymnasium.make, source) if isinstance(source, str) else source
+    if options and not callable(make):
+        raise ValueError(f"{what}: {', '.join(options)} of what is made already")
     with blamed(what):
         made = make(**options) if callable(make) else make
     limit = getattr(made.spec, "max_episode_steps", None) if hasattr(made, "spec") else None
@@ -137,7 +137,8 @@ def _timesteps(
 
     def reset(seed: int) -> TimeStep:
         with blamed(f"{what}: reset"):
-            return _timestep(arrive(seed), none)
+            arrived = arrive(seed)
+            return _timestep(arrived, _where(arrived.start, none, none))
 
     def step(action: Any) -> TimeStep:
         with blamed(f"{what}: step"):
@@ -159,10 +160,11 @@ def _mode(what: str, vector: Any) -> str:
 
 
 def _timestep(arrived: Arrived, action: Any) -> TimeStep:
-    last = arrived.terminated | arrived.truncated
-    numbers: Any = np.float32(arrived.reward), np.float32(~arrived.terminated)
+    last: Any = arrived.terminated | arrived.truncated
+    reward: Any = np.float32(arrived.reward)
+    discount: Any = np.float32(~arrived.terminated)
     legal = _allowed(arrived.seen.mask, last)
-    return TimeStep(arrived.seen.observation, action, *numbers, arrived.start, last, legal)
+    return TimeStep(arrived.seen.observation, action, reward, discount, arrived.start, last, legal)
 
 
 def _where(rows: np.ndarray, x: Any, y: Any) -> Any:
@@ -202,19 +204,6 @@ def _allowed(mask: Any, last: np.ndarray) -> Any:
     return mask | nothing[:, None]
 
 
-def _narrow(field: str, part: Discrete | Continuous) -> Discrete | Continuous:
-    """Declare 32 bits in place of 64."""
-    if isinstance(part, Discrete) or part.dtype.name not in NARROW:
-        return part
-    dtype = jnp.dtype(NARROW[part.dtype.name])
-    with np.errstate(over="ignore"):  # of floats: to infinity
-        low, high = (np.asarray(bound).astype(dtype) for bound in (part.low, part.high))
-    if dtype.kind != "f" and not (np.all(low == part.low) and np.all(high == part.high)):
-        bounds = f"from {np.min(part.low)} to {np.max(part.high)}"
-        raise ValueError(f"{field}: {part.dtype} {bounds} does not fit in {dtype}")
-    return Continuous(part.shape, dtype, low, high)
-
-
 def _ours(seen: Part, dtypes: Any, observation: Any) -> Any:
     """Convert observations [...] to new arrays in our types."""
     return jax.tree.map(np.array, seen.ours(observation), dtypes)
@@ -222,15 +211,4 @@ def _ours(seen: Part, dtypes: Any, observation: Any) -> Any:
 
 def _theirs(acted: Part, space: Any, action: Any) -> Any:
     """Convert actions [...] to what a gymnasium space holds."""
-    return _own(space, acted.theirs(action))
-
-
-def _own(space: Any, x: Any) -> Any:
-    """Cast to the dtypes of a gymnasium space, within its bounds: 32 bits may round beyond them."""
-    if hasattr(space, "spaces"):
-        by_name = isinstance(space.spaces, Mapping)
-        parts = space.spaces.items() if by_name else enumerate(space.spaces)
-        own = {name: _own(part, x[name]) for name, part in parts}
-        return own if by_name else tuple(own.values())
-    x = np.asarray(x, space.dtype)
-    return np.clip(x, space.low, space.high) if hasattr(space, "low") else x[()]
+    return own(space, acted.theirs(action))
