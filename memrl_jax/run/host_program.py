@@ -96,7 +96,10 @@ def _warmed_up(stage: Stage, env: HostEnvironment, key: Key) -> Carry:
 
 
 def _chunk(stage: Stage, carry: Carry, steps: Any) -> Carry:
-    """Take some training steps of every seed; those of one step are spread over the seeds."""
+    """Take some training steps of every seed, in turns.
+
+    States are copied where a chunk begins and ends, and held twice there.
+    """
     carries = _of_seeds(stage, carry)
     if not stage.training:
         pairs = [_resumed(stage, carry) for carry in carries]
