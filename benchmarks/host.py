@@ -48,7 +48,7 @@ def measure(quick: bool, say: Say) -> list[Timing]:
     say("compiling")
     programs = [ours(CONFIG, seeds) for seeds in SEEDS]
     programs += [actors.ppo(CONFIG, threads) for threads in threads_to_try()]
-    return fastest(interleave(programs, seconds=1 if quick else 3, turns=3 if quick else 7))
+    return fastest(interleave(programs, seconds=0.5 if quick else 2, turns=3 if quick else 5))
 
 
 def main() -> None:
