@@ -77,7 +77,8 @@ class Train:
 
 @dataclass(frozen=True)
 class Resume:
-    """Go on with a run from its last checkpoint, as if it had never stopped."""
+    """Go on with a run from its last checkpoint, as if it had never stopped; only environments on
+    the host begin new episodes."""
 
     resume: str
     """Folder of the run."""

@@ -21,7 +21,8 @@ class Config(Settings):
     """
 
     environment: str = static("CartPole-v1")
-    """Environment to train on; `memrl list` names them. One of your own is module:name."""
+    """Environment to train on; `memrl list` names them. One of your own is module:name, one of
+    Gymnasium's gymnasium:ID; these step on the host, outside of JAX."""
     environment_args: Mapping[str, Any] = static(FrozenDict())
     """Parameters of the environment, as name=value."""
     view: tuple[str, ...] = static(())

@@ -53,13 +53,14 @@ def discrete(space: Any) -> bool:
     return all(isinstance(part, Discrete) for part in parts(space))
 
 
+def dtype(part: Discrete | Continuous) -> Any:
+    """Return the dtype of elements [...] of a part of a space."""
+    return jnp.int32 if isinstance(part, Discrete) else part.dtype
+
+
 def zeros(space: Any) -> Any:
     """Return the all-zero element of a space; of an action space, it stands for no action."""
-
-    def zero(part: Any) -> Array:
-        return jnp.zeros(part.shape, jnp.int32 if isinstance(part, Discrete) else part.dtype)
-
-    return over(zero, space)
+    return over(lambda part: jnp.zeros(part.shape, dtype(part)), space)
 
 
 def flat_index(space: Any, x: Any) -> Array:

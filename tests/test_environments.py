@@ -661,8 +661,8 @@ gain = {"time": jnp.int32(0)}
         (bell(space=spaces.Tuple([spaces.Discrete(3)])), "has parts .*, and its space"),
         (bell(space=spaces.Tuple([spaces.Discrete(0)] * 2)), r"time: n: 0 is below 1"),
         (
-            bell(space=gymnasium.spaces.Tuple([gymnasium.spaces.MultiBinary(3)] * 2)),
-            "space MultiBinary is none of Discrete, MultiDiscrete, Box, Dict and Tuple",
+            bell(space=gymnasium.spaces.Tuple([gymnasium.spaces.Text(3)] * 2)),
+            "space Text is none of Discrete, MultiDiscrete, MultiBinary, Box, Dict and Tuple",
         ),
         (bell(see=lambda self, state: state["time"]), "has parts .*, and its space"),
         (bell(see=lambda self, s: Seen(1.0 * s["time"], s["last"])), "time is float32.*Discrete"),

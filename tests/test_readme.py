@@ -29,7 +29,7 @@ def short(monkeypatch):
 
 def test_examples_run(short):
     blocks = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
-    assert len(blocks) == 7
+    assert len(blocks) == 8
     names: dict = {}
     try:
         for block in blocks:

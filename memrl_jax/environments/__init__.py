@@ -19,6 +19,7 @@ from memrl_jax.environments.declared import one_line
 from memrl_jax.environments.diagnostic import DIAGNOSTIC
 from memrl_jax.environments.diagnostic.dials import bound
 from memrl_jax.environments.gymnax import from_gymnax
+from memrl_jax.environments.host import from_gymnasium, on_host
 from memrl_jax.environments.mazes import (
     imaze,
     original,
@@ -142,9 +143,14 @@ def make(name: str, options: Mapping[str, Any]) -> Environment:
 
     A suite's are named `suite:id`, see `suites`; a user's own `module:name`.
 
-    Raises ValueError, in one line, for an unknown name, for options that are refused, and for any
-    other error that the constructor raises.
+    Raises ValueError, in one line, for an unknown name, for options that are refused, for any other
+    error that the constructor raises, and for the name of an environment on the host.
     """
+    if on_host(name):
+        raise ValueError(
+            f"environment: {name} steps on the host and cannot be compiled; train with "
+            "memrl_jax.run.experiment.start or `memrl train`, step with environments.from_gymnasium"
+        )
     constructor = _constructor(name)
     try:
         env = constructor(**options)
@@ -159,5 +165,5 @@ def make(name: str, options: Mapping[str, Any]) -> Environment:
 
 __all__ = [
     "ENVIRONMENTS", "Arrival", "TMaze", "batch", "check", "episode_metrics", "episodic",
-    "frame_stack", "from_gymnax", "make", "numbered", "view",
+    "frame_stack", "from_gymnasium", "from_gymnax", "make", "numbered", "view",
 ]  # fmt: skip
