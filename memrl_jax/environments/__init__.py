@@ -63,7 +63,7 @@ def pendulum_positions(**params: Any) -> Environment:
 def tmaze(
     corridor: int | Array = 8, active: bool = False, longest: int | None = None, **params: Any
 ) -> Environment:
-    """Make the T-Maze, with a `corridor` that may be traced if `longest` limits it; see `TMaze`.
+    """Make the T-Maze; a `corridor` [] may be traced if `longest` limits it. See `TMaze`.
 
     The time limit is that of the longest corridor.
     """

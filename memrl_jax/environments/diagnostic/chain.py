@@ -103,7 +103,7 @@ class MemoryChain(Interface):
 def memory_length(length: int | Array = 10, longest: int | None = None) -> Environment:
     """Make the chain of bsuite's memory_len: one bit, and `length` from 1 to 100 in `LENGTHS`.
 
-    `length` may be traced if `longest` says how long it is at most. See `MemoryChain`.
+    `length` [] may be traced if `longest` says how long it is at most. See `MemoryChain`.
     """
     return from_gymnax(MemoryChain(bound("length", length, "longest", longest)), length=length)
 
@@ -111,7 +111,7 @@ def memory_length(length: int | Array = 10, longest: int | None = None) -> Envir
 def memory_size(bits: int | Array = 2, widest: int | None = None) -> Environment:
     """Make the chain of bsuite's memory_size: a length of 2, and `bits` from 1 to 40 in `SIZES`.
 
-    `bits` may be traced if `widest` says how many there are at most. See `MemoryChain`.
+    `bits` [] may be traced if `widest` says how many there are at most. See `MemoryChain`.
     """
     return from_gymnax(MemoryChain(2, bound("bits", bits, "widest", widest)), bits=bits)
 

@@ -99,7 +99,7 @@ def _cue(key: Key) -> Array:
 def endless_tmaze(
     corridor: int | Array = 8, longest: int | None = None, mazes: int = 5
 ) -> Environment:
-    """Make T-Mazes in a row, with a `corridor` that may be traced if `longest` limits it.
+    """Make T-Mazes in a row; a `corridor` [] may be traced if `longest` limits it.
 
     See `EndlessTMaze`.
     """

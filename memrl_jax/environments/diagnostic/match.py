@@ -96,7 +96,7 @@ class DelayedMatch(Interface):
 def delayed_match(
     back: int | Array = 2, furthest: int | None = None, symbols: int = 4, steps: int = 50
 ) -> Environment:
-    """Make the n-back task, n = `back`, which may be traced if `furthest` limits it.
+    """Make the n-back task, n = `back` [], which may be traced if `furthest` limits it.
 
     See `DelayedMatch`.
     """

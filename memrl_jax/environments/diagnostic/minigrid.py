@@ -104,7 +104,7 @@ class MemoryCorridor(Interface):
 
 
 def cells(state: Corridor, size: Array, x: Array, y: Array) -> Array:
-    """Return what the cells at x and y show, int32 of their shape."""
+    """Return what the cells at x and y [...] show, int32 [...]."""
     y = y - size // 2  # 0 along the hallway
     beside = jnp.abs(y)
     outside = (x <= 0) | (x >= size - 1) | (beside >= size // 2)
@@ -165,7 +165,7 @@ def odd(field: str, size: int) -> int:
 def memory_corridor(
     size: int | Array = 13, largest: int | None = None, varied: bool = False
 ) -> Environment:
-    """Make a memory corridor of MiniGrid, with a `size` that may be traced if `largest` limits it.
+    """Make a memory corridor of MiniGrid; a `size` [] may be traced if `largest` limits it.
 
     The time limit is that of the largest size. See `MemoryCorridor`.
     """

@@ -218,7 +218,7 @@ def visual_match(
     active: bool = False,
     apple: float = 0.1,
 ) -> Environment:
-    """Make the task of matching a colour, with a `delay` that may be traced if `longest` limits it.
+    """Make the task of matching a colour; a `delay` [] may be traced if `longest` limits it.
 
     See `VisualMatch`.
     """
@@ -229,7 +229,7 @@ def visual_match(
 def key_door(
     delay: int | Array = 30, longest: int | None = None, apple: float = 0.1
 ) -> Environment:
-    """Make the task of the key and the door, with a `delay` as in `visual_match`.
+    """Make the task of the key and the door, with a `delay` [] as in `visual_match`.
 
     See `KeyDoor`.
     """
