@@ -7,6 +7,7 @@ from typing import Any
 from benchmarks.peers import SB3
 from benchmarks.timing import Program
 from memrl_jax.config import Config
+from memrl_jax.environments.host import GYMNASIUM
 from memrl_jax.settings import named
 
 SB3_CONTRIB = "sb3-contrib"
@@ -42,6 +43,33 @@ def recurrent_ppo(config: Config, threads: int) -> Program:
         device="cpu",
     )
     return _torch(SB3_CONTRIB, model, per_rollout, threads)
+
+
+def ppo(config: Config, threads: int) -> Program:
+    """Prepare Stable-Baselines3's PPO, without a memory, with networks of ReLUs as ours."""
+    import torch
+    from stable_baselines3 import PPO
+    from stable_baselines3.common.env_util import make_vec_env
+
+    given = named(config)
+    per_rollout = config.environments * config.rollout_length
+    model = PPO(
+        "MlpPolicy",
+        make_vec_env(config.environment.removeprefix(GYMNASIUM), n_envs=config.environments),
+        learning_rate=given["learning_rate"],
+        n_steps=config.rollout_length,
+        batch_size=per_rollout // given["minibatches"],
+        n_epochs=given["epochs"],
+        gamma=given["discount"],
+        gae_lambda=given["gae_lambda"],
+        clip_range=given["clip"],
+        ent_coef=given["entropy_bonus"],
+        vf_coef=given["value_weight"],
+        max_grad_norm=given["max_gradient_norm"],
+        policy_kwargs={"net_arch": [*given["encoder"]], "activation_fn": torch.nn.ReLU},
+        device="cpu",
+    )
+    return _torch(SB3, model, per_rollout, threads)
 
 
 def soft_actor_critic(config: Config, threads: int) -> Program:

@@ -37,6 +37,17 @@ def cartpole() -> Result:
     return Result("CartPole-v1", runs, claims, {})
 
 
+def cartpole_on_host() -> Result:
+    config = memrl_jax.presets["ppo"].replace(
+        environment="gymnasium:CartPole-v1", total_steps=200_000
+    )
+
+    def claims(returns: Returns) -> list[Claim]:
+        return [at_least(returns, "PPO", 475)]
+
+    return Result("gymnasium's CartPole-v1", {"PPO": config}, claims, {}, seeds=4)
+
+
 def cartpole_positions() -> Result:
     gru = with_memory("CartPole-positions")
     runs = {"with GRU": gru, "memoryless": memoryless(gru)}
@@ -92,6 +103,7 @@ def pendulum() -> Result:
 
 RESULTS: dict[str, Callable[[], Result]] = {
     "ppo-cartpole": cartpole,
+    "ppo-cartpole-gymnasium": cartpole_on_host,
     "ppo-cartpole-positions": cartpole_positions,
     "ppo-pendulum": pendulum,
 }

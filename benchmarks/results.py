@@ -17,11 +17,14 @@ from rich.console import Console
 
 from benchmarks import (
     agents,
+    applications,
     babi,
+    bsuite,
     episodic,
     mazes,
     pendulum,
     policies,
+    popgym,
     probes,
     races,
     runs,
@@ -36,7 +39,10 @@ from memrl_jax.run.folder import versions, write
 RESULTS: dict[str, Study] = {
     **{name: partial(runs.study, make) for name, make in agents.RESULTS.items()},
     **{name: partial(runs.study, make) for name, make in policies.RESULTS.items()},
+    **{name: partial(runs.study, make) for name, make in applications.RESULTS.items()},
     **{name: partial(runs.study, make) for name, make in pendulum.RESULTS.items()},
+    **{name: partial(runs.study, make) for name, make in popgym.RESULTS.items()},
+    **{name: partial(bsuite.study, x) for name, x in bsuite.RESULTS.items()},
     **{name: partial(probes.study, make) for name, make in tasks.RESULTS.items()},
     "babi": babi.study,
     **{name: partial(races.study, make) for name, make in episodic.RESULTS.items()},

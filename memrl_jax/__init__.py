@@ -6,13 +6,19 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from memrl_jax.build import make_train
     from memrl_jax.config import Config
+    from memrl_jax.deployment import deploy
     from memrl_jax.preset_configs import presets
 
 __version__ = "0.2.0"
 
-__all__ = ["Config", "make_train", "presets"]
+__all__ = ["Config", "deploy", "make_train", "presets"]
 
-_HOME = {"Config": "config", "make_train": "build", "presets": "preset_configs"}
+_HOME = {
+    "Config": "config",
+    "deploy": "deployment",
+    "make_train": "build",
+    "presets": "preset_configs",
+}
 
 
 def __getattr__(name: str) -> Any:

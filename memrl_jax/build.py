@@ -13,6 +13,8 @@ from memrl_jax import checks, environments, imports
 from memrl_jax.agents import AGENTS, Parts, restarting
 from memrl_jax.config import Config, agent_name, check
 from memrl_jax.environments import frame_stack, numbered
+from memrl_jax.environments.host import GYMNASIUM, HostEnvironment
+from memrl_jax.environments.views import through
 from memrl_jax.memory import MEMORIES
 from memrl_jax.networks import encoder, recurrent
 from memrl_jax.replay import REPLAYS, ring
@@ -27,11 +29,29 @@ def make_environment(config: Config) -> Environment:
     check(config)
     checks.positive("frames", config.frames, checks.UNROLLED)
     env = environments.make(config.environment, config.environment_args)
+    env = through(env, config.view)
     env = numbered(env) if config.number_actions else env
     return env if config.frames == 1 else frame_stack(env, config.frames)
 
 
-def make_agent(config: Config, env: Environment) -> Agent:
+def make_on_host(config: Config, copies: int) -> HostEnvironment:
+    """Make copies of an environment that steps on the host.
+
+    Raises ValueError for unknown names and options, and for settings of environments within JAX.
+    """
+    check(config)
+    for field in ("view", "number_actions", "frames"):
+        value = getattr(config, field)
+        if value != getattr(Config, field):
+            raise ValueError(
+                f"{field}: {checks.shown(value)} is for environments within JAX, and "
+                f"{config.environment} steps on the host"
+            )
+    name = config.environment.removeprefix(GYMNASIUM)
+    return environments.from_gymnasium(name, copies, **config.environment_args)
+
+
+def make_agent(config: Config, env: Environment | HostEnvironment) -> Agent:
     """Make the agent with all its parts; raises ValueError for what does not fit together."""
     check(config)
     _, construct = AGENTS[agent_name(config)]
@@ -44,7 +64,7 @@ def make_agent(config: Config, env: Environment) -> Agent:
     return agent
 
 
-def parts(config: Config, env: Environment) -> Parts:
+def parts(config: Config, env: Environment | HostEnvironment) -> Parts:
     """Return the parts that the agent of a config can be made from."""
     body = partial(make_body, spec=env.spec)
     return Parts(env.spec, env.horizon, body, partial(make_replay, config=config))
@@ -150,22 +170,39 @@ def _frames(experience: ReplayConfig, config: Config, constructor: Any) -> dict[
 
 def make(config: Config) -> tuple[Trainer, int]:
     """Return the trainer of a config, and how many of its steps a run takes after the warm-up."""
-    check(config)
-    rollouts = checks.divides(
-        "total_steps",
-        checks.positive("total_steps", config.total_steps, 2**53),
-        "environments x rollout_length",
-        per_rollout(config),
-    )
+    rollouts = total_rollouts(config)
     env = make_environment(config)
     agent = make_agent(config, env)
+    trainer = make_trainer(env, agent, config.environments, config.rollout_length)
+    return trainer, after_warmup(config, agent, rollouts)
+
+
+def make_agent_on_host(config: Config) -> tuple[Agent, Spec, int]:
+    """Return the agent of a run on the host, its spaces, and from how many rollouts it learns."""
+    rollouts = total_rollouts(config)
+    env = make_on_host(config, 1)
+    env.close()
+    agent = make_agent(config, env)
+    return agent, env.spec, after_warmup(config, agent, rollouts)
+
+
+def total_rollouts(config: Config) -> int:
+    """Return how many rollouts a run has, warm-up included."""
+    check(config)
+    steps = checks.positive("total_steps", config.total_steps, 2**53)
+    return checks.divides(
+        "total_steps", steps, "environments x rollout_length", per_rollout(config)
+    )
+
+
+def after_warmup(config: Config, agent: Agent, rollouts: int) -> int:
+    """Return how many of a run's rollouts are learned from."""
     if rollouts <= agent.warmup:
         raise ValueError(
             f"total_steps: {config.total_steps} leaves nothing to learn from after "
             f"{agent.warmup * per_rollout(config)} timesteps of warm-up"
         )
-    trainer = make_trainer(env, agent, config.environments, config.rollout_length)
-    return trainer, rollouts - agent.warmup
+    return rollouts - agent.warmup
 
 
 def make_train(config: Config) -> Callable[[Key], tuple[TrainState, Metrics]]:
@@ -174,7 +211,8 @@ def make_train(config: Config) -> Callable[[Key], tuple[TrainState, Metrics]]:
     Metrics are sums and counts, [1 + steps]: of the warm-up, then of every training step. Jit
     `train` and vmap it over keys; to vmap over floats of the config as well, call `make_train`
     inside the function that is vmapped.
-    Raises ValueError, with a one-line message that names the field, if it cannot be trained.
+    Raises ValueError, with a one-line message that names the field, if it cannot be trained; an
+    environment on the host cannot be, in a pure function: `run.experiment.start` trains there.
     """
     trainer, steps = make(config)
 

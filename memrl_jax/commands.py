@@ -77,7 +77,8 @@ class Train:
 
 @dataclass(frozen=True)
 class Resume:
-    """Go on with a run from its last checkpoint, as if it had never stopped."""
+    """Go on with a run from its last checkpoint, as if it had never stopped; only environments on
+    the host begin new episodes."""
 
     resume: str
     """Folder of the run."""
@@ -395,6 +396,7 @@ def progress_bar(console: Console) -> Iterator[experiment.Report]:
 def parse(kind: Any, arguments: list[str], program: str, default: Any = MISSING) -> Any:
     """Parse arguments into a dataclass; raises ValueError, in one line, for invalid ones."""
     _check_once(arguments)
+    arguments = _together("--view", arguments)
     registry = tyro.constructors.ConstructorRegistry()
     registry.primitive_rule(_options_rule)
     prefixes = (tyro.conf.OmitArgPrefixes,)
@@ -418,8 +420,24 @@ def _check_once(arguments: list[str]) -> None:
     """Raise ValueError for an option that is given more than once."""
     words = [x.partition("=")[0].replace("_", "-") for x in arguments if x.startswith("--")]
     for option in words:
-        if words.count(option) > 1 and option != "--import":
+        if words.count(option) > 1 and option not in ("--import", "--view"):
             raise ValueError(f"{option}: given {words.count(option)} times")
+
+
+def _together(option: str, arguments: list[str]) -> list[str]:
+    """Gather the words of an option that may be given several times behind one, at the end."""
+    words: list[str] = []
+    others: list[str] = []
+    taking = others
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        if name == option:
+            taking = words
+            words += [value] * bool(equals)
+            continue
+        taking = others if argument.startswith("--") else taking
+        taking.append(argument)
+    return [*others, option, *words] if words else arguments
 
 
 def _one_line(text: str) -> str:

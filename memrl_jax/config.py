@@ -21,9 +21,14 @@ class Config(Settings):
     """
 
     environment: str = static("CartPole-v1")
-    """Environment to train on; `memrl list` names them. One of your own is module:name."""
+    """Environment to train on; `memrl list` names them. One of your own is module:name, one of
+    Gymnasium's gymnasium:ID; these step on the host, outside of JAX."""
     environment_args: Mapping[str, Any] = static(FrozenDict())
     """Parameters of the environment, as name=value."""
+    view: tuple[str, ...] = static(())
+    """What hides a part of the observations, or makes acting less reliable: hide=COLUMN,...,
+    flicker=CHANCE, noise=DEVIATION, delay=STEPS, drop=CHANCE, sticky=CHANCE, random_start=MOST; the
+    first one first."""
     number_actions: bool = static(False)
     """Number the combinations of several discrete actions, for agents that take one."""
     frames: int = static(1)

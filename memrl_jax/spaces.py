@@ -1,5 +1,6 @@
 """Observation and action spaces: pytrees of `Discrete` and `Continuous`."""
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -10,9 +11,17 @@ from memrl_jax.types import Array
 
 
 class Discrete(NamedTuple):
-    """Integers 0 .. n - 1, each an int32 scalar."""
+    """Integers 0 .. n - 1, int32: one, or an array of a `shape`, e.g. what is in each cell.
+
+    Actions have no shape: several are a tuple.
+    """
 
     n: int
+    shape: tuple[int, ...] = ()
+
+    def __repr__(self) -> str:
+        shape = f", shape={self.shape}" if self.shape else ""
+        return f"Discrete(n={self.n}{shape})"
 
 
 class Continuous(NamedTuple):
@@ -44,26 +53,32 @@ def discrete(space: Any) -> bool:
     return all(isinstance(part, Discrete) for part in parts(space))
 
 
+def dtype(part: Discrete | Continuous) -> Any:
+    """Return the dtype of elements [...] of a part of a space."""
+    return jnp.int32 if isinstance(part, Discrete) else part.dtype
+
+
 def zeros(space: Any) -> Any:
     """Return the all-zero element of a space; of an action space, it stands for no action."""
-
-    def zero(part: Any) -> Array:
-        shape, dtype = ((), jnp.int32) if isinstance(part, Discrete) else part[:2]
-        return jnp.zeros(shape, dtype)
-
-    return over(zero, space)
+    return over(lambda part: jnp.zeros(part.shape, dtype(part)), space)
 
 
 def flat_index(space: Any, x: Any) -> Array:
     """Return the row-major index, int32 [...], of elements `x` of a space of discrete parts.
 
-    Leaves of `x` are [...]; the last part varies fastest.
+    Leaves of `x` are [..., *shape]; the last number of the last part varies fastest.
     """
-    leaves = jax.tree.leaves(x)
-    total = jnp.zeros_like(leaves[0], jnp.int32)
-    for part, leaf in zip(parts(space), leaves, strict=True):
-        total = total * part.n + leaf.astype(jnp.int32)
+    total = jnp.int32(0)
+    for part, leaf in zip(parts(space), jax.tree.leaves(x), strict=True):
+        batch = leaf.shape[: leaf.ndim - len(part.shape)]
+        for number in jnp.moveaxis(leaf.reshape(*batch, -1), -1, 0):
+            total = total * part.n + number.astype(jnp.int32)
     return total
+
+
+def count(part: Discrete) -> int:
+    """Return how many elements a discrete part has."""
+    return part.n ** math.prod(part.shape)
 
 
 def masked(x: Array, legal: Any) -> Array:

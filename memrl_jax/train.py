@@ -1,6 +1,7 @@
 """The training loop: act, observe, learn."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -33,6 +34,26 @@ class Trainer(NamedTuple):
     evaluate: Callable[[Key, State, int], Evaluation]  # key, agent state, episode count; greedy
 
 
+def received(
+    agent: Agent, train: TrainState, actor: Actor, segment: Segment
+) -> tuple[TrainState, Metrics]:
+    """Take in a rollout, [T + 1, B] timesteps, that ended with `actor`: the agent observes it.
+
+    Metrics [] are those of its episodes.
+    """
+    arrived = jax.tree.map(lambda x: x[1:], segment.timestep)
+    running, metrics = episode_metrics(train.running, arrived)
+    state = agent.observe(train.agent, segment)
+    return TrainState(train.key, actor, running, state), metrics
+
+
+def learned(agent: Agent, train: TrainState, segment: Segment) -> tuple[TrainState, Metrics]:
+    """Let the agent learn from a rollout, [T + 1, B] timesteps, that it has observed."""
+    key, learn_key = draws.split(train.key)
+    state, metrics = agent.learn(learn_key, train.agent, segment)
+    return train._replace(key=key, agent=state), metrics
+
+
 def make_trainer(env: Environment, agent: Agent, environments: int, length: int) -> Trainer:
     """Return the trainer of `agent` on `environments` copies of `env`.
 
@@ -48,15 +69,10 @@ def make_trainer(env: Environment, agent: Agent, environments: int, length: int)
             return agent.act(key, train.agent, memory, timestep)
 
         actor, segment = rollout(env, policy, train.actor, act_key, length)
-        arrived = jax.tree.map(lambda x: x[1:], segment.timestep)
-        running, metrics = episode_metrics(train.running, arrived)
-        state = agent.observe(train.agent, segment)
-        return TrainState(key, actor, running, state), segment, metrics
+        train, metrics = received(agent, train._replace(key=key), actor, segment)
+        return train, segment, metrics
 
-    def learn(train: TrainState, segment: Segment) -> tuple[TrainState, Metrics]:
-        key, learn_key = draws.split(train.key)
-        state, metrics = agent.learn(learn_key, train.agent, segment)
-        return train._replace(key=key, agent=state), metrics
+    learn = partial(learned, agent)
 
     def step(train: TrainState) -> tuple[TrainState, Metrics]:
         train, segment, metrics = collect(train)

@@ -59,6 +59,8 @@ def wrong(hint: Any) -> list[Any]:
         return [x for x in WRONG[int] if x is not None] + [arguments[1] + 1]
     if type(None) in arguments:
         return [x for x in wrong(arguments[0]) if x is not None]
+    if origin is tuple and arguments[0] is str:
+        return [x for x in WRONG[tuple] if x != ("x",)]
     beyond = [2**31] if origin is int else []
     return WRONG.get(origin, []) + beyond
 

@@ -31,8 +31,11 @@ from memrl_jax.environments import (
     make,
     view,
 )
+from memrl_jax.environments.applications import APPLICATIONS
 from memrl_jax.environments.base import EpisodeStatistics
 from memrl_jax.environments.check import draw, observed, traced
+from memrl_jax.environments.diagnostic import DIAGNOSTIC
+from memrl_jax.environments.popgym import TASKS
 from memrl_jax.spaces import Continuous, Discrete
 from memrl_jax.types import TimeStep
 from tests.small import write_original_maps
@@ -43,7 +46,10 @@ OH = {
     "SequentialGoals", "SequentialGoals-indicator", "OriginalMaze",
 }  # fmt: skip
 LISTED = [*ENVIRONMENTS]
-OURS = {"CartPole-positions", "Pendulum-positions", "TMaze", "TMaze-active", "bAbI"} | OH
+OURS = {
+    "CartPole-positions", "Pendulum-positions", "TMaze", "TMaze-active", "bAbI",
+    *APPLICATIONS, *DIAGNOSTIC, *TASKS,
+} | OH  # fmt: skip
 GYMNAX = [name for name in LISTED if name not in OURS]
 MAZES = {"TMaze": TMaze(), "TMaze-active": TMaze(active=True)}
 
@@ -655,8 +661,8 @@ gain = {"time": jnp.int32(0)}
         (bell(space=spaces.Tuple([spaces.Discrete(3)])), "has parts .*, and its space"),
         (bell(space=spaces.Tuple([spaces.Discrete(0)] * 2)), r"time: n: 0 is below 1"),
         (
-            bell(space=gymnasium.spaces.Tuple([gymnasium.spaces.MultiBinary(3)] * 2)),
-            "space MultiBinary is none of Discrete, MultiDiscrete, Box, Dict and Tuple",
+            bell(space=gymnasium.spaces.Tuple([gymnasium.spaces.Text(3)] * 2)),
+            "space Text is none of Discrete, MultiDiscrete, MultiBinary, Box, Dict and Tuple",
         ),
         (bell(see=lambda self, state: state["time"]), "has parts .*, and its space"),
         (bell(see=lambda self, s: Seen(1.0 * s["time"], s["last"])), "time is float32.*Discrete"),

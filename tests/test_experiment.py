@@ -71,6 +71,7 @@ def compile_once() -> Iterator[None]:
             init=wide.init,
             chunk=wide.chunk,
             evaluate=wide.evaluate,
+            parts=wide.parts,
         )
 
     with pytest.MonkeyPatch.context() as patch:
@@ -839,7 +840,7 @@ def test_a_nan_reward_of_an_evaluation_is_called_one(
             played = program.evaluate(x)
             return played._replace(total=played.total.at[1, 2].set(jnp.nan))
 
-        return program._replace(evaluate=evaluate)  # type: ignore[arg-type]
+        return program._replace(evaluate=evaluate)
 
     monkeypatch.setattr(experiment, "make_program", make_program)
     said = r"^reward: nan at step (9|1\d) of episode 2 of an evaluation of seed 1$"

@@ -73,6 +73,7 @@ ALL_ON: dict[str, Any] = {
 OTHER: dict[str, Any] = {  # values, where one more would not do
     "environment": "TMaze",
     "environment_args": {"probe": "later"},
+    "view": ("sticky=0.5",),
     "memory": "mingru",
     "memory_args": {"features": 5},
     "convolutions": ((2, 2, 1, 0),),

@@ -29,12 +29,13 @@ def short(monkeypatch):
 
 def test_examples_run(short):
     blocks = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
-    assert len(blocks) == 7
+    assert len(blocks) == 9
     names: dict = {}
     try:
         for block in blocks:
             exec(block, names)
         assert names["metrics"]["loss_sum"].shape == (3, 8, 6)
+        assert names["by_length"]["loss_sum"].shape == (3, 2)
         assert names["sample"].segment.action.shape == (40, 32)
         _, metrics = jax.jit(names["train"])(names["key"])
         assert metrics["updates"].sum() == 5

@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 import memrl_jax
-from benchmarks import agents, babi, mazes, probes, results, runs, tasks, trials
+from benchmarks import agents, applications, babi, mazes, probes, results, runs, tasks, trials
 from benchmarks.findings import Findings
 from benchmarks.probes import Learner
 from memrl_jax.build import make
@@ -222,3 +222,23 @@ def test_the_maze_in_integers_is_judged_for_every_kind_of_them(monkeypatch):
     assert [text for text, reached in judged.items() if not reached] == [
         "int8, -1 to 1: success >= 0.98 in every seed"
     ]
+
+
+def test_the_recommender_is_judged_by_its_share_of_regret():
+    result = applications.recommender()
+    best = result.reference[applications.EVERYTHING]
+    assert best == pytest.approx(0.64 * 200, abs=3)
+
+    def judged(regret):
+        short = {"with GRU": regret, "memoryless": 60.0}
+        return result.claims({label: np.full((4, 100), best - x) for label, x in short.items()})[0]
+
+    assert judged(29.0).reached and not judged(31.0).reached
+    assert judged(15.0).figure == "0.25 (0.075 / 0.300 clicks a step)"
+
+
+@pytest.mark.parametrize("make_result", applications.RESULTS.values(), ids=applications.RESULTS)
+def test_runs_of_applications_can_be_made(make_result):
+    result = make_result()
+    for config in (*result.runs.values(), *runs.shortened(result).runs.values()):
+        make(config)

@@ -142,7 +142,8 @@ def vector(observations: Any, timestep: TimeStep) -> Array:
 
 def width(space: Discrete | Continuous) -> int:
     """Return how many numbers of `vector` come from one part of the observations."""
-    return space.n if isinstance(space, Discrete) else math.prod(space.shape)
+    size = math.prod(space.shape)
+    return space.n * size if isinstance(space, Discrete) else size
 
 
 def sizes(space: Continuous) -> Array:

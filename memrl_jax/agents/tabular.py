@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from memrl_jax import checks, tree
+from memrl_jax import checks, spaces, tree
 from memrl_jax.agents import exploration
 from memrl_jax.agents.exploration import ExplorationConfig, best, discrete_actions, epsilon_greedy
 from memrl_jax.settings import Settings, static
@@ -123,7 +123,7 @@ def remembering(count: int, spec: Spec, actions: int) -> tuple[int, Callable[...
     """
     if not discrete(spec.observations):
         raise ValueError(f"agent: tabular takes Discrete observations, not {spec.observations}")
-    n = math.prod(part.n for part in parts(spec.observations))
+    n = math.prod(map(spaces.count, parts(spec.observations)))
     before = (n + 1) ** (count - 1)
     if n * before * actions > MOST:
         raise ValueError(

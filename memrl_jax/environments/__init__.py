@@ -11,11 +11,15 @@ from functools import partial
 from typing import Any
 
 from memrl_jax import checks, imports
+from memrl_jax.environments.applications import APPLICATIONS
 from memrl_jax.environments.babi import babi
 from memrl_jax.environments.base import Arrival, batch, episode_metrics, episodic
 from memrl_jax.environments.check import check, traced
 from memrl_jax.environments.declared import one_line
+from memrl_jax.environments.diagnostic import DIAGNOSTIC
+from memrl_jax.environments.diagnostic.dials import bound
 from memrl_jax.environments.gymnax import from_gymnax
+from memrl_jax.environments.host import from_gymnasium, on_host
 from memrl_jax.environments.mazes import (
     imaze,
     original,
@@ -23,10 +27,12 @@ from memrl_jax.environments.mazes import (
     sequential_goals,
     single_goal,
 )
+from memrl_jax.environments.popgym import TASKS
+from memrl_jax.environments.suites import SUITES
 from memrl_jax.environments.tmaze import TMaze
 from memrl_jax.environments.wrappers import frame_stack, numbered, view
 from memrl_jax.spaces import Continuous
-from memrl_jax.types import Environment
+from memrl_jax.types import Array, Environment
 
 # gymnax 1.x's ids, except MNISTBandit-bsuite, which downloads its data.
 _GYMNAX = (
@@ -54,9 +60,15 @@ def pendulum_positions(**params: Any) -> Environment:
 
 
 @checks.typed
-def tmaze(corridor: int = 8, active: bool = False, **params: Any) -> Environment:
-    """Make the T-Maze; see `TMaze`."""
-    return from_gymnax(TMaze(corridor, active), **params)
+def tmaze(
+    corridor: int | Array = 8, active: bool = False, longest: int | None = None, **params: Any
+) -> Environment:
+    """Make the T-Maze; a `corridor` [] may be traced if `longest` limits it. See `TMaze`.
+
+    The time limit is that of the longest corridor.
+    """
+    task = TMaze(bound("corridor", corridor, "longest", longest), active)
+    return from_gymnax(task, corridor=corridor, **params)
 
 
 def constructor_of(part: Any) -> Callable[..., Environment]:
@@ -113,16 +125,33 @@ ENVIRONMENTS: dict[str, Callable[..., Environment]] = {
     "SequentialGoals-indicator": checked(sequential_goals, indicator=True),
     "OriginalMaze": checked(original),
     "bAbI": checked(babi),
+    **{name: partial(from_gymnax, task) for name, task in TASKS.items()},
+    **{name: constructor_of(task) for name, task in (DIAGNOSTIC | APPLICATIONS).items()},
 }
 
 
-def make(name: str, options: Mapping[str, Any]) -> Environment:
-    """Make one of ENVIRONMENTS, or a user's own from `module:name`, and check it by `traced`.
+def _constructor(name: str) -> Callable[..., Environment]:
+    """Return the function from options to what `name` stands for."""
+    suite, colon, theirs = str(name).partition(":")
+    if colon and suite in SUITES:
+        return constructor_of(partial(SUITES[suite], theirs))
+    return constructor_of(imports.part("environment", name, ENVIRONMENTS))
 
-    Raises ValueError, in one line, for an unknown name, for options that are refused, and for any
-    other error that the constructor raises.
+
+def make(name: str, options: Mapping[str, Any]) -> Environment:
+    """Make one of ENVIRONMENTS, of another suite, or a user's own, and check it by `traced`.
+
+    A suite's are named `suite:id`, see `suites`; a user's own `module:name`.
+
+    Raises ValueError, in one line, for an unknown name, for options that are refused, for any other
+    error that the constructor raises, and for the name of an environment on the host.
     """
-    constructor = constructor_of(imports.part("environment", name, ENVIRONMENTS))
+    if on_host(name):
+        raise ValueError(
+            f"environment: {name} steps on the host and cannot be compiled; train with "
+            "memrl_jax.run.experiment.start or `memrl train`, step with environments.from_gymnasium"
+        )
+    constructor = _constructor(name)
     try:
         env = constructor(**options)
     except Exception as error:
@@ -136,5 +165,5 @@ def make(name: str, options: Mapping[str, Any]) -> Environment:
 
 __all__ = [
     "ENVIRONMENTS", "Arrival", "TMaze", "batch", "check", "episode_metrics", "episodic",
-    "frame_stack", "from_gymnax", "make", "numbered", "view",
+    "frame_stack", "from_gymnasium", "from_gymnax", "make", "numbered", "view",
 ]  # fmt: skip

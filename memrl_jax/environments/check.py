@@ -12,9 +12,9 @@ import numpy as np
 from memrl_jax import checks, draws
 from memrl_jax.environments.declared import (
     blamed,
+    check_actions,
     check_agree,
     check_declared,
-    check_space,
     dtype_and_shape,
     named,
 )
@@ -59,17 +59,23 @@ def observed(env: Environment, timestep: TimeStep, name: str = "environment") ->
 
 def play(env: Environment, key: Key, steps: int) -> TimeStep:
     """Take random legal actions in one environment; return timesteps [steps + 1, ...]."""
+    return recorded(env, key, steps)[0]
 
-    def step(carry: tuple[Any, Any], key: Key) -> tuple[Any, TimeStep]:
+
+def recorded(env: Environment, key: Key, steps: int) -> tuple[TimeStep, Any]:
+    """Take random legal actions: timesteps [steps + 1, ...] and the actions [steps, ...]."""
+
+    def step(carry: tuple[Any, Any], key: Key) -> tuple[Any, tuple[TimeStep, Any]]:
         state, legal = carry
         action_key, env_key = draws.split(key)
-        state, timestep = env.step(env_key, state, draw(env.spec.actions, action_key, legal))
-        return (state, timestep.legal), timestep
+        action = draw(env.spec.actions, action_key, legal)
+        state, timestep = env.step(env_key, state, action)
+        return (state, timestep.legal), (timestep, action)
 
     reset_key, key = draws.split(key)
     state, first = env.reset(reset_key)
-    _, rest = jax.lax.scan(step, (state, first.legal), draws.split(key, steps))
-    return jax.tree.map(lambda x, xs: jnp.concatenate([x[None], xs]), first, rest)
+    _, (rest, actions) = jax.lax.scan(step, (state, first.legal), draws.split(key, steps))
+    return jax.tree.map(lambda x, xs: jnp.concatenate([x[None], xs]), first, rest), actions
 
 
 def draw(space: Any, key: Key, legal: Any = ()) -> Any:
@@ -89,7 +95,7 @@ def draw(space: Any, key: Key, legal: Any = ()) -> Any:
 def _draw(space: Discrete | Continuous, key: Key, legal: Any) -> Array:
     if isinstance(space, Discrete):
         if isinstance(legal, tuple):
-            return draws.randint(key, (), 0, space.n)
+            return draws.randint(key, space.shape, 0, space.n)
         return draws.categorical(key, jnp.where(legal, 0.0, -jnp.inf)).astype(jnp.int32)
     bounds = (jnp.asarray(bound, jnp.float32) for bound in (space.low, space.high))
     low, high = (jnp.broadcast_to(bound, space.shape) for bound in bounds)
@@ -111,7 +117,7 @@ def traced(env: Environment, name: str = "environment") -> None:
         raise ValueError(f"{name}: {type(env).__name__} is no Environment of memrl_jax")
     if not isinstance(env.spec, Spec):
         raise ValueError(f"{name}: spec: {type(env.spec).__name__} is no Spec of memrl_jax")
-    check_space(f"{name}: actions", env.spec.actions)
+    check_actions(f"{name}: actions", env.spec.actions)
     checks.positive(f"{name}: horizon", env.horizon)
     key = jax.eval_shape(lambda: jax.random.key(0))
     action = jax.eval_shape(lambda key: draw(env.spec.actions, key), key)

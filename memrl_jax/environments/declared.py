@@ -65,9 +65,18 @@ def check_space(field: str, given: Any) -> None:
         _space(f"{field}{path}", part)
 
 
+def check_actions(field: str, given: Any) -> None:
+    """Raise ValueError as `check_space` does, and for discrete parts with a shape."""
+    check_space(field, given)
+    for path, part in named(given).items():
+        if isinstance(part, Discrete) and part.shape:
+            raise ValueError(f"{field}{path}: {part} has a shape; several actions are a tuple")
+
+
 def _space(field: str, given: Any) -> None:
     if isinstance(given, Discrete):
-        checks.positive(f"{field}: n", given.n)
+        for name, size in [("n", given.n), *(("shape", size) for size in given.shape)]:
+            checks.positive(f"{field}: {name}", size)
         return
     if not isinstance(given, Continuous):
         raise ValueError(f"{field}: {given!r} is neither Discrete nor Continuous")
@@ -89,10 +98,9 @@ def _space(field: str, given: Any) -> None:
 def _suits(field: str, given: Discrete | Continuous, x: Any) -> None:
     if isinstance(given, Discrete):
         whole = x.dtype == bool or jnp.issubdtype(x.dtype, jnp.integer)
-        if x.shape or not whole:
-            raise ValueError(
-                f"{field} is {dtype_and_shape(x)}, and {given} an integer without axes"
-            )
+        if x.shape != given.shape or not whole:
+            axes = f"integers {[*given.shape]}" if given.shape else "an integer without axes"
+            raise ValueError(f"{field} is {dtype_and_shape(x)}, and {given} {axes}")
     elif dtype_and_shape(x) != dtype_and_shape(given):
         raise ValueError(
             f"{field} is {dtype_and_shape(x)}, and declared as {dtype_and_shape(given)}"

@@ -7,16 +7,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from memrl_jax.environments.declared import blamed, check_space, dtype_and_shape
+from memrl_jax.environments.declared import blamed, check_actions, dtype_and_shape
 from memrl_jax.spaces import Continuous, Discrete
-from memrl_jax.types import Array
 
 # An environment may declare its spaces in our types, which spares the import of gymnax. Its class
 # must do so: a wrapper's instance passes on attributes of what it wraps, whose spaces may differ.
 
+NARROW = {"float64": jnp.float32, "int64": jnp.int32, "uint64": jnp.uint32}
+
 
 class Part(NamedTuple):
-    """A foreign space without parts of its own, and how its elements are converted."""
+    """A foreign space, and how its elements are converted; these may have leading axes."""
 
     space: Any  # in our types
     ours: Callable[[Any], Any]  # their element -> ours
@@ -26,13 +27,13 @@ class Part(NamedTuple):
 def actions(what: str, env: Any, params: Any) -> tuple[Any, Callable[[Any], Any]]:
     """Return the space of actions in our types, and the function from our actions to theirs."""
     if hasattr(type(env), "actions"):
-        check_space(f"{what}: actions", env.actions)
+        check_actions(f"{what}: actions", env.actions)
         return env.actions, _same
     with blamed(f"{what}: action_space"):
         given = env.action_space(params)
-    found, theirs = _actions(f"{what}: actions", given)
-    check_space(f"{what}: actions", found)
-    return found, theirs
+    found = converted(f"{what}: actions", given, acting=True)
+    check_actions(f"{what}: actions", found.space)
+    return found.space, found.theirs
 
 
 def observations(
@@ -60,22 +61,28 @@ def _same(x: Any) -> Any:
     return x
 
 
-def _actions(field: str, given: Any) -> tuple[Any, Callable[[Any], Any]]:
-    """Convert a space of actions: a dictionary stays a dictionary, a sequence becomes a tuple."""
-    if not hasattr(given, "spaces"):
-        part = _part(field, given, given)
-        return part.space, part.theirs
+def converted(field: str, given: Any, acting: bool = False) -> Part:
+    """Convert a space with all its parts: a dictionary stays a dictionary, a sequence a tuple.
+
+    Bits, which an observation keeps in one array, are a tuple of `Discrete` if `acting`.
+    """
+    # An element of OneOf has but one of its parts.
+    if not hasattr(given, "spaces") or type(given).__name__ == "OneOf":
+        return _part(field, given, given, acting)
     by_name = isinstance(given.spaces, Mapping)
     children = given.spaces if by_name else dict(enumerate(given.spaces))
-    parts = {name: _actions(f"{field}[{name!r}]", child) for name, child in children.items()}
+    parts = {k: converted(f"{field}[{k!r}]", child, acting) for k, child in children.items()}
 
     def packed(x: dict[Any, Any]) -> Any:
         return x if by_name else tuple(x.values())
 
-    def theirs(action: Any) -> Any:
-        return packed({name: translate(action[name]) for name, (_, translate) in parts.items()})
+    def ours(x: Any) -> Any:
+        return packed({name: part.ours(x[name]) for name, part in parts.items()})
 
-    return packed({name: found for name, (found, _) in parts.items()}), theirs
+    def theirs(x: Any) -> Any:
+        return packed({name: part.theirs(x[name]) for name, part in parts.items()})
+
+    return Part(packed({name: part.space for name, part in parts.items()}), ours, theirs)
 
 
 def _arranged(field: str, given: Any, x: Any) -> list[Part]:
@@ -100,7 +107,7 @@ def _name(path: tuple[Any, ...]) -> Any:
     return getattr(path[0], "key", getattr(path[0], "name", None)) if path else None
 
 
-def _part(field: str, given: Any, x: Any) -> Part:
+def _part(field: str, given: Any, x: Any, acting: bool = False) -> Part:
     """Convert a space without parts; shape and dtype are those of its element `x`.
 
     Some of gymnax's spaces declare other ones. Integers that do not start at 0 are shifted.
@@ -109,31 +116,64 @@ def _part(field: str, given: Any, x: Any) -> Part:
     if not hasattr(x, "dtype"):
         raise ValueError(f"{field} is a {type(x).__name__}, and its space a {name}")
     if hasattr(given, "nvec"):
-        return _several(field, given, x)
-    if hasattr(given, "n") and not given.shape:
+        return _several(field, given, x, np.asarray(given.nvec))
+    if hasattr(given, "n") and given.shape:
+        if acting:
+            return _several(field, given, x, np.full(given.shape, 2))
+        return Part(Discrete(2, tuple(given.shape)), _same, _same)
+    if hasattr(given, "n"):
         first = int(getattr(given, "start", 0))
         shift = (lambda x: x - first, lambda x: x + first) if first else (_same, _same)
         return Part(Discrete(int(given.n)), *shift)
     if not hasattr(given, "low"):
         raise ValueError(
-            f"{field}: space {name} is none of Discrete, MultiDiscrete, Box, Dict and Tuple"
+            f"{field}: space {name} is none of Discrete, MultiDiscrete, MultiBinary, Box, Dict and "
+            "Tuple"
         )
     return Part(Continuous(tuple(x.shape), jnp.dtype(x.dtype), given.low, given.high), _same, _same)
 
 
-def _several(field: str, given: Any, x: Any) -> Part:
-    """Convert a MultiDiscrete space to a tuple of `Discrete`, in row-major order."""
-    counts = np.asarray(given.nvec)
+def _several(field: str, given: Any, x: Any, counts: np.ndarray) -> Part:
+    """Convert an array of `counts` to a tuple of `Discrete`, in row-major order."""
     first = np.broadcast_to(getattr(given, "start", 0), counts.shape).astype(np.int32)
     if x.shape != counts.shape or not jnp.issubdtype(x.dtype, jnp.integer):
         raise ValueError(
             f"{field} is {dtype_and_shape(x)}, and its space has {[*counts.shape]} integers"
         )
 
-    def ours(x: Array) -> tuple[Array, ...]:
-        return tuple((x - first).ravel())
+    def ours(x: Any) -> tuple[Any, ...]:
+        flat = (x - first).reshape(*x.shape[: x.ndim - counts.ndim], -1)
+        return tuple(flat[..., i] for i in range(counts.size))
 
-    def theirs(x: tuple[Array, ...]) -> Array:
-        return jnp.stack(x).reshape(counts.shape) + first
+    def theirs(x: tuple[Any, ...]) -> Any:
+        array: Any = np if isinstance(x[0], np.ndarray | np.generic) else jnp
+        return array.stack(x, axis=-1).reshape(*x[0].shape, *counts.shape) + first
 
     return Part(tuple(Discrete(int(n)) for n in counts.ravel()), ours, theirs)
+
+
+def narrow(field: str, part: Discrete | Continuous) -> Discrete | Continuous:
+    """Declare 32 bits in place of 64; raises ValueError for integers that do not fit."""
+    if isinstance(part, Discrete) or part.dtype.name not in NARROW:
+        return part
+    dtype = jnp.dtype(NARROW[part.dtype.name])
+    with np.errstate(over="ignore"):  # of floats: to infinity
+        low, high = (np.asarray(bound).astype(dtype) for bound in (part.low, part.high))
+    if dtype.kind != "f" and not (np.all(low == part.low) and np.all(high == part.high)):
+        bounds = f"from {np.min(part.low)} to {np.max(part.high)}"
+        raise ValueError(f"{field}: {part.dtype} {bounds} does not fit in {dtype}")
+    return Continuous(part.shape, dtype, low, high)
+
+
+def own(space: Any, x: Any) -> Any:
+    """Cast elements [...] to the dtypes of a gymnasium space, and to its bounds.
+
+    32 bits may round a bound of 64 to what is beyond it.
+    """
+    if hasattr(space, "spaces"):
+        by_name = isinstance(space.spaces, Mapping)
+        parts = space.spaces.items() if by_name else enumerate(space.spaces)
+        cast = {name: own(part, x[name]) for name, part in parts}
+        return cast if by_name else tuple(cast.values())
+    x = np.asarray(x, space.dtype)
+    return np.clip(x, space.low, space.high) if hasattr(space, "low") else x[()]

@@ -21,7 +21,7 @@ from memrl_jax.environments.options import fields, like, replaced
 from memrl_jax.types import Array, Environment, Key
 
 # Modules that define a `step` which is exactly `step_env` with gymnax's automatic reset.
-_PLAIN = ("gymnax.environments.environment", "memrl_jax.environments.tmaze")
+_PLAIN = ("gymnax.environments.environment", "memrl_jax.environments.interface")
 
 
 class Pieces(NamedTuple):

@@ -1,14 +1,13 @@
 """The T-Maze: a cue seen early tells which arm to take at the far end of a corridor."""
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from flax import struct
 
-from memrl_jax import checks, draws, tree
+from memrl_jax import checks, draws
+from memrl_jax.environments.interface import Interface
 from memrl_jax.environments.options import like
 from memrl_jax.spaces import Continuous, Discrete
 from memrl_jax.types import Array, Key
@@ -36,7 +35,7 @@ class EnvParams:
 
 
 @dataclass(frozen=True)
-class TMaze:
+class TMaze(Interface):
     """T-Maze (Bakker, 2001), passive or active (Ni et al., 2023).
 
     A corridor leads right from the start, x = 0, to the junction, x = `corridor`. There, up or
@@ -54,9 +53,8 @@ class TMaze:
     (active: + 3) is the horizon of Ni et al., whose episodes all have that length: an agent that
     enters an arm early waits in it.
 
-    The class has the interface of gymnax 1.x without importing it. All methods are for one
-    environment; vmap them. Raises ValueError if `corridor` is below 1, or so long that the time
-    limit exceeds int32.
+    The class has the interface of gymnax 1.x. Raises ValueError if `corridor` is below 1, or so
+    long that the time limit exceeds int32.
     """
 
     corridor: int = 8
@@ -72,11 +70,6 @@ class TMaze:
         return "TMaze-active" if self.active else "TMaze"
 
     @property
-    def num_actions(self) -> int:
-        """Number of actions."""
-        return 4
-
-    @property
     def oracle(self) -> int:
         """Cell where the cue is seen; also the leftmost one."""
         return -1 if self.active else 0
@@ -86,35 +79,6 @@ class TMaze:
         """Parameters of a maze as it was constructed."""
         shortest = self.corridor + 1 - 2 * self.oracle
         return EnvParams(corridor=self.corridor, max_steps_in_episode=2 * shortest)
-
-    @partial(jax.jit, static_argnames=("self",))
-    def reset(self, key: Key, params: EnvParams | None = None) -> tuple[Array, EnvState]:
-        """Start an episode: observation [2] and state."""
-        return self.reset_env(key, self.default_params if params is None else params)
-
-    @partial(jax.jit, static_argnames=("self",))
-    def step(
-        self, key: Key, state: EnvState, action: int | Array, params: EnvParams | None = None
-    ) -> tuple[Array, EnvState, Array, Array, Array, dict[str, Any]]:
-        """Take a step, and start the next episode where this one ends.
-
-        Returns observation [2], state, reward, terminated, truncated and info. If the episode ends,
-        the first two are the next episode's; `info["final_observation"]` is always this one's.
-        """
-        params = self.default_params if params is None else params
-        step_key, reset_key = draws.split(key)
-        observation, state, reward, terminated, info = self.step_env(
-            step_key, state, action, params
-        )
-        truncated = self.is_truncated(state, params)
-        info |= {
-            "terminated": terminated,
-            "truncated": truncated,
-            "final_observation": observation,
-        }
-        first = self.reset_env(reset_key, params)
-        observation, state = tree.where(terminated | truncated, first, (observation, state))
-        return observation, state, reward, terminated, truncated, info
 
     def reset_env(self, key: Key, params: EnvParams) -> tuple[Array, EnvState]:
         """Place the agent at the start and draw the goal: observation [2] and state."""
@@ -160,30 +124,13 @@ class TMaze:
         """Tell whether an arm has been entered, [] bool."""
         return state.y != 0
 
-    def is_truncated(self, state: EnvState, params: EnvParams) -> Array:
-        """Tell whether the time limit has been reached, [] bool."""
-        return state.time >= params.max_steps_in_episode
-
     @property
     def actions(self) -> Discrete:
         """Space of actions, declared without importing gymnax, which takes seconds."""
-        return Discrete(self.num_actions)
+        return Discrete(4)
 
     @property
     def observations(self) -> Continuous:
         """Space of observations, declared without importing gymnax."""
         low, high = jnp.array([-1.0, 0.0], jnp.float32), jnp.array([1.0, 1.0], jnp.float32)
         return Continuous((2,), jnp.dtype(jnp.float32), low, high)
-
-    def action_space(self, params: EnvParams | None = None) -> Any:
-        """Space of actions in gymnax's types."""
-        from gymnax.environments import spaces
-
-        return spaces.Discrete(self.num_actions)
-
-    def observation_space(self, params: EnvParams | None = None) -> Any:
-        """Space of observations in gymnax's types."""
-        from gymnax.environments import spaces
-
-        shape, dtype, low, high = self.observations
-        return spaces.Box(low, high, shape, dtype)

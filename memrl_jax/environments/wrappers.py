@@ -92,10 +92,13 @@ def frame_stack(env: Environment, count: int) -> Environment:
     return env._replace(reset=reset, step=step, spec=env.spec._replace(observations=observations))
 
 
-def _stacked(count: int, space: Discrete | Continuous) -> Continuous:
+def _stacked(count: int, space: Discrete | Continuous) -> Discrete | Continuous:
     checks.positive("frames", count)
-    if isinstance(space, Discrete) or not space.shape:
+    if not space.shape:
         raise ValueError(f"frames: {count} observations without axes ({space}) cannot be stacked")
+    shape = (*space.shape[:-1], space.shape[-1] * count)
+    if isinstance(space, Discrete):
+        return Discrete(space.n, shape)
 
     def bound(x: Any) -> Any:
         if np.ndim(x) == 0:
@@ -103,7 +106,6 @@ def _stacked(count: int, space: Discrete | Continuous) -> Continuous:
         array: Any = jnp if isinstance(x, jax.core.Tracer) else np
         return array.concatenate([array.broadcast_to(x, space.shape)] * count, axis=-1)
 
-    shape = (*space.shape[:-1], space.shape[-1] * count)
     return Continuous(shape, space.dtype, bound(space.low), bound(space.high))
 
 

@@ -128,11 +128,11 @@ def _named(x: Any) -> dict[str, Any]:
 def features(space: Discrete | Continuous, x: Array, batch_axes: int) -> Array:
     """Return one part of an observation or an action as a vector [..., D] of float32.
 
-    A `Discrete` is one-hot, and all zeros outside 0 .. n - 1. Arrays are scaled by `to_float` and
-    flattened.
+    Every number of a `Discrete` is one-hot, and all zeros outside 0 .. n - 1. Other arrays are
+    scaled by `to_float`. Both are flattened.
     """
     if isinstance(space, Discrete):
-        return jax.nn.one_hot(x, space.n, dtype=jnp.float32)
+        return _flat(jax.nn.one_hot(x, space.n, dtype=jnp.float32), batch_axes)
     return _flat(to_float(space, x), batch_axes)
 
 

@@ -6,6 +6,7 @@ from memrl_jax.plot.curves import curves, extrapolation
 from memrl_jax.plot.episode import episode
 from memrl_jax.plot.film import film
 from memrl_jax.plot.lags import erasure, sensitivity
+from memrl_jax.plot.state import state
 
 __all__ = ["COLORS", "STYLES", "addresses", "attention", "curves", "episode", "erasure"]
-__all__ += ["extrapolation", "film", "hops", "sensitivity"]
+__all__ += ["extrapolation", "film", "hops", "sensitivity", "state"]

@@ -66,7 +66,7 @@ def extrapolation(
     success: Mapping[str, ArrayLike],
     path: str | os.PathLike[str] | None = None,
     *,
-    trained: tuple[float, float],
+    trained: tuple[float, float] | None = None,
     chance: float | None = None,
     xlabel: str = "length of the task",
     ylabel: str = "success",
@@ -77,25 +77,28 @@ def extrapolation(
 
     `lengths` [points] ascend on a logarithmic scale; values of `success` are [seeds, points], as
     `diagnose.extrapolation` gives them. Lengths between the two of `trained`, inclusive, are
-    shaded; a dashed line stands at `chance`. Writes a PNG of 1200 x 750 pixels to `path`, all of
-    it or nothing. Raises ValueError on shapes that do not agree, lengths that do not ascend from
-    above 0, a NaN or infinite value and a `path` that is not a .png.
+    shaded, if these are given; a dashed line stands at `chance`. Writes a PNG of 1200 x 750 pixels
+    to `path`, all of it or nothing. Raises ValueError on shapes that do not agree, lengths that do
+    not ascend from above 0, a NaN or infinite value and a `path` that is not a .png.
     """
     x = real("lengths", lengths)
     if x.ndim != 1 or x.size == 0 or not np.all(np.diff([0, *x, np.inf]) > 0):
         raise ValueError(f"lengths: {x.tolist()} do not ascend from above 0")
-    first, last = trained
-    if not checks.above("trained", first, 0) <= checks.above("trained", last, 0):
-        raise ValueError(f"trained: {first} to {last} do not ascend from above 0")
     lines = {label: (x, _values(label, "lengths", x, y)) for label, y in success.items()}
     figure = new_figure(5.0, title)
     axes = figure.add_subplot(xscale="log")
-    # A little wider than `trained`, because a single length has no width.
-    shade = axes.axvspan(first / 1.06, last * 1.06, color="#E4E4E4", linewidth=0)
+    shade = {} if trained is None else {"trained lengths": _shade(axes, *trained)}
     named = _lines(axes, lines, level, {} if chance is None else {"chance": chance})
-    _decorate(axes, {"trained lengths": shade, **named}, xlabel, ylabel)
+    _decorate(axes, {**shade, **named}, xlabel, ylabel)
     _measured(axes, x)
     return save(figure, path)
+
+
+def _shade(axes: Axes, first: float, last: float) -> Artist:
+    """Shade the lengths from the first to the last; a single one has no width, so a little more."""
+    if not checks.above("trained", first, 0) <= checks.above("trained", last, 0):
+        raise ValueError(f"trained: {first} to {last} do not ascend from above 0")
+    return axes.axvspan(first / 1.06, last * 1.06, color="#E4E4E4", linewidth=0)
 
 
 def _lines(axes: Axes, lines: Lines, level: float, reference: Mapping[str, float]) -> Named:

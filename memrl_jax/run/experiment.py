@@ -16,12 +16,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from memrl_jax import checks, draws, parallel, tree
-from memrl_jax.build import make, make_agent, make_environment
+from memrl_jax.build import make, make_agent, make_agent_on_host, make_environment, make_on_host
 from memrl_jax.config import Config, from_json, plain, to_json
-from memrl_jax.environments import check
+from memrl_jax.environments import check, on_host
+from memrl_jax.host_rollout import player as host_player
 from memrl_jax.rollout import Episode, Evaluation, player
 from memrl_jax.run import folder, history, snapshot
 from memrl_jax.run.history import History
+from memrl_jax.run.host_program import make_host_program
 from memrl_jax.run.program import Carry, Program, Run, make_program, spacings
 from memrl_jax.run.program import check as check_run
 from memrl_jax.statistics import carry_forward, iqm
@@ -77,10 +79,11 @@ def start(config: Config, run: Run, say: Say, report: Report) -> Result:
     """
     config = from_json(to_json(config))  # train exactly what config.json will say
     run = Run(**{name: plain(name, x) for name, x in vars(run).items()})
-    program = make_program(config, run)
+    program = prepared(config, run)
     folder.check_free(run.out)
     program.trace()
-    check(make_environment(config), jax.random.key(run.seed), name=config.environment)
+    if not on_host(config.environment):
+        check(make_environment(config), jax.random.key(run.seed), name=config.environment)
     options = vars(run) | spacings(run, config.total_steps)
     with folder.created(run.out, config, options, say) as place:
         say(program.estimate)
@@ -88,20 +91,27 @@ def start(config: Config, run: Run, say: Say, report: Report) -> Result:
         return _loop(program, place, carry, program.first_step, {}, say, report)
 
 
+def prepared(config: Config, run: Run) -> Program:
+    """Prepare a run, within JAX or on the host as its environment is; see `make_program`."""
+    return (make_host_program if on_host(config.environment) else make_program)(config, run)
+
+
 def resume(
     path: str, say: Say, report: Report, changes: Mapping[str, Any] = MappingProxyType({})
 ) -> Result:
     """Resume a run from its last checkpoint, as if it had never stopped.
 
-    `changes` are new values of settings in `folder.CHANGEABLE`, on which no number of the training
-    depends. Raises like `start`, and ValueError if the folder or its files cannot be read, are not
-    those of one run, or are being written by another process.
+    Environments on the host begin new episodes, those under way count as truncated, and `say` is
+    told so. `changes` are new values of settings in `folder.CHANGEABLE`, on which no number of the
+    training depends. Raises like `start`, and ValueError if the folder or its files cannot be read,
+    are not those of one run, or are being written by another process.
     """
     with folder.held(path, say) as place:
         _, config, run = read(path)
         config, run, changed = _changed(config, run, changes)
-        program = make_program(config, run)
-        if not snapshot.checkpoints(place) and not history.read(place / "metrics.npz"):
+        program = prepared(config, run)
+        anew = not snapshot.checkpoints(place) and not history.read(place / "metrics.npz")
+        if anew:
             _first(program, place)  # it was killed before its first checkpoint
         carry, about = _load(program, place)
         if program.total_steps < about.timestep:
@@ -114,6 +124,8 @@ def resume(
             entry = {"timestep": about.timestep, "changed": changed}
             folder.describe(place, config, vars(run), [*folder.changes(place), entry])
         say(f"{program.estimate}; going on from timestep {about.timestep:,}")
+        if program.lost and not anew:
+            say(program.lost)
         if others := folder.other_versions(place):
             say(f"begun with others, so that numbers may differ: {', '.join(others)}")
         return _loop(program, place, carry, about.timestep, past, say, report)
@@ -140,7 +152,7 @@ def read(path: str) -> tuple[Path, Config, Run]:
     with folder.of_config(place):
         run = Run(**options | {"out": path})
         check_run(run)
-        make(config)
+        (make_agent_on_host if on_host(config.environment) else make)(config)
     return place, config, run
 
 
@@ -246,7 +258,7 @@ def evaluate(path: str, episodes: int, seed: int) -> Evaluation:
     place, config, run = read(path)
     checks.positive("episodes", episodes)
     run = dataclasses.replace(run, evaluate_episodes=episodes, seed=seed)
-    program = make_program(config, run)
+    program = prepared(config, run)
     return _play(program, _load(program, place)[0], EVALUATE)
 
 
@@ -258,13 +270,20 @@ def play(path: str, seed: int, episodes: int) -> list[Episode]:
     place, config, run = read(path)
     checks.positive("episodes", episodes)
     checks.within("seed", checks.at_least("seed", seed, 0), 0, run.seeds - 1)
-    program = make_program(config, run)
+    program = prepared(config, run)
     carry, _ = _load(program, place)
     state = jax.device_put(tree.at(carry.train.agent, seed), jax.devices()[0])
-    env = make_environment(config)
-    episode = player(env, make_agent(config, env))
+    episode = _player(config)
     key = parallel.seed_keys(run.seed, run.seeds, WATCH)[seed]
     return [episode(state, draws.fold_in(key, i)) for i in range(episodes)]
+
+
+def _player(config: Config) -> Callable[[Any, Any], Episode]:
+    if on_host(config.environment):
+        host = make_on_host(config, 1)
+        return host_player(host, make_agent(config, host))
+    env = make_environment(config)
+    return player(env, make_agent(config, env))
 
 
 def trained(path: str) -> tuple[Config, Run, Any]:
@@ -273,7 +292,7 @@ def trained(path: str) -> tuple[Config, Run, Any]:
     Raises ValueError if the folder or its checkpoint cannot be read.
     """
     place, config, run = read(path)
-    carry, _ = _load(make_program(config, run), place)
+    carry, _ = _load(prepared(config, run), place)
     return config, run, jax.tree.map(lambda x: x[: run.seeds], carry.train.agent)
 
 

@@ -216,7 +216,7 @@ def cut_log(folder: Path, past: History, timestep: int) -> None:
 
 def versions() -> dict[str, str]:
     """Return what a run's numbers depend on besides its config: software and devices."""
-    names = ("jax", "jaxlib", "flax", "optax", "gymnax", "numpy")
+    names = ("jax", "jaxlib", "flax", "optax", "gymnax", "gymnasium", "numpy")
     device = jax.devices()[0]
     return {
         "memrl_jax": __version__,

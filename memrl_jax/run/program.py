@@ -53,22 +53,24 @@ class Carry(NamedTuple):
 
 
 class Program(NamedTuple):
-    """The compiled parts of a run and its schedule."""
+    """The parts of a run and its schedule."""
 
     config: Config
     run: Run
-    init: CompiledFunction  # keys [S] -> Carry [S]
-    chunk: CompiledFunction  # Carry [S], steps -> Carry [S]; donates
-    evaluate: CompiledFunction  # (keys, agent states) [S] -> Evaluation [S, E]
+    init: Any  # keys [S] -> Carry [S]
+    chunk: Any  # Carry [S], steps -> Carry [S]; donates
+    evaluate: Any  # (keys, agent states) [S] -> Evaluation [S, E]
+    parts: tuple[CompiledFunction, ...]  # what is compiled for these, a training step first
     shapes: Any  # of a Carry [S, ...]
     estimate: str
     per_step: int  # timesteps in a training step
     first_step: int  # timesteps of warm-up
     total_steps: int
+    lost: str = ""  # what a checkpoint does not hold, so that a resumed run has other numbers
 
     def trace(self) -> None:
         """Raise MemoryError if a lower bound exceeds the memory there is; takes seconds."""
-        for part in (self.chunk, self.evaluate, self.init):
+        for part in self.parts:
             _ = part.traced
 
     def compile(self) -> str:
@@ -76,12 +78,11 @@ class Program(NamedTuple):
 
         Raises MemoryError if that is more than there is, ValueError if it is above `max_gigabytes`.
         """
-        parts = self.chunk, self.evaluate, self.init
-        for part in parts:
+        for part in self.parts:
             _ = part.compiling  # all at once: much of a compiler's work uses one core
-        for part in parts:
+        for part in self.parts:
             _allow(self.run, f"{part.needs} {limits.format_bytes(part.nbytes)}", part.nbytes)
-        return f"the compiled step needs {limits.format_bytes(self.chunk.nbytes)}"
+        return f"the compiled step needs {limits.format_bytes(self.parts[0].nbytes)}"
 
     def due(self, done: int) -> tuple[int, int, int]:
         """Return the timesteps of the next point, evaluation and checkpoint after `done`."""
@@ -111,13 +112,17 @@ def make_program(config: Config, run: Run) -> Program:
     trainer, steps = make(config)
     per_step = per_rollout(config)
     one = jax.eval_shape(lambda key: _begin(trainer, key), jax.random.key(0))
-    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct((run.seeds, *x.shape), x.dtype), one)
+    shapes = of_seeds(one, run.seeds)
+    init, chunk, evaluate = _parts(config, run, trainer, shapes, room)
     return Program(
         config,
         run,
-        *_parts(config, run, trainer, shapes, room),
+        init,
+        chunk,
+        evaluate,
+        parts=(chunk, evaluate, init),
         shapes=shapes,
-        estimate=_estimate(config, run, one.train, room),
+        estimate=estimate(config, run, one.train, room),
         per_step=per_step,
         first_step=config.total_steps - steps * per_step,
         total_steps=config.total_steps,
@@ -133,8 +138,7 @@ def _parts(
         (jax.eval_shape(lambda: parallel.seed_keys(0, seeds)), shapes), seeds
     )
     count = jax.ShapeDtypeStruct((), jnp.int32)
-    training = f"a step of training{_with('batch_size', config)} needs"
-    evaluation = f"an evaluation with evaluate_episodes {run.evaluate_episodes} needs"
+    training, evaluation = labels(config, run)
 
     def evaluate(x: tuple[Key, Any]) -> Any:
         return trainer.evaluate(*x, run.evaluate_episodes)
@@ -147,6 +151,17 @@ def _parts(
         CompiledFunction(chunk, (carry, count), training, room, devices),
         CompiledFunction(play, ((keys, carry.train.agent),), evaluation, room, devices),
     )
+
+
+def of_seeds(one: Any, seeds: int) -> Any:
+    """Return the shapes [S, ...] of what has shapes `one` for a seed."""
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct((seeds, *x.shape), x.dtype), one)
+
+
+def labels(config: Config, run: Run) -> tuple[str, str]:
+    """Return how messages begin about the memory of a training step and of an evaluation."""
+    training = f"a step of training{_with('batch_size', config)} needs"
+    return training, f"an evaluation with evaluate_episodes {run.evaluate_episodes} needs"
 
 
 def spacings(run: Run, total_steps: int) -> dict[str, int]:
@@ -187,7 +202,7 @@ def _advance(trainer: Trainer, carry: Carry, steps: Array) -> Carry:
     return jax.lax.fori_loop(0, steps, step, carry)
 
 
-def _estimate(config: Config, run: Run, state: TrainState, room: FreeMemory) -> str:
+def estimate(config: Config, run: Run, state: TrainState, room: FreeMemory) -> str:
     """Describe the memory that a run's states take; raises if that is more than it may or can."""
     whole = run.seeds * tree.nbytes(state)
     seeds = f"{run.seeds} seed{'s' if run.seeds > 1 else ''}"
