@@ -1,5 +1,6 @@
 """Diagnostic tasks against slow simulations of their rules, MiniGrid itself, and good policies."""
 
+import importlib
 import re
 from dataclasses import replace
 from functools import partial
@@ -332,6 +333,7 @@ def hidden(env):
 
 def theirs(name, seed):
     """Play an episode of MiniGrid: the state at first, actions, and what each step gives."""
+    importlib.import_module("minigrid")  # registers its environments
     env = gymnasium.make(f"MiniGrid-Memory{name}-v0").unwrapped
     observation, _ = env.reset(seed=seed)
     rng = np.random.default_rng(seed)

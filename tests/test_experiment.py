@@ -273,7 +273,15 @@ def test_the_size_of_chunks_does_not_matter(whole: tuple[Result, Told], tmp_path
     assert_same_run(result.folder, whole[0].folder)
 
 
-@pytest.mark.usefixtures("one_step_chunks")
+@pytest.fixture
+def hangup() -> Iterator[None]:
+    """Let SIGHUP be heard, which it is not where the tests run under `nohup`."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("one_step_chunks", "hangup")
 @pytest.mark.parametrize(
     "at, number",
     [
