@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import struct
 
 from memrl_jax import tree
 from memrl_jax.types import Array
@@ -19,18 +20,28 @@ CARRY = 2**31  # the value of 1 in `high`, in integer sums
 
 
 class Sum(NamedTuple):
-    """One sum [...], of float32 terms or of int32 terms that are not negative."""
+    """Sums [..., n], of float32 terms or of int32 terms that are not negative."""
 
     high: Array
     low: Array
 
 
-Sums = dict[str, Sum]
+@struct.dataclass
+class Sums:
+    """Sums of several metrics, in few arrays: a loop that carries many small ones is slow."""
+
+    integers: Sum  # [..., names]
+    floats: Sum  # [..., names]
+    names: tuple[tuple[str, ...], tuple[str, ...]] = struct.field(pytree_node=False)
 
 
 def zeros(metrics: Mapping[str, Any]) -> Sums:
-    """Return sums of no terms; only the shapes and dtypes of `metrics` matter."""
-    return {k: Sum(*(jnp.zeros(x.shape, x.dtype) for _ in Sum._fields)) for k, x in metrics.items()}
+    """Return sums of no terms; only the names and dtypes of `metrics` [] matter."""
+    whole = {k for k, x in metrics.items() if jnp.issubdtype(x.dtype, jnp.integer)}
+    names = tuple(sorted(whole)), tuple(sorted(metrics.keys() - whole))
+    kinds = zip(names, (jnp.int32, jnp.float32), strict=True)
+    integers, floats = (Sum(*(jnp.zeros(len(k), dtype) for _ in Sum._fields)) for k, dtype in kinds)
+    return Sums(integers, floats, names)
 
 
 def add(sums: Sums, metrics: Mapping[str, Array]) -> Sums:
@@ -38,8 +49,10 @@ def add(sums: Sums, metrics: Mapping[str, Array]) -> Sums:
 
     Once a sum is NaN or infinite, all of them stay as they are: the first bad step can be told.
     """
-    still = jnp.all(jnp.array([jnp.isfinite(x.high) for x in sums.values()]))
-    return tree.where(still, {name: _add(x, metrics[name]) for name, x in sums.items()}, sums)
+    integers, floats = (jnp.array([metrics[k] for k in names]) for names in sums.names)
+    still = jnp.all(jnp.isfinite(sums.floats.high))
+    added = Sums(_add(sums.integers, integers), _add(sums.floats, floats), sums.names)
+    return tree.where(still, added, sums)
 
 
 def _add(total: Sum, x: Array) -> Sum:
@@ -54,8 +67,15 @@ def _add(total: Sum, x: Array) -> Sum:
 
 
 def totals(sums: Sums) -> dict[str, np.ndarray]:
-    """Fetch sums [...] as NumPy arrays of int64 or float64."""
-    return {name: _total(*x) for name, x in jax.device_get(sums).items()}
+    """Fetch every sum [...], as NumPy arrays of int64 or float64."""
+    parts = jax.device_get((sums.integers, sums.floats))
+    pairs = zip(sums.names, parts, strict=True)
+    return {k: x for names, part in pairs for k, x in zip(names, _each(part), strict=True)}
+
+
+def _each(part: Any) -> np.ndarray:
+    """Return totals of arrays [..., n] with the sums first: [n, ...]."""
+    return np.moveaxis(_total(*part), -1, 0)
 
 
 def _total(high: np.ndarray, low: np.ndarray) -> np.ndarray:
