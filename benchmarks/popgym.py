@@ -19,8 +19,9 @@ PUBLISHED = {
 }
 
 
-def ppo(environment: str, steps: int) -> memrl_jax.Config:
+def ppo(environment: str, steps: int, **more: float) -> memrl_jax.Config:
     """Return recurrent PPO on rollouts that hold a whole episode of a deck of cards."""
+    values = {"discount": 0.99, "gae_lambda": 0.95} | more
     return memrl_jax.presets["recurrent-ppo"].replace(
         environment=environment,
         environments=32,
@@ -28,13 +29,12 @@ def ppo(environment: str, steps: int) -> memrl_jax.Config:
         total_steps=steps,
         minibatches=4,
         epochs=4,
-        discount=0.99,
-        gae_lambda=0.95,
+        **values,
     )
 
 
-def task(environment: str, steps: int, enough: float) -> Result:
-    gru = ppo(environment, steps)
+def task(environment: str, steps: int, enough: float, **more: float) -> Result:
+    gru = ppo(environment, steps, **more)
     runs = {"with GRU": gru, "memoryless": memoryless(gru)}
 
     def claims(returns: Returns) -> list[Claim]:
@@ -43,9 +43,13 @@ def task(environment: str, steps: int, enough: float) -> Result:
     return Result(environment, runs, claims, {"published": PUBLISHED[environment]}, seeds=4)
 
 
+# What is guessed does not change the next card, so only the guess's own reward counts. The best that
+# can be done without a memory is 0.498, and by counting cards 0.528, as 20,000 shuffles tell.
+GUESS = {"discount": 0.0, "gae_lambda": 0.0, "decay_updates": 32_768.0}
+
 RESULTS: dict[str, Callable[[], Result]] = {
-    "repeat-previous": partial(task, "RepeatPreviousEasy", 2**21, 0.98),
-    "repeat-first": partial(task, "RepeatFirstEasy", 2**20, 0.98),
-    "position-only": partial(task, "PositionOnlyCartPoleEasy", 2**20, 0.98),
-    "higher-lower": partial(task, "HigherLowerEasy", 2**20, 0.50),
+    "repeat-previous": partial(task, "RepeatPreviousEasy", 2**20, 0.98),
+    "repeat-first": partial(task, "RepeatFirstEasy", 2**19, 0.98),
+    "position-only": partial(task, "PositionOnlyCartPoleEasy", 2**19, 0.98),
+    "higher-lower": partial(task, "HigherLowerEasy", 2**22, 0.50, **GUESS),
 }
