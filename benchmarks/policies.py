@@ -15,7 +15,7 @@ def score(returns: Returns, label: str) -> float:
 
 def at_least(returns: Returns, label: str, least: float) -> Claim:
     reached = score(returns, label)
-    return Claim(f"{label}: IQM >= {least:g}", f"{reached:.1f}", reached >= least)
+    return Claim(f"{label}: IQM >= {least:g}", f"{reached:.4g}", reached >= least)
 
 
 def with_memory(environment: str) -> memrl_jax.Config:

@@ -43,8 +43,8 @@ def task(environment: str, steps: int, enough: float, **more: float) -> Result:
     return Result(environment, runs, claims, {"published": PUBLISHED[environment]}, seeds=4)
 
 
-# What is guessed does not change the next card, so only the guess's own reward counts. The best that
-# can be done without a memory is 0.498, and by counting cards 0.528, as 20,000 shuffles tell.
+# What is guessed does not change the next card, so only the guess's own reward counts. The best
+# that can be done without a memory is 0.498, and by counting cards 0.528, as 20,000 shuffles tell.
 GUESS = {"discount": 0.0, "gae_lambda": 0.0, "decay_updates": 32_768.0}
 
 RESULTS: dict[str, Callable[[], Result]] = {
