@@ -33,14 +33,16 @@ class Experiment(NamedTuple):
     dial: str
     limit: str
     values: tuple[int, ...]
+    environments: int
+    rollout_length: int  # holds the longest episode
 
 
 def config(experiment: Experiment, memory: str) -> memrl_jax.Config:
-    """Return recurrent PPO on rollouts that hold the longest episode."""
+    """Return recurrent PPO, with updates after few steps: easy settings have but 20,000 of them."""
     return memrl_jax.presets["recurrent-ppo"].replace(
         environment=experiment.environment,
-        environments=8,
-        rollout_length=128,
+        environments=experiment.environments,
+        rollout_length=experiment.rollout_length,
         total_steps=2**20,
         memory=memory,
         normalize_rewards=False,
@@ -123,7 +125,7 @@ def study(experiment: Experiment, console: Console, place: Path, quick: bool) ->
 
 RESULTS = {
     "memory-length": Experiment(
-        "bsuite's memory_len", "MemoryLength", "length", "longest", LENGTHS
+        "bsuite's memory_len", "MemoryLength", "length", "longest", LENGTHS, 2, 128
     ),
-    "memory-size": Experiment("bsuite's memory_size", "MemorySize", "bits", "widest", SIZES),
+    "memory-size": Experiment("bsuite's memory_size", "MemorySize", "bits", "widest", SIZES, 8, 16),
 }
