@@ -24,16 +24,7 @@ def recurrent_ppo(config: Config, threads: int) -> Program:
     model = RecurrentPPO(
         "MlpLstmPolicy",
         make_vec_env(config.environment, n_envs=config.environments),
-        learning_rate=given["learning_rate"],
-        n_steps=config.rollout_length,
-        batch_size=per_rollout // given["minibatches"],
-        n_epochs=given["epochs"],
-        gamma=given["discount"],
-        gae_lambda=given["gae_lambda"],
-        clip_range=given["clip"],
-        ent_coef=given["entropy_bonus"],
-        vf_coef=given["value_weight"],
-        max_grad_norm=given["max_gradient_norm"],
+        **_ppo_settings(config),
         policy_kwargs={
             "lstm_hidden_size": units,
             "net_arch": {"pi": widths, "vf": widths},
@@ -43,6 +34,24 @@ def recurrent_ppo(config: Config, threads: int) -> Program:
         device="cpu",
     )
     return _torch(SB3_CONTRIB, model, per_rollout, threads)
+
+
+def _ppo_settings(config: Config) -> dict[str, Any]:
+    """Return the settings of PPO by Stable-Baselines3's names."""
+    given = named(config)
+    per_rollout = config.environments * config.rollout_length
+    return {
+        "learning_rate": given["learning_rate"],
+        "n_steps": config.rollout_length,
+        "batch_size": per_rollout // given["minibatches"],
+        "n_epochs": given["epochs"],
+        "gamma": given["discount"],
+        "gae_lambda": given["gae_lambda"],
+        "clip_range": given["clip"],
+        "ent_coef": given["entropy_bonus"],
+        "vf_coef": given["value_weight"],
+        "max_grad_norm": given["max_gradient_norm"],
+    }
 
 
 def ppo(config: Config, threads: int) -> Program:
@@ -56,16 +65,7 @@ def ppo(config: Config, threads: int) -> Program:
     model = PPO(
         "MlpPolicy",
         make_vec_env(config.environment.removeprefix(GYMNASIUM), n_envs=config.environments),
-        learning_rate=given["learning_rate"],
-        n_steps=config.rollout_length,
-        batch_size=per_rollout // given["minibatches"],
-        n_epochs=given["epochs"],
-        gamma=given["discount"],
-        gae_lambda=given["gae_lambda"],
-        clip_range=given["clip"],
-        ent_coef=given["entropy_bonus"],
-        vf_coef=given["value_weight"],
-        max_grad_norm=given["max_gradient_norm"],
+        **_ppo_settings(config),
         policy_kwargs={"net_arch": [*given["encoder"]], "activation_fn": torch.nn.ReLU},
         device="cpu",
     )

@@ -446,6 +446,7 @@ def test_one_program_covers_all_settings(name):
         ("DelayedMatch", {"symbols": 1}, "symbols: 1 is below 2"),
         ("RockSample", {"rocks": 50}, "rocks: 50 is above 49"),
         ("RockSample", {"half": "far"}, "half='far' is not a number"),
+        ("RockSample", {"half": 0.0}, "half: 0.0 is not a finite number above 0"),
         ("MiniGrid-MemoryS7", {"size": 8}, "size: 8 is even, so that the map has no middle row"),
         ("MiniGrid-MemoryS7", {"size": 5}, "size: 5 is below 7"),
         ("TMaze", {"corridor": 12, "longest": 10}, "corridor: 12 is above 10"),

@@ -167,7 +167,7 @@ SMALLER: dict[str, Any] = {
 }
 
 
-# Levels of POPGym's tasks and sizes of MiniGrid's corridors are numbers; the easiest is played.
+# Levels of POPGym's tasks and sizes of MiniGrid's corridors are numbers, so few of them are played.
 HARDER = re.compile(r"\w+(Medium|Hard)|MiniGrid-MemoryS(9|11|13|13Random)")
 
 

@@ -124,7 +124,8 @@ def test_runs_in_mazes_can_be_made_and_played_everywhere(plan, monkeypatch, tmp_
     monkeypatch.setenv("MEMRL_MAZES", str(tmp_path))
     result, places, at, *_ = plan()
     for config in (*result.runs.values(), *runs.shortened(result).runs.values()):
-        make(config)
+        _, rollouts = make(config)
+        assert rollouts > 50  # enough for evaluations to differ
     assert len({at(config, place) for config in result.runs.values() for place in places}) == (
         len(result.runs) * len(places)
     )
@@ -241,4 +242,5 @@ def test_the_recommender_is_judged_by_its_share_of_regret():
 def test_runs_of_applications_can_be_made(make_result):
     result = make_result()
     for config in (*result.runs.values(), *runs.shortened(result).runs.values()):
-        make(config)
+        _, rollouts = make(config)
+        assert rollouts > 50  # enough for evaluations to differ

@@ -3,10 +3,9 @@
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from memrl_jax import checks, environments
+from memrl_jax import checks, draws, environments
 from memrl_jax.environments.check import QUICKLY, observed, recorded, traced
 from memrl_jax.environments.declared import named
 from memrl_jax.types import Environment, TimeStep
@@ -34,13 +33,14 @@ def check_environment(environment: Any, steps: int = 200, seed: int = 0, **optio
     checks.positive("steps", steps)
     env, name = _made(environment, options)
     traced(env, name)
-    key = jax.random.key(seed)
+    keys = draws.split(jax.random.key(seed), COPIES)
+    key = keys[0]
     timestep, actions = _play(env, key, steps)
     observed(env, timestep, name)
     _boundaries(timestep, name)
     _told(timestep, actions, name)
     _within_horizon(timestep, env.horizon, name)
-    _again(env, key, timestep, name)
+    _again(env, keys, timestep, name)
 
 
 def _made(environment: Any, options: dict[str, Any]) -> tuple[Environment, str]:
@@ -88,16 +88,15 @@ def _within_horizon(timestep: TimeStep, horizon: int, name: str) -> None:
     _first(late, f"{name}: horizon: {horizon} steps, but the episode goes on after {{}}", steps)
 
 
-def _again(env: Environment, key: Any, timestep: TimeStep, name: str) -> None:
-    """Check that a copy among others under `vmap`, traced anew, does the same but for rounding."""
+def _again(env: Environment, keys: Any, timestep: TimeStep, name: str) -> None:
+    """Check that the first of copies under `vmap`, traced anew, does the same but for rounding."""
     steps = len(timestep.start) - 1
-    keys = jnp.concatenate([key[None], jax.random.split(key, COPIES - 1)])
     many = jax.jit(jax.vmap(lambda key: recorded(env, key, steps)[0]), compiler_options=QUICKLY)
     among = jax.tree.map(lambda x: x[0], jax.device_get(many(keys)))
     try:
         _equal(timestep, among, f"{name}: a copy under vmap differs from one alone")
     except ValueError:
-        alone = _play(env, key, steps)[0]
+        alone = _play(env, keys[0], steps)[0]
         _equal(timestep, alone, f"{name}: the same key gives other episodes")
         raise
 

@@ -15,7 +15,7 @@ from memrl_jax.environments.diagnostic.chain import (
 from memrl_jax.environments.diagnostic.endless import EndlessTMaze, endless_tmaze
 from memrl_jax.environments.diagnostic.match import DelayedMatch, delayed_match
 from memrl_jax.environments.diagnostic.minigrid import MemoryCorridor, memory_corridor
-from memrl_jax.environments.diagnostic.rocks import RockSample
+from memrl_jax.environments.diagnostic.rocks import RockSample, rock_sample
 from memrl_jax.environments.diagnostic.rooms import KeyDoor, VisualMatch, key_door, visual_match
 
 DIAGNOSTIC: dict[str, Callable[..., Any]] = {
@@ -26,7 +26,7 @@ DIAGNOSTIC: dict[str, Callable[..., Any]] = {
     "VisualMatch": visual_match,
     "VisualMatch-active": partial(visual_match, active=True),
     "KeyDoor": key_door,
-    "RockSample": RockSample,
+    "RockSample": rock_sample,
     "MiniGrid-MemoryS7": partial(memory_corridor, size=7),
     "MiniGrid-MemoryS9": partial(memory_corridor, size=9),
     "MiniGrid-MemoryS11": partial(memory_corridor, size=11),
@@ -38,5 +38,5 @@ DIAGNOSTIC: dict[str, Callable[..., Any]] = {
 __all__ = [
     "DIAGNOSTIC", "LENGTHS", "SIZES", "DelayedMatch", "EndlessTMaze", "KeyDoor", "MemoryChain",
     "MemoryCorridor", "RockSample", "VisualMatch", "delayed_match", "endless_tmaze", "key_door",
-    "memory_corridor", "memory_length", "memory_size", "score", "visual_match",
+    "memory_corridor", "memory_length", "memory_size", "rock_sample", "score", "visual_match",
 ]  # fmt: skip

@@ -9,9 +9,10 @@ import numpy as np
 from flax import struct
 
 from memrl_jax import checks, draws, tree
+from memrl_jax.environments.gymnax import from_gymnax
 from memrl_jax.environments.interface import Interface
 from memrl_jax.spaces import Discrete
-from memrl_jax.types import Array, Key
+from memrl_jax.types import Array, Environment, Key
 
 NORTH, EAST, SOUTH, WEST, SAMPLE = range(5)
 MOVES = np.array([[-1, 0], [0, 1], [1, 0], [0, -1], [0, 0]], np.int32)
@@ -112,6 +113,15 @@ class RockSample(Interface):
 def _places(size: int, rocks: int, seed: int) -> np.ndarray:
     cells = np.random.default_rng(seed).choice(size**2, rocks, replace=False)
     return np.stack(np.divmod(cells, size), axis=1).astype(np.int32)
+
+
+@checks.typed
+def rock_sample(size: int = 7, rocks: int = 8, seed: int = 0, half: float = 20.0) -> Environment:
+    """Make a field of rocks, with checks that are right as often as `half` says.
+
+    Raises ValueError unless `half` is above 0. See `RockSample`.
+    """
+    return from_gymnax(RockSample(size, rocks, seed), half=checks.above("half", half, 0))
 
 
 def _chance(at: Array, place: Array, params: Params) -> Array:

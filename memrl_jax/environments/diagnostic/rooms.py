@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from memrl_jax import draws, tree
+from memrl_jax import checks, draws, tree
 from memrl_jax.environments.diagnostic.dials import bound
 from memrl_jax.environments.gymnax import from_gymnax
 from memrl_jax.environments.interface import Interface
@@ -130,6 +130,9 @@ class VisualMatch(Interface):
     actions = Discrete(4)
     observations = Discrete(KINDS, (2 * SIGHT + 1, 2 * SIGHT + 1))
 
+    def __post_init__(self) -> None:
+        checks.positive("longest", self.longest)
+
     @property
     def default_params(self) -> Params:
         """Parameters of the longest task."""
@@ -171,6 +174,9 @@ class KeyDoor(Interface):
 
     actions = VisualMatch.actions
     observations = VisualMatch.observations
+
+    def __post_init__(self) -> None:
+        checks.positive("longest", self.longest)
 
     @property
     def default_params(self) -> Params:
