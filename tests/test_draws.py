@@ -75,3 +75,16 @@ def test_unrolled_keys_stay_so():
     key = draws._unrolled(jax.random.key(0))
     assert draws._unrolled(key) is key
     assert draws.split(key).dtype == key.dtype
+
+
+def test_a_small_draw_begins_with_no_copies_of_constants():
+    """XLA spreads what waits for nothing over threads; jax's loops begin with three such copies."""
+
+    def copies(uniform):
+        def draw(key, i):
+            return uniform(draws.fold_in(key, i), (3,))
+
+        loop = jax.jit(lambda key: jax.lax.map(partial(draw, key), jnp.arange(5)))
+        return loop.lower(jax.random.key(0)).compile().as_text().count("u32[4]{0} copy(")
+
+    assert copies(jax.random.uniform) > 0 == copies(draws.uniform)

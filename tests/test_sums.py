@@ -54,3 +54,8 @@ def test_what_was_first_not_finite_can_be_told(bad: float) -> None:
     total = sums.totals(begun)
     np.testing.assert_equal(total["reward_sum"], bad)
     assert total["loss_sum"] == 3 and total["steps"] == LAST + 12
+
+
+def test_sums_of_many_metrics_are_few_arrays() -> None:
+    many = {f"loss_{i}": jnp.float32(0) for i in range(20)} | NOTHING
+    assert len(jax.tree.leaves(sums.zeros(many))) == 4
