@@ -85,6 +85,8 @@ def test_a_small_draw_begins_with_no_copies_of_constants():
             return uniform(draws.fold_in(key, i), (3,))
 
         loop = jax.jit(lambda key: jax.lax.map(partial(draw, key), jnp.arange(5)))
-        return loop.lower(jax.random.key(0)).compile().as_text().count("u32[4]{0} copy(")
+        text = loop.lower(jax.random.key(0)).compile().as_text()
+        assert text is not None
+        return text.count("u32[4]{0} copy(")
 
     assert copies(jax.random.uniform) > 0 == copies(draws.uniform)
