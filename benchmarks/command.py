@@ -39,11 +39,12 @@ def run(
     settings: Sequence[Setting],
     more: Callable[[], tuple[Table, dict[str, Any]]] | None = None,
 ) -> None:
-    """Measure and print one setting after another, and write everything to `name`.json.
+    """Measure and print one setting after another, and write all so far to `name`.json.
 
     `more` gives a table of something that is not timed, and its figures.
     """
     console = Console(width=None if sys.stdout.isatty() else 140)
+    path = RESULTS / f"{name}.json"
     results: dict[str, Any] = {"machine": machine, "settings": {}}
     console.print(", ".join(f"{k} {v}" for k, v in machine.items()), markup=False)
     for setting in settings:
@@ -52,10 +53,9 @@ def run(
         parts = setting.tables(timings)
         console.print(report.tables(setting.name, timings, parts, setting.targets))
         results["settings"][setting.name] = report.figures(timings, setting.targets)
+        report.save(path, results)
     if more:
         table, figures = more()
         console.print("", table)
-        results |= figures
-    path = RESULTS / f"{name}.json"
-    report.save(path, results)
+        report.save(path, results | figures)
     console.print(f"figures: {path}")

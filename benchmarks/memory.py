@@ -24,11 +24,13 @@ from benchmarks.targets import ACCELERATED, MEMORY
 from benchmarks.timing import Program, Timing, compiled, interleave, loop
 from memrl_jax import tree
 from memrl_jax.memory import MEMORIES, deltanet
+from memrl_jax.memory.monoid import Scan
 from memrl_jax.types import Array, NeuralMemory
 
 B, D = 32, 128
-# Memories that are timed with both scans; the others use the one that suits the platform.
-BOTH = ("mingru", "lru")
+# Memories that are timed with every scan they have; the others use the one that suits the platform.
+SCANNED = ("mingru", "lru")
+MATRICES = ("linear_attention", "mlstm", "deltanet")  # those with chunks
 # The width of all others is D, their other sizes are the defaults.
 EXTERNAL = {"slots": 128, "width": 32, "hidden": D}
 OPTIONS: dict[str, dict[str, int]] = {"ntm": EXTERNAL, "dnc": EXTERNAL}
@@ -60,14 +62,20 @@ class Model(NamedTuple):
 
 
 def ours(name: str) -> list[Model]:
-    """Make one of our memories; those in BOTH once for every scan."""
-    if name in BOTH:
-        scans = ("sequential", "associative")
-        return [_ours(f"{name}, {scan}", MEMORIES[name](D, scan=scan)) for scan in scans]
+    """Make one of our memories; those in SCANNED once for every scan."""
+    if name in SCANNED:
+        return scanned(name)
     if name == "deltanet, gated":
         return [_ours(name, deltanet(D, gated=True))]
     sized = {} if name == "none" else {"features": D}
     return [_ours(name, MEMORIES[name](**sized, **OPTIONS.get(name, {})))]
+
+
+def scanned(name: str) -> list[Model]:
+    """Make one of our memories once for every scan that it can be unrolled by."""
+    scans: tuple[Scan, ...] = ("sequential", "associative")
+    scans = (*scans, "chunked") if name in MATRICES else scans
+    return [_ours(f"{name}, {scan}", MEMORIES[name](D, scan=scan)) for scan in scans]
 
 
 def _ours(name: str, memory: NeuralMemory) -> Model:
@@ -130,9 +138,17 @@ def models(plan: Plan) -> list[Model]:
 
 
 def programs(model: Model, length: int) -> list[Program]:
+    """Prepare a model's passes over `length` inputs and, if it is one of ours, its single step."""
+    return [*passes(model, length), *([single_step(model, length)] if model.memory else [])]
+
+
+def inputs(length: int) -> Array:
+    return jax.random.normal(jax.random.key(1), (length, B, D), jnp.float32)
+
+
+def passes(model: Model, length: int) -> list[Program]:
     """Prepare a model's forward pass, and its forward and backward pass, on `length` inputs."""
-    xs_key, starts_key = jax.random.split(jax.random.key(1))
-    xs = jax.random.normal(xs_key, (length, B, D), jnp.float32)
+    xs, starts_key = inputs(length), jax.random.key(2)
     starts = jax.random.bernoulli(starts_key, 1 / 100, (length, B))
 
     def loss(params: Any, xs: Array) -> Array:
@@ -147,21 +163,20 @@ def programs(model: Model, length: int) -> list[Program]:
         gradient = jax.grad(loss, (0, 1))(*carry)
         return jax.tree.map(lambda x, g: x - 1e-9 * g, carry, gradient)
 
-    passes = {"forward": forward, "both": backward}
-    found = [
+    return [
         compiled(
             (f"{model.name} | {name}", length, 1),
             loop(f),
             jax.tree.map(jnp.copy, (model.params, xs)),
         )
-        for name, f in passes.items()
+        for name, f in {"forward": forward, "both": backward}.items()
     ]
-    return found if model.memory is None else [*found, single_step(model, length, xs[:, 0])]
 
 
-def single_step(model: Model, length: int, xs: Array) -> Program:
-    """Prepare the memory's step of one sequence, which goes through `xs` [T, D] again and again."""
+def single_step(model: Model, length: int) -> Program:
+    """Prepare the memory's step of one sequence, which goes over its inputs again and again."""
     memory: Any = model.memory
+    xs = inputs(length)[:, 0]
 
     def step(carry: Any) -> Any:
         params, xs, t, state, _ = carry

@@ -71,7 +71,9 @@ def _few(key: Array, high: Array, low: Array) -> tuple[Array, Array]:
 @_few.def_vmap
 def _few_each(size: int, batched: Any, *args: Array) -> tuple[Any, Any]:
     axes = tuple(0 if x else None for x in batched)
-    return jax.vmap(_threefry, axes, axis_size=size)(*args), (True, True)
+    words = jax.vmap(_threefry, axes, axis_size=size)(*args)
+    # Else jaxlib 0.11 fuses draws with those of the keys that they make, and compiles for minutes.
+    return jax.lax.optimization_barrier(words), (True, True)
 
 
 def _seed(seed: Array) -> Array:
