@@ -178,7 +178,9 @@ def test_a_start_inside_is_a_fresh_start_bit_for_bit(name: str, at: int) -> None
 
     shifted = np.roll(xs, -at, axis=0), np.roll(starts, -at) & (np.arange(T) > 0)
     fresh = unroll(memory.initial_state(), *shifted)[1]
-    (assert_close if name in ROUNDED else assert_equal)(fresh[: T - at], ys[at:])
+    # A tree over fewer inputs has another shape.
+    rounded = name in ROUNDED or (name in SCANNED and jax.default_backend() != "cpu")
+    (assert_close if rounded else assert_equal)(fresh[: T - at], ys[at:])
 
 
 @every_memory
@@ -447,7 +449,9 @@ def test_vmapped_initialization_batches_no_factorization(name: str) -> None:
     factorized = re.findall(r":f32\[([\d,]+)\] = qr\[", str(jax.make_jaxpr(init)(keys)))
     assert factorized and set(factorized) == {"4,4"}
     single = memory.init(keys[1], jnp.ones(2))
-    jax.tree.map(np.testing.assert_array_equal, jax.tree.map(lambda x: x[1], init(keys)), single)
+    # Other platforms than a CPU round a batch of factorizations otherwise than one of them.
+    same = assert_equal if jax.default_backend() == "cpu" else assert_close
+    same(jax.tree.map(lambda x: x[1], init(keys)), single)
 
 
 @pytest.mark.parametrize(
