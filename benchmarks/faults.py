@@ -77,7 +77,7 @@ def numbers(out: Path) -> tuple[Any, ...]:
     log = (out / "progress.jsonl").read_text().splitlines()
     steps = [step for line in log if (step := json.loads(line)["timestep"]) <= end]
     leaves = newest.partition(damage.header(newest))[2][32:-32]
-    return folder.settings(config, options), history.digest(past), leaves, steps
+    return folder.settings(config, options, {}), history.digest(past), leaves, steps
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import memrl_jax
 from memrl_jax.run import experiment
+from memrl_jax.run.lanes import NOTHING, Varied
 from memrl_jax.run.program import Program, Run
 
 SMALL = memrl_jax.presets["dqn"].replace(
@@ -80,7 +81,7 @@ def compiled_once() -> Iterator[None]:
     def made(config: memrl_jax.Config, run: Run) -> Program:
         return original(config, run)
 
-    def make_program(config: memrl_jax.Config, run: Run) -> Program:
+    def make_program(config: memrl_jax.Config, run: Run, varied: Varied = NOTHING) -> Program:
         return made(config, Run(**{**vars(run), "out": ""}))._replace(run=run)
 
     experiment.make_program = make_program

@@ -1,4 +1,4 @@
-"""The command line: `memrl train | evaluate | watch | plot | list`.
+"""The command line: `memrl train | sweep | evaluate | watch | plot | list`.
 
 jax is imported only once a command needs it, so that help comes at once.
 """
@@ -18,6 +18,7 @@ Train agents that remember.
 commands:
   train PRESET [OPTIONS]       train a preset, with any of its settings changed
   train --resume RUN           go on with a run that was interrupted
+  sweep PRESET --vary ...      train at every combination of values of some settings
   evaluate RUN [RUN ...]       play greedy episodes with trained agents
   watch RUN [OPTIONS]          film greedy episodes and what the memory attends to
   plot RUN [RUN ...]           draw the learning curves of runs in one picture
@@ -80,7 +81,7 @@ def leave(code: int) -> None:
 
 
 def _command(name: str, cached: bool) -> Callable[[list[str]], int]:
-    names = ("train", "evaluate", "watch", "plot", "list")
+    names = ("train", "sweep", "evaluate", "watch", "plot", "list")
     if name not in names:
         import difflib
 
@@ -93,8 +94,10 @@ def _command(name: str, cached: bool) -> Callable[[list[str]], int]:
     else:
         compiled.forgo()
     start_platforms()
-    from memrl_jax import commands
+    from memrl_jax import commands, sweeping
 
+    if name == "sweep":
+        return sweeping.command
     return getattr(commands, name if name != "list" else "list_names")
 
 

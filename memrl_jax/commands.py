@@ -164,25 +164,26 @@ def train(arguments: list[str]) -> int:
         path = asked.pop("resume")
         changes = {name: x for name, x in asked.items() if x is not None}
         return follow(lambda say, report: experiment.resume(path, say, report, changes))
-    for module in _modules(arguments):  # they may define the preset
+    for module in modules(arguments):  # they may define the preset
         imports.load("imports", module)
     name = checks.known("preset", arguments[0], presets)
-    default = Train(Trained(**_fields(presets[name])), Run())
+    default = Train(Trained(**fields_of(presets[name])), Run())
     given = parse(Train, arguments[1:], f"memrl train {name}", default)
-    config = Config(**_fields(given.config))
+    config = Config(**fields_of(given.config))
     environment = config.environment.replace(":", "-").replace("/", "-")
     run = replace(given.run, out=given.run.out or f"runs/{name}-{environment}")
     return follow(lambda say, report: experiment.start(config, run, say, report))
 
 
-def _modules(arguments: list[str]) -> list[str]:
+def modules(arguments: list[str]) -> list[str]:
     """Return the modules that follow `--import`."""
     pairs = zip(arguments, [*arguments[1:], None], strict=True)
     after = [follower for word, follower in pairs if word == "--import" and follower]
     return after + [x.partition("=")[2] for x in arguments if x.startswith("--import=")]
 
 
-def _fields(config: Config) -> dict[str, Any]:
+def fields_of(config: Config) -> dict[str, Any]:
+    """Return the fields of a config, those that nest as they are."""
     return {f.name: getattr(config, f.name) for f in fields(config)}
 
 
@@ -396,7 +397,8 @@ def progress_bar(console: Console) -> Iterator[experiment.Report]:
 def parse(kind: Any, arguments: list[str], program: str, default: Any = MISSING) -> Any:
     """Parse arguments into a dataclass; raises ValueError, in one line, for invalid ones."""
     _check_once(arguments)
-    arguments = _together("--view", arguments)
+    for option in ("--view", "--vary"):
+        arguments = _together(option, arguments)
     registry = tyro.constructors.ConstructorRegistry()
     registry.primitive_rule(_options_rule)
     prefixes = (tyro.conf.OmitArgPrefixes,)
@@ -420,7 +422,7 @@ def _check_once(arguments: list[str]) -> None:
     """Raise ValueError for an option that is given more than once."""
     words = [x.partition("=")[0].replace("_", "-") for x in arguments if x.startswith("--")]
     for option in words:
-        if words.count(option) > 1 and option not in ("--import", "--view"):
+        if words.count(option) > 1 and option not in ("--import", "--view", "--vary"):
             raise ValueError(f"{option}: given {words.count(option)} times")
 
 

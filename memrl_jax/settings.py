@@ -70,6 +70,16 @@ def named(settings: Settings) -> dict[str, Any]:
     return dict(pairs(settings))
 
 
+def traced(settings: Settings) -> Iterator[str]:
+    """Yield the names of settings, nested ones too, that may be traced: those that are floats."""
+    for field in fields(settings):
+        x = getattr(settings, field.name)
+        if isinstance(x, Settings):
+            yield from traced(x)
+        elif field.metadata.get("pytree_node", True):
+            yield field.name
+
+
 def check(settings: Settings) -> None:
     """Raise ValueError for a field, nested or not, whose value does not fit its type hint."""
     checks.fields(settings)

@@ -27,7 +27,8 @@ from memrl_jax.rollout import Evaluation, evaluate
 from memrl_jax.run import checkpoint, experiment, folder, history, lock
 from memrl_jax.run.experiment import Progress, Result
 from memrl_jax.run.history import History
-from memrl_jax.run.program import Carry, Program, Run, check
+from memrl_jax.run.lanes import NOTHING, Varied
+from memrl_jax.run.program import Carry, Program, Run, check, of_lanes
 from memrl_jax.spaces import Continuous, Discrete
 from memrl_jax.types import Environment, Spec, TimeStep
 from tests.small import SMALL as CONFIG
@@ -57,7 +58,7 @@ def compile_once() -> Iterator[None]:
     def made(config: memrl_jax.Config, seeds: int, episodes: int) -> Program:
         return original(config, Run(seeds=seeds, evaluate_episodes=episodes))
 
-    def make_program(config: memrl_jax.Config, run: Run) -> Program:
+    def make_program(config: memrl_jax.Config, run: Run, varied: Varied = NOTHING) -> Program:
         check(run)
         make(config)
         same = config.replace(total_steps=CONFIG.total_steps)  # its length is not compiled
@@ -72,6 +73,7 @@ def compile_once() -> Iterator[None]:
             chunk=wide.chunk,
             evaluate=wide.evaluate,
             parts=wide.parts,
+            lanes=of_lanes(config, run, varied),
         )
 
     with pytest.MonkeyPatch.context() as patch:

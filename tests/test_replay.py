@@ -1,6 +1,7 @@
 """Replay memories against what their definition says, held in Python deques."""
 
 import math
+import os
 from collections import deque
 from functools import cache
 from typing import Any, NamedTuple
@@ -427,3 +428,20 @@ def test_segments_unlike_the_example_are_refused(change: Any, message: str) -> N
     replay, state, _, _ = machine(CASES[2])
     with pytest.raises(ValueError, match=message):
         replay.add(state, change(segments(CASES[2], 0, 1)[0]))
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one core has nothing to divide")
+def test_a_small_batch_is_not_divided_between_threads() -> None:
+    """XLA splits reads of large arrays, which takes longer than reading a few rows."""
+    memory = uniform(segments=100_000, period=1, length=1, batch_size=128)
+    timestep = TimeStep(*(jnp.zeros(2, x) for x in ("f4", "i4", "f4", "f4", "?", "?")))
+    full = jax.eval_shape(memory.init, Segment((), timestep, timestep.action, ()))
+
+    def rows(key: Any, state: Any) -> Any:
+        return state.record.reshape(-1, 5)[jax.random.randint(key, (128,), 0, 200_000)]
+
+    def divided(draw: Any) -> int:
+        compiled = jax.jit(draw).lower(jax.random.key(0), full).compile()
+        return str(compiled.as_text()).count('outer_dimension_partitions":["')
+
+    assert divided(rows) > 0 == divided(memory.sample)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from memrl_jax.plot.base import (
     save,
     wrap,
 )
-from memrl_jax.statistics import bootstrap, carry_forward, real
+from memrl_jax.statistics import bootstrap, carry_forward, iqm, real
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -41,6 +41,7 @@ def curves(
     title: str | None = None,
     level: float = 0.95,
     reference: Mapping[str, float] | None = None,
+    others: Sequence[tuple[ArrayLike, ArrayLike]] = (),
 ) -> Figure:
     """Draw the IQM over seeds and its bootstrap interval along training, a line per label.
 
@@ -48,13 +49,16 @@ def curves(
     of intervals over few seeds is written below. So that coinciding curves can be seen, the first
     is the widest and lowest; an axis whose curves hardly differ is extended to 0. NaN marks a point
     where a seed had no finished episode: its previous value is carried forward, and the line starts
-    where every seed has one. `reference` maps labels to heights of dashed lines. Writes a PNG of
-    1200 x 750 pixels to `path`, all of it or nothing. Raises ValueError on shapes that do not
-    agree, a seed without a value, an infinite value and a `path` that is not a .png.
+    where every seed has one. `reference` maps labels to heights of dashed lines; `others` are
+    series without a label, each a thin grey line of its IQM. Writes a PNG of 1200 x 750 pixels to
+    `path`, all of it or nothing. Raises ValueError on shapes that do not agree, a seed without a
+    value, an infinite value and a `path` that is not a .png.
     """
     lines = {label: _started(label, *pair) for label, pair in series.items()}
     figure = new_figure(5.0, title)
     axes = figure.add_subplot()
+    for x, y in (_started("others", *pair) for pair in others):
+        axes.plot(x, iqm(y), color=GREY, alpha=0.4, linewidth=0.8)
     named = _lines(axes, lines, level, reference or {})
     _decorate(axes, named, xlabel, ylabel)
     integer_ticks(axes.xaxis, 10)

@@ -24,6 +24,7 @@ from memrl_jax.rollout import Episode, Evaluation, player
 from memrl_jax.run import folder, history, snapshot
 from memrl_jax.run.history import History
 from memrl_jax.run.host_program import make_host_program
+from memrl_jax.run.lanes import NOTHING, Varied
 from memrl_jax.run.program import Carry, Program, Run, make_program, spacings
 from memrl_jax.run.program import check as check_run
 from memrl_jax.statistics import carry_forward, iqm
@@ -68,10 +69,29 @@ class Pace(NamedTuple):
 
 Say = Callable[[str], None]
 Report = Callable[[Progress], None]
+Prepare = Callable[[Config, Run, Varied], Program]
 
 
-def start(config: Config, run: Run, say: Say, report: Report) -> Result:
-    """Train all seeds of a new run.
+def prepared(config: Config, run: Run, varied: Varied = NOTHING) -> Program:
+    """Prepare a run, within JAX or on the host as its environment is; see `make_program`."""
+    if not on_host(config.environment):
+        return make_program(config, run, varied)
+    if varied:
+        raise ValueError(
+            f"environment: {config.environment} steps on the host, one point at a time"
+        )
+    return make_host_program(config, run)
+
+
+def start(
+    config: Config,
+    run: Run,
+    say: Say,
+    report: Report,
+    varied: Varied = NOTHING,
+    prepare: Prepare = prepared,
+) -> Result:
+    """Train all seeds of a new run, or of several that differ in floats (see `make_program`).
 
     `say` gets lines of text, `report` the progress after every chunk. Raises ValueError for
     settings out of range and MemoryError if the memory does not suffice, and then leaves no folder
@@ -79,25 +99,24 @@ def start(config: Config, run: Run, say: Say, report: Report) -> Result:
     """
     config = from_json(to_json(config))  # train exactly what config.json will say
     run = Run(**{name: plain(name, x) for name, x in vars(run).items()})
-    program = prepared(config, run)
+    program = prepare(config, run, varied)
     folder.check_free(run.out)
     program.trace()
     if not on_host(config.environment):
         check(make_environment(config), jax.random.key(run.seed), name=config.environment)
     options = vars(run) | spacings(run, config.total_steps)
-    with folder.created(run.out, config, options, say) as place:
+    with folder.created(run.out, config, options, varied, say) as place:
         say(program.estimate)
         carry = _first(program, place)
         return _loop(program, place, carry, program.first_step, {}, say, report)
 
 
-def prepared(config: Config, run: Run) -> Program:
-    """Prepare a run, within JAX or on the host as its environment is; see `make_program`."""
-    return (make_host_program if on_host(config.environment) else make_program)(config, run)
-
-
 def resume(
-    path: str, say: Say, report: Report, changes: Mapping[str, Any] = MappingProxyType({})
+    path: str,
+    say: Say,
+    report: Report,
+    changes: Mapping[str, Any] = MappingProxyType({}),
+    prepare: Prepare = prepared,
 ) -> Result:
     """Resume a run from its last checkpoint, as if it had never stopped.
 
@@ -107,9 +126,9 @@ def resume(
     are not those of one run, or are being written by another process.
     """
     with folder.held(path, say) as place:
-        _, config, run = read(path)
+        _, config, run = _read(path)
         config, run, changed = _changed(config, run, changes)
-        program = prepared(config, run)
+        program = prepare(config, run, folder.varied(place))
         anew = not snapshot.checkpoints(place) and not history.read(place / "metrics.npz")
         if anew:
             _first(program, place)  # it was killed before its first checkpoint
@@ -122,7 +141,8 @@ def resume(
         snapshot.remove_old(place)
         if changed:
             entry = {"timestep": about.timestep, "changed": changed}
-            folder.describe(place, config, vars(run), [*folder.changes(place), entry])
+            entries = [*folder.changes(place), entry]
+            folder.describe(place, config, vars(run), program.lanes.varied, entries)
         say(f"{program.estimate}; going on from timestep {about.timestep:,}")
         if program.lost and not anew:
             say(program.lost)
@@ -146,6 +166,13 @@ def _changed(
 
 def read(path: str) -> tuple[Path, Config, Run]:
     """Return the folder, config and options of a run; raises ValueError if it is not one."""
+    place, config, run = _read(path)
+    if varied := folder.varied(place):
+        raise ValueError(f"run: {path} are several runs, of other {', '.join(varied)}: a sweep's")
+    return place, config, run
+
+
+def _read(path: str) -> tuple[Path, Config, Run]:
     place, config, options = folder.read(path)
     for name in options:
         checks.known(f"{path}/config.json", name, [f.name for f in dataclasses.fields(Run)])
@@ -158,19 +185,34 @@ def read(path: str) -> tuple[Path, Config, Run]:
 
 def _first(program: Program, place: Path) -> Carry:
     """Compile, warm up all seeds and save the first checkpoint."""
-    run = program.run
     program.compile()
-    carry = program.init(parallel.pad(parallel.seed_keys(run.seed, run.seeds), run.seeds))
+    lanes = program.lanes
+    carry = program.init(parallel.pad((lanes.keys(), lanes.settings()), lanes.size))
     _save(program, place, program.first_step, carry, {})
     return carry
 
 
 def _save(program: Program, place: Path, step: int, carry: Carry, past: History) -> None:
-    """Write a checkpoint, without the seeds that are padding."""
-    settings = folder.settings(program.config, vars(program.run))
-    seeds = program.run.seeds
-    saved = jax.tree.map(lambda x: x[:seeds], tree.clone_keys(carry))
+    """Write a checkpoint, without the lanes that are padding."""
+    settings = folder.settings(program.config, vars(program.run), program.lanes.varied)
+    saved = jax.tree.map(lambda x: x[: program.lanes.size], tree.clone_keys(carry))
     snapshot.save(place, step, saved, settings, past)
+
+
+def store(
+    config: Config,
+    run: Run,
+    varied: Varied,
+    carry: Carry,
+    past: History,
+    timestep: int,
+    say: Say,
+) -> None:
+    """Make the folder of a run that was trained up to a timestep as a part of another."""
+    options = vars(run) | spacings(run, config.total_steps)
+    with folder.created(run.out, config, options, varied, say) as place:
+        folder.record(place, past)
+        snapshot.save(place, timestep, carry, folder.settings(config, vars(run), varied), past)
 
 
 def _loop(
@@ -299,7 +341,7 @@ def trained(path: str) -> tuple[Config, Run, Any]:
 def _load(program: Program, place: Path) -> tuple[Carry, snapshot.About]:
     """Return the last checkpoint, padded, and its metadata."""
     carry, about = snapshot.load(place, program.shapes)
-    return parallel.pad(jax.tree.map(jnp.asarray, carry), program.run.seeds), about
+    return parallel.pad(jax.tree.map(jnp.asarray, carry), program.lanes.size), about
 
 
 def _play(program: Program, carry: Carry, *stream: int) -> Evaluation:
@@ -307,14 +349,15 @@ def _play(program: Program, carry: Carry, *stream: int) -> Evaluation:
 
     Raises FloatingPointError for the first reward that is NaN or infinite.
     """
-    run = program.run
-    keys = parallel.pad(parallel.seed_keys(run.seed, run.seeds, *stream), run.seeds)
-    played = jax.device_get(program.evaluate((keys, carry.train.agent)))
-    played = Evaluation(*(x[: run.seeds] for x in played))
-    for seed, episode in np.argwhere(~np.isfinite(played.total)):
-        value, step = played.total[seed, episode], played.length[seed, episode]
+    lanes = program.lanes
+    keys = parallel.pad(lanes.keys(*stream), lanes.size)
+    played = jax.device_get(program.evaluate((keys, carry.train.agent, carry.floats)))
+    played = Evaluation(*(x[: lanes.size] for x in played))
+    for lane, episode in np.argwhere(~np.isfinite(played.total)):
+        value, step = played.total[lane, episode], played.length[lane, episode]
+        of = lanes.told(int(lane))
         raise FloatingPointError(
-            f"reward: {value} at step {step} of episode {episode} of an evaluation of seed {seed}"
+            f"reward: {value} at step {step} of episode {episode} of an evaluation of {of}"
         )
     return played
 
@@ -346,12 +389,12 @@ def _check_finite(program: Program, sums: dict[str, np.ndarray], past: History) 
     if not bad:
         return
     name = "reward_sum" if "reward_sum" in bad else bad[0]
-    seed = int(np.argmin(np.isfinite(sums[name])))
+    lane = int(np.argmin(np.isfinite(sums[name])))
     since = int(past["timestep"][-1]) if past else program.first_step
-    timestep = since + int(sums["training_steps"][seed]) * program.per_step
+    timestep = since + int(sums["training_steps"][lane]) * program.per_step
     raise FloatingPointError(
-        f"{name.removesuffix('_sum')}: {sums[name][seed]} at step {_taken(past, sums)[seed]:,} "
-        f"of seed {seed}, timestep {timestep:,}; the last checkpoint before it is kept"
+        f"{name.removesuffix('_sum')}: {sums[name][lane]} at step {_taken(past, sums)[lane]:,} of "
+        f"{program.lanes.told(lane)}, timestep {timestep:,}; the last checkpoint before it is kept"
     )
 
 

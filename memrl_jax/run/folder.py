@@ -19,7 +19,8 @@ import numpy as np
 from memrl_jax import __version__
 from memrl_jax.config import Config, flat, from_json, to_json
 from memrl_jax.run import files, lock
-from memrl_jax.run.history import History, timesteps
+from memrl_jax.run.history import History, timesteps, until
+from memrl_jax.run.lanes import Varied
 
 CHANGEABLE = (  # settings on which no number of the training depends: a resume may change them
     "total_steps",
@@ -41,11 +42,34 @@ def check_changeable(name: str) -> None:
 
 
 @contextmanager
-def created(path: str, config: Config, options: Mapping[str, Any], say: Say) -> Iterator[Path]:
+def created(
+    path: str, config: Config, options: Mapping[str, Any], varied: Varied, say: Say
+) -> Iterator[Path]:
     """Make a new run folder atomically, and lock it while the `with` block runs.
 
     If the block raises before a checkpoint is saved, the folder is removed. Raises ValueError if
     it cannot be made or there is something at `path` already.
+    """
+
+    def fill(new: Path) -> None:
+        (new / "checkpoints").mkdir()
+        write(new / "versions.json", json.dumps(versions(), indent=2))
+        describe(new, config, options, varied, [])
+
+    with made(path, fill, say) as final:
+        try:
+            yield final
+        except BaseException:
+            if not any((final / "checkpoints").glob("*.ckpt")):
+                shutil.rmtree(final, ignore_errors=True)
+            raise
+
+
+@contextmanager
+def made(path: str, fill: Callable[[Path], None], say: Say) -> Iterator[Path]:
+    """Make a new folder atomically, with what `fill` writes into it, and lock it.
+
+    Raises ValueError if it cannot be made or there is something at `path` already.
     """
     final = Path(path)
     with ExitStack() as stack:
@@ -57,18 +81,11 @@ def created(path: str, config: Config, options: Mapping[str, Any], say: Say) -> 
             stack.callback(shutil.rmtree, new, ignore_errors=True)
             new.mkdir()
             stack.enter_context(lock.held(new, say))
-            (new / "checkpoints").mkdir()
-            write(new / "versions.json", json.dumps(versions(), indent=2))
-            describe(new, config, options, [])
+            fill(new)
             _rename(new, final)
         except OSError as error:
             raise ValueError(f"out: {path} cannot be made ({files.reason(error)})") from None
-        try:
-            yield final
-        except BaseException:
-            if not any((final / "checkpoints").glob("*.ckpt")):
-                shutil.rmtree(final, ignore_errors=True)
-            raise
+        yield final
 
 
 def _rename(new: Path, final: Path) -> None:
@@ -89,7 +106,7 @@ def check_free(path: str) -> None:
         return
     except OSError as error:
         raise ValueError(f"out: {path} cannot be made ({files.reason(error)})") from None
-    if (there / "config.json").exists():
+    if any((there / name).exists() for name in ("config.json", "sweep.json")):
         raise ValueError(f"out: {path} exists; continue it with --resume {path}")
     if not stat.S_ISDIR(mode):
         raise ValueError(f"out: {path} exists and is no folder; name a folder to make")
@@ -153,10 +170,18 @@ def _unreadable(path: Path, error: Exception) -> ValueError:
 
 
 def describe(
-    folder: Path, config: Config, options: Mapping[str, Any], changes: Sequence[Any]
+    folder: Path,
+    config: Config,
+    options: Mapping[str, Any],
+    varied: Varied,
+    changes: Sequence[Any],
 ) -> None:
-    """Write `config.json`: config and options of a run, and what was changed since it began."""
+    """Write `config.json`: config and options of a run, and what was changed since it began.
+
+    And, of several runs in one, which floats of the config vary and how.
+    """
     given = {"config": json.loads(to_json(config)), "run": dict(options), "history": changes}
+    given |= {"varied": {name: list(x) for name, x in varied.items()}} if varied else {}
     write(folder / "config.json", json.dumps(given, indent=2))
 
 
@@ -169,9 +194,19 @@ def changes(folder: Path) -> list[Any]:
         raise _unreadable(path, error) from None
 
 
-def settings(config: Config, options: Mapping[str, Any]) -> dict[str, Any]:
+def varied(folder: Path) -> Varied:
+    """Return the floats that vary, [P] each, if a folder has several runs in one; else none."""
+    path = folder / "config.json"
+    try:
+        given = files.parse(files.read(path)).get("varied", {})
+        return {str(name): [float(x) for x in values] for name, values in given.items()}
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise _unreadable(path, error) from None
+
+
+def settings(config: Config, options: Mapping[str, Any], varied: Varied) -> dict[str, Any]:
     """Return, as JSON types, the settings on which the numbers of the training depend."""
-    given = flat(config) | dict(options)
+    given = flat(config) | dict(options) | {name: list(x) for name, x in varied.items()}
     return {name: x for name, x in given.items() if name not in (*CHANGEABLE, "out")}
 
 
@@ -183,16 +218,31 @@ def write(path: Path, text: str | bytes) -> None:
 
 def log(folder: Path, timestep: int, past: History) -> None:
     """Rewrite `metrics.npz`, and append the latest means over seeds to `progress.jsonl`."""
+    _measured(folder, past)
+    files.append(folder / "progress.jsonl", _line(timestep, past))
+
+
+def record(folder: Path, past: History) -> None:
+    """Write all metrics of a run that is trained already, as `log` would have, point by point."""
+    _measured(folder, past)
+    lines = [_line(t, until(past, t)) for t in past.get("timestep", np.zeros(0, int)).tolist()]
+    write(folder / "progress.jsonl", "".join(f"{line}\n" for line in lines))
+
+
+def _measured(folder: Path, past: History) -> None:
     with files.replacing(folder / "metrics.npz") as file:
         # In C order, so that the same numbers are the same bytes.
         np.savez(file, **{k: np.ascontiguousarray(x) for k, x in past.items()})  # type: ignore
+
+
+def _line(timestep: int, past: History) -> str:
     line: dict[str, Any] = {"timestep": timestep, "step": float(past["step"][-1])}
     line["time"] = round(time.time(), 3)
     for name, value in past.items():
         if value.ndim == 2 and past[timesteps(name)][-1] == timestep:
             mean = float(value[:, -1].mean())
             line |= {name: mean} if math.isfinite(mean) else {}  # e.g. before an episode has ended
-    files.append(folder / "progress.jsonl", json.dumps(line))
+    return json.dumps(line)
 
 
 def cut_log(folder: Path, past: History, timestep: int) -> None:

@@ -20,6 +20,7 @@ from memrl_jax.host_rollout import acting, evaluate, rollout, seed_from, stacked
 from memrl_jax.rollout import Actor, Evaluation
 from memrl_jax.run import limits, sums
 from memrl_jax.run.ahead import CompiledFunction
+from memrl_jax.run.lanes import Lanes
 from memrl_jax.run.program import Carry, Program, Run, check, estimate, labels, of_seeds
 from memrl_jax.spaces import Continuous, Discrete, dtype, over
 from memrl_jax.train import Metrics, TrainState, learned, received
@@ -59,6 +60,7 @@ def make_host_program(config: Config, run: Run) -> Program:
     the states alone do not fit.
     """
     check(run)
+    lanes = Lanes(run.seed, run.seeds, {})
     agent, spec, steps = make_agent_on_host(config)
     parts, one = _parts(config, run, agent, spec)
     stage = Stage(config, run, agent, parts, [], [])
@@ -66,12 +68,13 @@ def make_host_program(config: Config, run: Run) -> Program:
     return Program(
         config,
         run,
+        lanes,
         init=partial(_init, stage),
         chunk=partial(_chunk, stage),
         evaluate=partial(_evaluate, stage),
         parts=(*compiled, parts.observe) if agent.warmup else compiled,
         shapes=of_seeds(one, run.seeds),
-        estimate=estimate(config, run, one.train, limits.room(1)),
+        estimate=estimate(config, run, lanes, one.train, limits.room(1)),
         per_step=per_rollout(config),
         first_step=config.total_steps - steps * per_rollout(config),
         total_steps=config.total_steps,
@@ -79,9 +82,9 @@ def make_host_program(config: Config, run: Run) -> Program:
     )
 
 
-def _init(stage: Stage, keys: Key) -> Carry:
-    """Begin episodes and warm up, with keys [S]."""
-    config, run = stage.config, stage.run
+def _init(stage: Stage, first: tuple[Key, Any]) -> Carry:
+    """Begin episodes and warm up, with keys [S]; nothing varies between seeds."""
+    config, run, keys = stage.config, stage.run, first[0]
     stage.training[:] = [make_on_host(config, config.environments) for _ in range(run.seeds)]
     each = zip(stage.training, _of_seeds(stage, keys), strict=True)
     return _joined([_warmed_up(stage, env, key) for env, key in each])
@@ -132,7 +135,7 @@ def _resumed(stage: Stage, carry: Carry) -> tuple[HostEnvironment, Carry]:
     return env._replace(step=step), carry._replace(train=train)
 
 
-def _evaluate(stage: Stage, keys_and_agents: tuple[Key, Any]) -> Evaluation:
+def _evaluate(stage: Stage, given: tuple[Key, Any, Any]) -> Evaluation:
     """Play greedy episodes, [S, E], with keys and agent states [S]."""
     episodes = stage.run.evaluate_episodes
     if not stage.playing:
@@ -140,7 +143,7 @@ def _evaluate(stage: Stage, keys_and_agents: tuple[Key, Any]) -> Evaluation:
     memory, greedy = stage.agent.initial_memory(episodes), stage.parts.greedy.executable
     played = [
         evaluate(stage.playing[0], greedy, state, memory, key)
-        for key, state in _of_seeds(stage, keys_and_agents)
+        for key, state in _of_seeds(stage, given[:2])
     ]
     return stacked(played)
 
@@ -173,21 +176,21 @@ def _parts(config: Config, run: Run, agent: Agent, spec: Spec) -> tuple[Parts, C
     segment = Segment((), timesteps(spec, config.rollout_length + 1, copies), action, extras)
     rolled = key, Actor((), timestep, memory), segment
     _, metrics = jax.eval_shape(partial(_learned, agent), train, *rolled)
-    carry = Carry(train, jax.eval_shape(lambda: sums.zeros(metrics)))
+    carry = Carry(train, jax.eval_shape(lambda: sums.zeros(metrics)), {})
     playing = jax.eval_shape(lambda: agent.initial_memory(run.evaluate_episodes))
     training, evaluation = labels(config, run)
 
     def begin(key: Key, timestep: TimeStep) -> Carry:
-        return Carry(_train_state(agent, key, timestep), sums.zeros(metrics))
+        return Carry(_train_state(agent, key, timestep), sums.zeros(metrics), {})
 
     def observe(carry: Carry, *rolled: Any) -> Carry:
         train, found = _observed(agent, carry.train, *rolled)
         none = {name: jnp.zeros(x.shape, x.dtype) for name, x in metrics.items()}
-        return Carry(train, sums.add(carry.sums, none | found))
+        return Carry(train, sums.add(carry.sums, none | found), {})
 
     def learn(carry: Carry, *rolled: Any) -> Carry:
         train, found = _learned(agent, carry.train, *rolled)
-        return Carry(train, sums.add(carry.sums, found))
+        return Carry(train, sums.add(carry.sums, found), {})
 
     def compiled(f: Any, shapes: Any, needs: str, **options: Any) -> CompiledFunction:
         return CompiledFunction(jax.jit(f, **options), shapes, needs, room, 1)

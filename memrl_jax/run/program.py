@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import time
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -14,8 +15,10 @@ from memrl_jax.build import make, per_rollout
 from memrl_jax.config import Config, flat
 from memrl_jax.run import limits, sums
 from memrl_jax.run.ahead import CompiledFunction
+from memrl_jax.run.lanes import NOTHING, Lanes, Varied
 from memrl_jax.run.limits import FreeMemory
 from memrl_jax.run.sums import Sums
+from memrl_jax.settings import named, traced
 from memrl_jax.train import Trainer, TrainState
 from memrl_jax.types import Array, Key
 
@@ -46,10 +49,11 @@ class Run:
 
 
 class Carry(NamedTuple):
-    """What the loop over training steps carries, per seed; a checkpoint stores exactly this."""
+    """What a chunk of training steps is given and returns; a checkpoint stores exactly this."""
 
     train: TrainState
     sums: Sums  # since the last point of the metrics; `training_steps` counts the terms
+    floats: dict[str, Array]  # of the config, [] each: programs that differ in them are the same
 
 
 class Program(NamedTuple):
@@ -57,9 +61,10 @@ class Program(NamedTuple):
 
     config: Config
     run: Run
-    init: Any  # keys [S] -> Carry [S]
+    lanes: Lanes
+    init: Any  # (keys, the config's floats) [S] -> Carry [S]
     chunk: Any  # Carry [S], steps -> Carry [S]; donates
-    evaluate: Any  # (keys, agent states) [S] -> Evaluation [S, E]
+    evaluate: Any  # (keys, agent states, floats) [S] -> Evaluation [S, E]
     parts: tuple[CompiledFunction, ...]  # what is compiled for these, a training step first
     shapes: Any  # of a Carry [S, ...]
     estimate: str
@@ -91,8 +96,8 @@ class Program(NamedTuple):
         return log, evaluation, save
 
     def totals(self, carry: Carry) -> dict[str, np.ndarray]:
-        """Fetch the sums [S] since the last point, without the seeds that are padding."""
-        return {name: x[: self.run.seeds] for name, x in sums.totals(carry.sums).items()}
+        """Fetch the sums [S] since the last point, without the lanes that are padding."""
+        return {name: x[: self.lanes.size] for name, x in sums.totals(carry.sums).items()}
 
     def handover(self, carry: Carry) -> tuple[Carry, float]:
         """Return the carry, and the seconds that a chunk of no steps takes: it copies all seeds."""
@@ -102,27 +107,30 @@ class Program(NamedTuple):
         return carry, time.perf_counter() - began
 
 
-def make_program(config: Config, run: Run) -> Program:
-    """Prepare a run; nothing is compiled yet.
+def make_program(config: Config, run: Run, varied: Varied = NOTHING) -> Program:
+    """Prepare a run, or several that differ in floats; nothing is compiled yet.
 
+    `varied` has values [P] of some of the config's floats, which take the place of its own.
     Raises ValueError for settings out of range, MemoryError if the states alone do not fit.
     """
     check(run)
-    room = limits.room(parallel.mesh(run.seeds).size)
+    lanes = of_lanes(config, run, varied)
+    room = limits.room(parallel.mesh(lanes.size).size)
     trainer, steps = make(config)
     per_step = per_rollout(config)
-    one = jax.eval_shape(lambda key: _begin(trainer, key), jax.random.key(0))
-    shapes = of_seeds(one, run.seeds)
-    init, chunk, evaluate = _parts(config, run, trainer, shapes, room)
+    one = jax.eval_shape(partial(_begin, trainer), jax.random.key(0), {**lanes.floats})
+    shapes = of_seeds(one, lanes.size)
+    init, chunk, evaluate = _parts(config, run, lanes, shapes, room)
     return Program(
         config,
         run,
+        lanes,
         init,
         chunk,
         evaluate,
         parts=(chunk, evaluate, init),
         shapes=shapes,
-        estimate=estimate(config, run, one.train, room),
+        estimate=estimate(config, run, lanes, one.train, room),
         per_step=per_step,
         first_step=config.total_steps - steps * per_step,
         total_steps=config.total_steps,
@@ -130,26 +138,32 @@ def make_program(config: Config, run: Run) -> Program:
 
 
 def _parts(
-    config: Config, run: Run, trainer: Trainer, shapes: Carry, room: FreeMemory
+    config: Config, run: Run, lanes: Lanes, shapes: Carry, room: FreeMemory
 ) -> tuple[CompiledFunction, CompiledFunction, CompiledFunction]:
     """Return the functions that begin a run, advance it and evaluate it."""
-    devices, seeds = parallel.mesh(run.seeds).size, run.seeds
-    keys, carry = parallel.padded(
-        (jax.eval_shape(lambda: parallel.seed_keys(0, seeds)), shapes), seeds
-    )
-    count = jax.ShapeDtypeStruct((), jnp.int32)
+    count = lanes.size
+    devices = parallel.mesh(count).size
+    keys, carry = parallel.padded((jax.eval_shape(lanes.keys), shapes), count)
+    steps = jax.ShapeDtypeStruct((), jnp.int32)
     training, evaluation = labels(config, run)
 
-    def evaluate(x: tuple[Key, Any]) -> Any:
-        return trainer.evaluate(*x, run.evaluate_episodes)
+    def trainer(floats: dict[str, Array]) -> Trainer:
+        return make(config.replace(**floats))[0]
 
-    init = parallel.over_seeds(lambda key: _begin(trainer, key), seeds)
-    chunk = parallel.update_seeds(lambda carry, n: _advance(trainer, carry, n), seeds)
-    play = parallel.over_seeds(evaluate, seeds)
+    def evaluate(x: tuple[Key, Any, dict[str, Array]]) -> Any:
+        key, agent, floats = x
+        return trainer(floats).evaluate(key, agent, run.evaluate_episodes)
+
+    init = parallel.over_seeds(lambda x: _begin(trainer(x[1]), *x), count)
+    chunk = parallel.update_seeds(lambda x, n: _advance(trainer(x.floats), x, n), count)
+    play = parallel.over_seeds(evaluate, count)
+    first = keys, carry.floats
     return (
-        CompiledFunction(init, (keys,), "the warm-up needs", room, devices),
-        CompiledFunction(chunk, (carry, count), training, room, devices),
-        CompiledFunction(play, ((keys, carry.train.agent),), evaluation, room, devices),
+        CompiledFunction(init, (first,), "the warm-up needs", room, devices),
+        CompiledFunction(chunk, (carry, steps), training, room, devices),
+        CompiledFunction(
+            play, ((keys, carry.train.agent, carry.floats),), evaluation, room, devices
+        ),
     )
 
 
@@ -186,26 +200,36 @@ def check(run: Run) -> None:
             checks.positive(field, getattr(run, field), high=2**53)
 
 
-def _begin(trainer: Trainer, key: Key) -> Carry:
+def of_lanes(config: Config, run: Run, varied: Varied) -> Lanes:
+    """Return the lanes of a run: floats of the config are traced, so none is a constant."""
+    given = named(config)
+    floats = {name: float(given[name]) for name in traced(config) if given[name] is not None}
+    return Lanes(run.seed, run.seeds, floats, varied)
+
+
+def _begin(trainer: Trainer, key: Key, floats: dict[str, Array]) -> Carry:
     state, metrics = trainer.init(key)
     metrics = metrics | {"training_steps": jnp.int32(0)}
-    return Carry(state, sums.add(sums.zeros(metrics), metrics))
+    floats = {name: jnp.asarray(x, jnp.float32) for name, x in floats.items()}
+    return Carry(state, sums.add(sums.zeros(metrics), metrics), floats)
 
 
 def _advance(trainer: Trainer, carry: Carry, steps: Array) -> Carry:
     """Take a traced number of steps, so that chunks of all lengths share one program."""
 
-    def step(_: Array, carry: Carry) -> Carry:
-        state, metrics = trainer.step(carry.train)
-        return Carry(state, sums.add(carry.sums, metrics | {"training_steps": jnp.int32(1)}))
+    def step(_: Array, carry: tuple[TrainState, Sums]) -> tuple[TrainState, Sums]:
+        state, metrics = trainer.step(carry[0])
+        return state, sums.add(carry[1], metrics | {"training_steps": jnp.int32(1)})
 
-    return jax.lax.fori_loop(0, steps, step, carry)
+    train, total = jax.lax.fori_loop(0, steps, step, (carry.train, carry.sums))
+    return Carry(train, total, carry.floats)
 
 
-def estimate(config: Config, run: Run, state: TrainState, room: FreeMemory) -> str:
+def estimate(config: Config, run: Run, lanes: Lanes, state: TrainState, room: FreeMemory) -> str:
     """Describe the memory that a run's states take; raises if that is more than it may or can."""
-    whole = run.seeds * tree.nbytes(state)
+    whole = lanes.size * tree.nbytes(state)
     seeds = f"{run.seeds} seed{'s' if run.seeds > 1 else ''}"
+    seeds += f" at {lanes.points} points" if lanes.points > 1 else ""
     agent, rest = tree.nbytes(state.agent), tree.nbytes(state._replace(agent=()))
     of_agent, of_rest = limits.format_bytes(agent), limits.format_bytes(rest)
     parts = f"{of_agent} of agent and {of_rest} of environments per seed"

@@ -51,7 +51,7 @@ def load(place: Path, like: Any) -> tuple[Any, About]:
 def _load(place: Path, path: Path, like: Any) -> tuple[Any, About]:
     said = _about(path)
     _, config, options = folder.read(str(place))
-    for name, now in folder.settings(config, options).items():
+    for name, now in folder.settings(config, options, folder.varied(place)).items():
         if said.settings.get(name, now) != now:
             then = said.settings[name]
             raise ValueError(f"{path}: {name} is {then!r} in the file, {now!r} in config.json")

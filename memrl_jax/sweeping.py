@@ -1,0 +1,182 @@
+"""The command `memrl sweep`."""
+
+import csv
+import io
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import tyro
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from memrl_jax import checks, commands, imports, plot, points, statistics
+from memrl_jax.config import Config
+from memrl_jax.points import Point
+from memrl_jax.preset_configs import presets
+from memrl_jax.run import files, folder, history, sweep, sweep_training
+from memrl_jax.run.program import Run
+from memrl_jax.run.rounds import Rule
+from memrl_jax.run.sweep import Sweep
+
+RETURN = "evaluation_return"
+LABELLED = 8  # points whose curves have a colour and a label, the best ones
+
+HELP = """usage: memrl sweep PRESET --vary NAME=VALUE,VALUE,... [OPTIONS]
+       memrl sweep --resume SWEEP
+
+presets: {presets}
+
+`memrl sweep PRESET --help` lists every setting with its default; each may vary.
+"""
+
+
+@dataclass(frozen=True)
+class Options:
+    """Train a preset with several seeds at every combination of values of some settings."""
+
+    config: commands.Trained
+    run: Run
+    vary: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=VALUES ...")] = ()
+    """Settings and their values: learning_rate=1e-4,3e-4, memory=gru,lru, encoder=[64],[64,64],
+    memory_args.features=32,64; or ranges to draw from, learning_rate=log:1e-5..1e-2,
+    discount=uniform:0.9..0.999. May be given several times."""
+    grid: str | None = None
+    """TOML file with more of them, one a line: a list, or a range as a string."""
+    draws: int = 1
+    """How often every range is drawn from, for each combination of the other values."""
+    halve: int | None = None
+    """Successive halving: train all points for a little, then give up all but one of so many, and
+    so on, until the last are trained to the end."""
+    evolve_every: int | None = None
+    """Population-based training: after so many timesteps the worst quarter of the points goes on
+    from the states of the best quarter, with settings a little higher or lower than theirs."""
+    own_replay: bool = False
+    """A member of the population that copies another one keeps its own experience."""
+
+
+@dataclass(frozen=True)
+class Resume:
+    """Go on with a sweep, as if it had never stopped."""
+
+    resume: str
+    """Folder of the sweep."""
+
+
+def command(arguments: list[str]) -> int:
+    """Run `memrl sweep`."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(HELP.format(presets=", ".join(presets)), end="")
+        return 0
+    if any(word.partition("=")[0] == "--resume" for word in arguments):
+        path = commands.parse(Resume, arguments, "memrl sweep").resume
+        return _follow(sweep.read(path), sweep_training.resume)
+    for module in commands.modules(arguments):
+        imports.load("imports", module)
+    name = checks.known("preset", arguments[0], presets)
+    default = Options(commands.Trained(**commands.fields_of(presets[name])), Run())
+    given = commands.parse(Options, arguments[1:], f"memrl sweep {name}", default)
+    config = Config(**commands.fields_of(given.config))
+    run = replace(given.run, out=given.run.out or f"sweeps/{name}")
+    vary = _given(given.vary) | _listed(given.grid, given.vary)
+    found = points.grid(vary, given.draws, run.seed)
+    ranges = {name: x for name, x in vary.items() if isinstance(x, points.Range)}
+    rule = Rule(given.halve, given.evolve_every, given.own_replay, ranges)
+    return _follow(sweep.planned(config, run, found, rule), sweep_training.start)
+
+
+def _given(words: Sequence[str]) -> dict[str, Any]:
+    """Read NAME=VALUES words."""
+    vary: dict[str, Any] = {}
+    for word in words:
+        name, equals, text = word.partition("=")
+        if not (name and equals and text):
+            raise ValueError(f"vary: {word!r} is not NAME=VALUES")
+        if name in vary:
+            raise ValueError(f"vary: {name} is given twice")
+        vary[name] = points.values(f"vary: {name}", text)
+    return vary
+
+
+def _listed(path: str | None, words: Sequence[str]) -> dict[str, Any]:
+    """Read a grid file: a list of values a setting, or a range as text."""
+    if path is None:
+        return {}
+    try:
+        given = tomllib.loads(Path(path).read_text())
+    except (OSError, ValueError) as error:
+        raise ValueError(f"grid: {path} cannot be read ({files.reason(error)})") from None
+    named = [word.partition("=")[0] for word in words]
+    vary: dict[str, Any] = {}
+    for name, x in points.flattened(given).items():
+        if name in named:
+            raise ValueError(f"grid: {path} has {name}, as --vary has")
+        if not isinstance(x, str | list):
+            raise ValueError(f"grid: {name} = {checks.shown(x)} in {path} is no list and no range")
+        vary[name] = points.values(f"grid: {name}", x) if isinstance(x, str) else x
+    return vary
+
+
+def _follow(done: Sweep, train: Any) -> int:
+    """Train with a progress bar, tell how it ended, and return the exit code."""
+    console = Console()
+    with commands.progress_bar(console) as report:
+        finished = train(done, partial(console.print, markup=False), report)
+    if not finished:
+        print(f"interrupted and saved; go on with: memrl sweep --resume {done.folder}")
+        return 130
+    console.print(write(done))
+    print(f"finished: {done.folder} (sweep.csv, curves.png, a picture a setting, points/)")
+    return 0
+
+
+def write(done: Sweep) -> Table:
+    """Write `sweep.csv` and the pictures of a finished sweep; return the table of its points."""
+    rows = [*sweep.table(done)]
+    text = io.StringIO()
+    written = csv.DictWriter(text, [*rows[0]], lineterminator="\n")
+    written.writeheader()
+    written.writerows(rows)
+    folder.write(done.folder / "sweep.csv", text.getvalue())
+    scores = sweep.scores(done)
+    _curves(done, [*scores])
+    for name in done.points[0]:
+        values = [done.points[number][name] for number in scores]
+        returns = np.stack([score["return"] for score in scores.values()])
+        title = f"{done.config.environment}: {name}"
+        out = done.folder / f"effect-{name}.png"
+        plot.effect(name, values, returns, out, ylabel=commands.SHOWN[RETURN], title=title)
+    return _table(done, scores)
+
+
+def _curves(done: Sweep, ranked: Sequence[int]) -> None:
+    """Draw the curves of all points, with labels on the best ones."""
+
+    def curve(number: int) -> tuple[np.ndarray, np.ndarray]:
+        past = history.read(done.point(number) / "metrics.npz")
+        return past["evaluation_step"], past[RETURN]
+
+    best = {points.told(done.points[i]): curve(i) for i in ranked[:LABELLED]}
+    others = [curve(i) for i in ranked[LABELLED:]]
+    title = f"{done.config.environment}: {len(ranked)} points"
+    title += f", the best {LABELLED} in colour" if others else ""
+    out = done.folder / "curves.png"
+    plot.curves(best, out, ylabel=commands.SHOWN[RETURN], title=title, others=others)
+
+
+def _table(done: Sweep, scores: Mapping[int, Mapping[str, np.ndarray]]) -> Table:
+    """Tabulate the points, the best one first."""
+    names = [*done.points[0]]
+    table = Table("point", *names, "return", "length", title="last evaluation: IQM over seeds")
+    for number, score in scores.items():
+        point: Point = done.points[number]
+        settings = [escape(points.told({name: point[name]}).partition("=")[2]) for name in names]
+        cells = [commands.cell(score[name]) for name in ("return", "length")]
+        table.add_row(f"{number:03d}", *settings, *cells)
+    table.caption = statistics.caption([done.run.seeds])
+    return table
