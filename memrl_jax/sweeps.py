@@ -9,7 +9,7 @@ from memrl_jax import checks, parallel, points
 from memrl_jax.build import make, make_train
 from memrl_jax.config import Config
 from memrl_jax.points import Group, Range
-from memrl_jax.run.program import Run, of_lanes
+from memrl_jax.run.lanes import Lanes
 from memrl_jax.train import Metrics, TrainState
 from memrl_jax.types import Array, Key
 
@@ -52,11 +52,11 @@ def sweep(
 
 def _group(group: Group, seeds: int, seed: int) -> list[tuple[TrainState, Metrics]]:
     """Train the points of a group in one program; return states and metrics [seeds] of each."""
-    lanes = of_lanes(group.config, Run(seed=seed, seeds=seeds), group.varied)
+    lanes = Lanes(seed, seeds, group.varied)
 
     def train(x: tuple[Key, dict[str, Array]]) -> tuple[TrainState, Metrics]:
-        key, floats = x
-        return make_train(group.config.replace(**floats))(key)
+        key, varied = x
+        return make_train(group.config.replace(**varied))(key)
 
     every = parallel.over_seeds(train, lanes.size)
     done = every(parallel.pad((lanes.keys(), lanes.settings()), lanes.size))

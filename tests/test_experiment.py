@@ -27,8 +27,8 @@ from memrl_jax.rollout import Evaluation, evaluate
 from memrl_jax.run import checkpoint, experiment, folder, history, lock
 from memrl_jax.run.experiment import Progress, Result
 from memrl_jax.run.history import History
-from memrl_jax.run.lanes import NOTHING, Varied
-from memrl_jax.run.program import Carry, Program, Run, check, of_lanes
+from memrl_jax.run.lanes import NOTHING, Lanes, Varied
+from memrl_jax.run.program import Carry, Program, Run, check
 from memrl_jax.spaces import Continuous, Discrete
 from memrl_jax.types import Environment, Spec, TimeStep
 from tests.small import SMALL as CONFIG
@@ -73,7 +73,7 @@ def compile_once() -> Iterator[None]:
             chunk=wide.chunk,
             evaluate=wide.evaluate,
             parts=wide.parts,
-            lanes=of_lanes(config, run, varied),
+            lanes=Lanes(run.seed, run.seeds, varied),
         )
 
     with pytest.MonkeyPatch.context() as patch:

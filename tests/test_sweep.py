@@ -134,13 +134,14 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     yield place
 
 
-def test_a_point_is_bit_for_bit_the_run_that_it_would_be_alone(swept: Path, alone: Path) -> None:
+def test_a_point_is_the_run_that_it_would_be_alone(swept: Path, alone: Path) -> None:
+    """To rounding: the compiler is told to be quick here; `benchmarks.sweeps` compares bits."""
     ours, theirs = contents(swept / "points/002"), contents(alone)
     assert ours[0].keys() == theirs[0].keys()
     for name, x in theirs[0].items():
-        np.testing.assert_array_equal(ours[0][name], x, name)
+        np.testing.assert_allclose(ours[0][name], x, rtol=1e-4, err_msg=name)
     for x, y in zip(ours[1], theirs[1], strict=True):
-        np.testing.assert_array_equal(x, y)
+        np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5)
 
 
 def test_a_point_can_be_continued_like_any_run(swept: Path, alone: Path) -> None:
@@ -150,19 +151,19 @@ def test_a_point_can_be_continued_like_any_run(swept: Path, alone: Path) -> None
         for place in (swept / "points/002", alone)
     ]
     for name, x in both[1].items():
-        np.testing.assert_array_equal(both[0][name], x, name)
+        np.testing.assert_allclose(both[0][name], x, rtol=1e-3, err_msg=name)
     json_lines = (swept / "points/002/progress.jsonl").read_text().splitlines()
     assert [json.loads(line)["timestep"] for line in json_lines] == both[0]["timestep"].tolist()
 
 
-def test_in_memory_a_point_has_the_bits_that_it_would_have_alone() -> None:
+def test_in_memory_too_a_point_is_what_it_would_be_alone() -> None:
     config = SMALL.replace(total_steps=320)
     found = memrl_jax.sweep(config, {"learning_rate": RATES}, seeds=4, seed=5)
     assert [x.point["learning_rate"] for x in found] == RATES
     for x in found:
         alone = memrl_jax.sweep(config.replace(**x.point), {"discount": [0.99]}, seeds=4, seed=5)
         for name, metric in alone[0].metrics.items():
-            np.testing.assert_array_equal(x.metrics[name], metric, name)
+            np.testing.assert_allclose(x.metrics[name], metric, rtol=1e-4, atol=1e-6, err_msg=name)
 
 
 class Stopped(Exception):
@@ -341,7 +342,7 @@ def test_a_member_that_copies_goes_on_from_the_others_state(
     place = tmp_path / "x"
     run = Run(**vars(RUN) | {"out": str(place), "seeds": 1})
     found = points.grid({"learning_rate": RANGES["learning_rate"]}, draws=4)
-    rule = Rule(None, 320, own_replay, {"learning_rate": RANGES["learning_rate"]})
+    rule = Rule(None, 480, own_replay, {"learning_rate": RANGES["learning_rate"]})
     seen = []
     store = experiment.store
 
@@ -350,7 +351,9 @@ def test_a_member_that_copies_goes_on_from_the_others_state(
         store(*given)
 
     monkeypatch.setattr(experiment, "store", record)
-    assert start(SMALL, run, found, rule)
+    # A seed has the same key at all points: only their learned actions tell them apart.
+    greedy = SMALL.replace(epsilon_start=0.0, epsilon_end=0.0)
+    assert start(greedy, run, found, rule)
     (decision,) = sweep.decisions(sweep.read(str(place)))
     (loser,) = (i for i, j in enumerate(decision["source"]) if i != j)
     winner = decision["source"][loser]
@@ -359,7 +362,7 @@ def test_a_member_that_copies_goes_on_from_the_others_state(
     assert all(same) and not np.array_equal(carry.train.key[loser], carry.train.key[winner])
     ring = carry.train.agent.replay.record
     assert np.array_equal(ring[loser], ring[winner]) != own_replay
-    assert carry.floats["learning_rate"].tolist() == pytest.approx(
+    assert carry.varied["learning_rate"].tolist() == pytest.approx(
         decision["varied"]["learning_rate"]
     )
     for i in range(4):

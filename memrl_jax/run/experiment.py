@@ -351,7 +351,7 @@ def _play(program: Program, carry: Carry, *stream: int) -> Evaluation:
     """
     lanes = program.lanes
     keys = parallel.pad(lanes.keys(*stream), lanes.size)
-    played = jax.device_get(program.evaluate((keys, carry.train.agent, carry.floats)))
+    played = jax.device_get(program.evaluate((keys, carry.train.agent, carry.varied)))
     played = Evaluation(*(x[: lanes.size] for x in played))
     for lane, episode in np.argwhere(~np.isfinite(played.total)):
         value, step = played.total[lane, episode], played.length[lane, episode]

@@ -60,7 +60,7 @@ def make_host_program(config: Config, run: Run) -> Program:
     the states alone do not fit.
     """
     check(run)
-    lanes = Lanes(run.seed, run.seeds, {})
+    lanes = Lanes(run.seed, run.seeds)
     agent, spec, steps = make_agent_on_host(config)
     parts, one = _parts(config, run, agent, spec)
     stage = Stage(config, run, agent, parts, [], [])

@@ -19,8 +19,7 @@ class Lanes(NamedTuple):
 
     seed: int
     seeds: int
-    floats: Mapping[str, float]  # of the config
-    varied: Varied = NOTHING  # those that differ between points
+    varied: Varied = NOTHING
 
     @property
     def points(self) -> int:
@@ -38,11 +37,10 @@ class Lanes(NamedTuple):
         return keys[jnp.arange(self.size) % self.seeds] if self.varied else keys
 
     def settings(self) -> dict[str, Array]:
-        """Return the config's floats in every lane, [S] each."""
-        given = {name: [x] * self.points for name, x in self.floats.items()} | {**self.varied}
+        """Return the settings that vary, [S] each."""
         return {
             name: jnp.asarray(np.repeat(np.asarray(x, np.float32), self.seeds))
-            for name, x in given.items()
+            for name, x in self.varied.items()
         }
 
     def told(self, lane: int) -> str:

@@ -18,7 +18,6 @@ from memrl_jax.run.ahead import CompiledFunction
 from memrl_jax.run.lanes import NOTHING, Lanes, Varied
 from memrl_jax.run.limits import FreeMemory
 from memrl_jax.run.sums import Sums
-from memrl_jax.settings import named, traced
 from memrl_jax.train import Trainer, TrainState
 from memrl_jax.types import Array, Key
 
@@ -53,7 +52,7 @@ class Carry(NamedTuple):
 
     train: TrainState
     sums: Sums  # since the last point of the metrics; `training_steps` counts the terms
-    floats: dict[str, Array]  # of the config, [] each: programs that differ in them are the same
+    varied: dict[str, Array]  # floats of the config that differ between lanes, [] each
 
 
 class Program(NamedTuple):
@@ -62,9 +61,9 @@ class Program(NamedTuple):
     config: Config
     run: Run
     lanes: Lanes
-    init: Any  # (keys, the config's floats) [S] -> Carry [S]
+    init: Any  # (keys, varied floats) [S] -> Carry [S]
     chunk: Any  # Carry [S], steps -> Carry [S]; donates
-    evaluate: Any  # (keys, agent states, floats) [S] -> Evaluation [S, E]
+    evaluate: Any  # (keys, agent states, varied floats) [S] -> Evaluation [S, E]
     parts: tuple[CompiledFunction, ...]  # what is compiled for these, a training step first
     shapes: Any  # of a Carry [S, ...]
     estimate: str
@@ -114,11 +113,11 @@ def make_program(config: Config, run: Run, varied: Varied = NOTHING) -> Program:
     Raises ValueError for settings out of range, MemoryError if the states alone do not fit.
     """
     check(run)
-    lanes = of_lanes(config, run, varied)
+    lanes = Lanes(run.seed, run.seeds, varied)
     room = limits.room(parallel.mesh(lanes.size).size)
     trainer, steps = make(config)
     per_step = per_rollout(config)
-    one = jax.eval_shape(partial(_begin, trainer), jax.random.key(0), {**lanes.floats})
+    one = jax.eval_shape(partial(_begin, trainer), jax.random.key(0), dict.fromkeys(varied, 0.0))
     shapes = of_seeds(one, lanes.size)
     init, chunk, evaluate = _parts(config, run, lanes, shapes, room)
     return Program(
@@ -147,22 +146,22 @@ def _parts(
     steps = jax.ShapeDtypeStruct((), jnp.int32)
     training, evaluation = labels(config, run)
 
-    def trainer(floats: dict[str, Array]) -> Trainer:
-        return make(config.replace(**floats))[0]
+    def trainer(varied: dict[str, Array]) -> Trainer:
+        return make(config.replace(**varied))[0]
 
     def evaluate(x: tuple[Key, Any, dict[str, Array]]) -> Any:
-        key, agent, floats = x
-        return trainer(floats).evaluate(key, agent, run.evaluate_episodes)
+        key, agent, varied = x
+        return trainer(varied).evaluate(key, agent, run.evaluate_episodes)
 
     init = parallel.over_seeds(lambda x: _begin(trainer(x[1]), *x), count)
-    chunk = parallel.update_seeds(lambda x, n: _advance(trainer(x.floats), x, n), count)
+    chunk = parallel.update_seeds(lambda x, n: _advance(trainer(x.varied), x, n), count)
     play = parallel.over_seeds(evaluate, count)
-    first = keys, carry.floats
+    first = keys, carry.varied
     return (
         CompiledFunction(init, (first,), "the warm-up needs", room, devices),
         CompiledFunction(chunk, (carry, steps), training, room, devices),
         CompiledFunction(
-            play, ((keys, carry.train.agent, carry.floats),), evaluation, room, devices
+            play, ((keys, carry.train.agent, carry.varied),), evaluation, room, devices
         ),
     )
 
@@ -200,18 +199,11 @@ def check(run: Run) -> None:
             checks.positive(field, getattr(run, field), high=2**53)
 
 
-def of_lanes(config: Config, run: Run, varied: Varied) -> Lanes:
-    """Return the lanes of a run: floats of the config are traced, so none is a constant."""
-    given = named(config)
-    floats = {name: float(given[name]) for name in traced(config) if given[name] is not None}
-    return Lanes(run.seed, run.seeds, floats, varied)
-
-
-def _begin(trainer: Trainer, key: Key, floats: dict[str, Array]) -> Carry:
+def _begin(trainer: Trainer, key: Key, varied: dict[str, Array]) -> Carry:
     state, metrics = trainer.init(key)
     metrics = metrics | {"training_steps": jnp.int32(0)}
-    floats = {name: jnp.asarray(x, jnp.float32) for name, x in floats.items()}
-    return Carry(state, sums.add(sums.zeros(metrics), metrics), floats)
+    varied = {name: jnp.asarray(x, jnp.float32) for name, x in varied.items()}
+    return Carry(state, sums.add(sums.zeros(metrics), metrics), varied)
 
 
 def _advance(trainer: Trainer, carry: Carry, steps: Array) -> Carry:
@@ -222,7 +214,7 @@ def _advance(trainer: Trainer, carry: Carry, steps: Array) -> Carry:
         return state, sums.add(carry[1], metrics | {"training_steps": jnp.int32(1)})
 
     train, total = jax.lax.fori_loop(0, steps, step, (carry.train, carry.sums))
-    return Carry(train, total, carry.floats)
+    return Carry(train, total, carry.varied)
 
 
 def estimate(config: Config, run: Run, lanes: Lanes, state: TrainState, room: FreeMemory) -> str:

@@ -17,8 +17,8 @@ from memrl_jax.run import experiment, files, folder, history, lock, rounds, snap
 from memrl_jax.run import sweep as sweeps
 from memrl_jax.run.experiment import Prepare, Progress, Report, Say
 from memrl_jax.run.history import History
-from memrl_jax.run.lanes import NOTHING, Varied
-from memrl_jax.run.program import Carry, Program, Run, of_lanes
+from memrl_jax.run.lanes import NOTHING, Lanes, Varied
+from memrl_jax.run.program import Carry, Program, Run
 from memrl_jax.run.sweep import Sweep
 from memrl_jax.statistics import iqm
 
@@ -70,9 +70,9 @@ def shared() -> Prepare:
     made: dict[str, Program] = {}
 
     def prepare(config: Config, run: Run, varied: Varied) -> Program:
-        lanes = of_lanes(config, run, varied)
-        fixed = {k: x for k, x in flat(config).items() if k not in (*lanes.floats, "total_steps")}
-        sizes = lanes.size, run.evaluate_episodes, run.max_gigabytes, [*lanes.floats]
+        lanes = Lanes(run.seed, run.seeds, varied)
+        fixed = {k: x for k, x in flat(config).items() if k not in (*varied, "total_steps")}
+        sizes = lanes.size, run.evaluate_episodes, run.max_gigabytes, [*varied]
         key = json.dumps([fixed, sizes], sort_keys=True)
         if key not in made:
             made[key] = experiment.prepared(config, run, varied)
@@ -266,7 +266,7 @@ def _carve(
     if sweep.rule.own_replay:
         train = train._replace(agent=train.agent._replace(replay=own.train.agent.replay))
     options = Run(**vars(run) | {"out": str(out)})
-    settings = of_lanes(config, options, varied).settings()
+    settings = Lanes(run.seed, run.seeds, varied).settings()
     part = Carry(train, taken.sums, settings)
     past = _of(history.read(place / "metrics.npz"), _lanes(members, run.seeds))
     experiment.store(config, options, varied, part, past, about.timestep, stage.say)
