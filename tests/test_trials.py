@@ -358,3 +358,10 @@ def test_the_goal_stays_through_a_trial(name):
     for n in range(trial.max()):
         assert len(np.unique(goal[trial == n], axis=0)) == 1
     assert len(np.unique(goal, axis=0)) > 2 and ended.sum() >= 3 * trial.max()
+
+
+@pytest.mark.parametrize("name", ["BernoulliBandit", "TabularMDP"])
+def test_no_key_is_used_twice(name):
+    env = make(name, {})
+    with jax.numpy_rank_promotion("raise"), jax.debug_key_reuse(True):
+        jax.jit(lambda key: recorded(env, key, 3)).trace(jax.random.key(0))

@@ -100,8 +100,8 @@ def _zero(y: np.ndarray) -> np.ndarray:
 class Experience(NamedTuple):
     """What was seen of N MDPs."""
 
-    count: np.ndarray  # [N, S, A, S] transitions
-    total: np.ndarray  # [N, S, A] rewards
+    moves: np.ndarray  # [N, S, A, S] how often each was made
+    reward: np.ndarray  # [N, S, A] earned in all
 
 
 class Tables(NamedTuple):
@@ -138,9 +138,9 @@ def mdp_returns(
             reward = true.reward[at] + rng.normal(size=tasks)
             bounds = np.cumsum(true.chance[at], axis=1)[:, :-1]
             state = np.sum(rng.random((tasks, 1)) >= bounds, axis=1)
-            seen.count[(*at, state)] += 1
-            seen.total[at] += reward
-    return seen.total.sum(axis=(1, 2))
+            seen.moves[(*at, state)] += 1
+            seen.reward[at] += reward
+    return seen.reward.sum(axis=(1, 2))
 
 
 def best_actions(mdp: Tables, horizon: int) -> np.ndarray:
@@ -169,9 +169,9 @@ def posterior_plan(rng: Any, true: Tables, seen: Experience, horizon: int) -> np
 
     The prior is the distribution that tasks are drawn from.
     """
-    visits = seen.count.sum(axis=3)
-    reward = rng.normal((1 + seen.total) / (1 + visits), 1 / np.sqrt(1 + visits))
-    weight = rng.standard_gamma(1 + seen.count)
+    visits = seen.moves.sum(axis=3)
+    reward = rng.normal((1 + seen.reward) / (1 + visits), 1 / np.sqrt(1 + visits))
+    weight = rng.standard_gamma(1 + seen.moves)
     return best_actions(Tables(reward, weight / weight.sum(axis=3, keepdims=True)), horizon)
 
 
