@@ -22,7 +22,7 @@ from memrl_jax.run.program import Run, spacings
 
 EPISODES = 100  # per seed, in the evaluation that the figures come from
 Curve = tuple[np.ndarray, np.ndarray]  # steps [points], values [seeds, points]
-Returns = Mapping[str, np.ndarray]  # label -> [seeds, EPISODES]
+Returns = Mapping[str, np.ndarray]  # label -> [seeds, episodes]
 
 
 class Result(NamedTuple):
@@ -33,6 +33,7 @@ class Result(NamedTuple):
     claims: Callable[[Returns], list[Claim]]
     reference: Mapping[str, float]  # lines to draw across the curves
     seeds: int = 8
+    episodes: int = EPISODES
 
 
 def memoryless(config: memrl_jax.Config) -> memrl_jax.Config:
@@ -58,7 +59,7 @@ def findings(
     means = {label: x.mean(axis=1) for label, x in returns.items()}
     figures = {
         "return": {label: x.round(4).tolist() for label, x in means.items()},
-        "episodes": EPISODES,
+        "episodes": result.episodes,
         "seeds": list(range(result.seeds)),
         **more,
     }
@@ -81,7 +82,7 @@ def draw(series: Mapping[str, Curve], result: Result, place: Path) -> None:
 def train(result: Result, kept: Path, console: Console) -> tuple[dict, dict, float]:
     """Train every run, from the start or from where it was left in the folder `kept`.
 
-    Returns curves for the plot, returns [seeds, EPISODES] at the end, and minutes of training.
+    Returns curves for the plot, returns [seeds, episodes] at the end, and minutes of training.
     """
     series, returns, total = {}, {}, 0.0
     for label, config in result.runs.items():
@@ -94,7 +95,7 @@ def train(result: Result, kept: Path, console: Console) -> tuple[dict, dict, flo
             raise KeyboardInterrupt
         past = done.history
         series[label] = past["evaluation_step"], past["evaluation_return"]
-        returns[label] = experiment.evaluate(run.out, EPISODES, seed=1).total
+        returns[label] = experiment.evaluate(run.out, result.episodes, seed=1).total
         total += seconds(took)
     return series, returns, total / 60
 

@@ -36,6 +36,7 @@ from memrl_jax.environments.applications import APPLICATIONS
 from memrl_jax.environments.base import EpisodeStatistics
 from memrl_jax.environments.check import draw, observed, traced
 from memrl_jax.environments.diagnostic import DIAGNOSTIC
+from memrl_jax.environments.meta import META
 from memrl_jax.environments.popgym import TASKS
 from memrl_jax.spaces import Continuous, Discrete
 from memrl_jax.types import TimeStep
@@ -49,7 +50,7 @@ OH = {
 LISTED = [*ENVIRONMENTS]
 OURS = {
     "CartPole-positions", "Pendulum-positions", "TMaze", "TMaze-active", "bAbI",
-    *APPLICATIONS, *DIAGNOSTIC, *TASKS,
+    *APPLICATIONS, *DIAGNOSTIC, *META, *TASKS,
 } | OH  # fmt: skip
 GYMNAX = [name for name in LISTED if name not in OURS]
 MAZES = {"TMaze": TMaze(), "TMaze-active": TMaze(active=True)}

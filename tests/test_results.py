@@ -12,7 +12,18 @@ import pytest
 from rich.console import Console
 
 import memrl_jax
-from benchmarks import agents, applications, babi, mazes, probes, results, runs, tasks, trials
+from benchmarks import (
+    agents,
+    applications,
+    babi,
+    bandits,
+    mazes,
+    probes,
+    results,
+    runs,
+    tasks,
+    trials,
+)
 from benchmarks.findings import Findings
 from benchmarks.probes import Learner
 from memrl_jax.build import make
@@ -238,8 +249,23 @@ def test_the_recommender_is_judged_by_its_share_of_regret():
     assert judged(15.0).figure == "0.25 (0.075 / 0.300 clicks a step)"
 
 
-@pytest.mark.parametrize("make_result", applications.RESULTS.values(), ids=applications.RESULTS)
-def test_runs_of_applications_can_be_made(make_result):
+def test_bandits_are_judged_by_what_was_published():
+    result = bandits.bandits(5, 10, 100_000)
+
+    def judged(payout):
+        claims = result.claims({bandits.LEARNED: np.full((2, 1000), payout)})
+        return [(claim.text, claim.figure, claim.reached) for claim in claims]
+
+    assert judged(6.57)[0] == ("RL^2: within 2 % of 6.7", "6.570", True)
+    assert not judged(6.56)[0][2] and judged(7.0)[0][2]
+    assert [reached for *_, reached in judged(5)] == [False, True, True]
+
+
+MADE = applications.RESULTS | bandits.RESULTS
+
+
+@pytest.mark.parametrize("make_result", MADE.values(), ids=MADE)
+def test_runs_can_be_made(make_result):
     result = make_result()
     for config in (*result.runs.values(), *runs.shortened(result).runs.values()):
         _, rollouts = make(config)

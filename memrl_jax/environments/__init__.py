@@ -27,9 +27,11 @@ from memrl_jax.environments.mazes import (
     sequential_goals,
     single_goal,
 )
+from memrl_jax.environments.meta import META
 from memrl_jax.environments.popgym import TASKS
 from memrl_jax.environments.suites import SUITES
 from memrl_jax.environments.tmaze import TMaze
+from memrl_jax.environments.trials import trials
 from memrl_jax.environments.wrappers import frame_stack, numbered, view
 from memrl_jax.spaces import Continuous
 from memrl_jax.types import Array, Environment
@@ -127,6 +129,7 @@ ENVIRONMENTS: dict[str, Callable[..., Environment]] = {
     "bAbI": checked(babi),
     **{name: partial(from_gymnax, task) for name, task in TASKS.items()},
     **{name: constructor_of(task) for name, task in (DIAGNOSTIC | APPLICATIONS).items()},
+    **{name: checked(task) for name, task in META.items()},
 }
 
 
@@ -165,5 +168,5 @@ def make(name: str, options: Mapping[str, Any]) -> Environment:
 
 __all__ = [
     "ENVIRONMENTS", "Arrival", "TMaze", "batch", "check", "episode_metrics", "episodic",
-    "frame_stack", "from_gymnasium", "from_gymnax", "make", "numbered", "view",
+    "frame_stack", "from_gymnasium", "from_gymnax", "make", "numbered", "trials", "view",
 ]  # fmt: skip

@@ -1,0 +1,87 @@
+"""RL^2: what PPO with a GRU learns of learning, beside what Duan et al. (2016) published.
+
+Every trial is another task, and memories are kept through it. Published means are of 1,000 tasks,
+tables 1 and 2. Settings were chosen on seeds 100 and 101.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import memrl_jax
+from benchmarks.findings import Claim
+from benchmarks.runs import Result, Returns
+from memrl_jax.environments.meta import strategies
+
+LEARNED = "RL^2"
+# Mean payout, by arms and pulls.
+PUBLISHED = {
+    (5, 10): {LEARNED: 6.7, "random": 5.0, "Gittins": 6.6},
+    (10, 10): {LEARNED: 6.7, "random": 5.0, "Gittins": 6.6},
+    (5, 100): {LEARNED: 78.7, "random": 49.9, "Gittins": 78.3},
+}
+IN_MDPS = {LEARNED: 156.2, "random": 100.1}
+
+
+def rl2(environment: str, trial: int, steps: int, copies: int, **more: Any) -> memrl_jax.Config:
+    """Return recurrent PPO whose rollouts are one whole trial of so many steps in every copy."""
+    timesteps = copies * (trial + 1)
+    return memrl_jax.presets["recurrent-ppo"].replace(
+        environment=environment,
+        environments=copies,
+        rollout_length=trial + 1,
+        total_steps=steps // timesteps * timesteps,
+        previous_action=True,
+        previous_reward=True,
+        **more,
+    )
+
+
+def compared(published: dict[str, float], found: dict[str, float]) -> list[Claim]:
+    """Claim that nothing differs by more than 2 % from what was published, but for the better."""
+    out = []
+    for name, due in published.items():
+        short = 1 - found[name] / due
+        reached = short <= 0.02 if name == LEARNED else abs(short) <= 0.02
+        out.append(Claim(f"{name}: within 2 % of {due:g}", f"{found[name]:.3f}", reached))
+    return out
+
+
+def bandits(arms: int, pulls: int, steps: int, **more: Any) -> Result:
+    config = rl2("BernoulliBandit", pulls, steps, copies=256, **more)
+    runs = {LEARNED: config.replace(environment_args={"arms": arms, "pulls": pulls})}
+    known = {
+        name: float(strategies.bandit_returns(make(pulls), arms, pulls, 10_000).mean())
+        for name, make in strategies.BANDIT_STRATEGIES.items()
+    }
+
+    def claims(returns: Returns) -> list[Claim]:
+        found = known | {LEARNED: float(returns[LEARNED].mean())}
+        return compared(PUBLISHED[arms, pulls], found)
+
+    title = f"Bernoulli bandits of {arms} arms, {pulls} pulls"
+    return Result(title, runs, claims, known, seeds=2, episodes=1000)
+
+
+def tabular_mdp() -> Result:
+    runs = {LEARNED: rl2("TabularMDP", 100, 12_000_000, copies=128)}
+    known = {
+        name: float(strategies.mdp_returns(planner, 1000).mean())
+        for name, planner in strategies.MDP_PLANNERS.items()
+    }
+
+    def claims(returns: Returns) -> list[Claim]:
+        learned = float(returns[LEARNED].mean())
+        more = Claim("RL^2: more than PSRL", f"{known['PSRL']:.1f}", learned > known["PSRL"])
+        return [*compared(IN_MDPS, known | {LEARNED: learned}), more]
+
+    title = "MDPs of 10 states and 5 actions, 10 episodes of 10 steps"
+    return Result(title, runs, claims, known, seeds=1, episodes=1000)
+
+
+RESULTS: dict[str, Callable[[], Result]] = {
+    "bandits": partial(bandits, 5, 10, 3_000_000),
+    "bandits-10-arms": partial(bandits, 10, 10, 3_000_000),
+    "bandits-100-pulls": partial(bandits, 5, 100, 12_000_000),
+    "tabular-mdp": tabular_mdp,
+}
