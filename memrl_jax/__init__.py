@@ -8,16 +8,18 @@ if TYPE_CHECKING:
     from memrl_jax.config import Config
     from memrl_jax.deployment import deploy
     from memrl_jax.preset_configs import presets
+    from memrl_jax.transfer import take
 
 __version__ = "0.2.0"
 
-__all__ = ["Config", "deploy", "make_train", "presets"]
+__all__ = ["Config", "deploy", "make_train", "presets", "take"]
 
 _HOME = {
     "Config": "config",
     "deploy": "deployment",
     "make_train": "build",
     "presets": "preset_configs",
+    "take": "transfer",
 }
 
 

@@ -5,8 +5,9 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -21,11 +22,12 @@ from memrl_jax.config import Config, from_json, plain, to_json
 from memrl_jax.environments import check, on_host
 from memrl_jax.host_rollout import player as host_player
 from memrl_jax.rollout import Episode, Evaluation, player
-from memrl_jax.run import folder, history, snapshot
+from memrl_jax.run import elsewhere, folder, history, snapshot, taken
 from memrl_jax.run.history import History
 from memrl_jax.run.host_program import make_host_program
 from memrl_jax.run.program import Carry, Program, Run, make_program, spacings
 from memrl_jax.run.program import check as check_run
+from memrl_jax.run.taken import Taken
 from memrl_jax.statistics import carry_forward, iqm
 
 PACE = 1.0  # seconds that a chunk should take: as long as Ctrl-C may have to wait
@@ -70,30 +72,36 @@ Say = Callable[[str], None]
 Report = Callable[[Progress], None]
 
 
-def start(config: Config, run: Run, say: Say, report: Report) -> Result:
-    """Train all seeds of a new run.
+def start(config: Config, run: Run, say: Say, report: Report, first: Taken | None = None) -> Result:
+    """Train all seeds of a new run, which begins with parameters of another if `first` has any.
 
     `say` gets lines of text, `report` the progress after every chunk. Raises ValueError for
-    settings out of range and MemoryError if the memory does not suffice, and then leaves no folder
-    behind; later FloatingPointError if a reward or a loss is not finite.
+    settings out of range and for parameters of other shapes, and MemoryError if the memory does not
+    suffice, and then leaves no folder behind; later FloatingPointError if a reward or a loss is not
+    finite.
     """
     config = from_json(to_json(config))  # train exactly what config.json will say
+    if run.taken is not None:
+        raise ValueError(f"taken: {checks.shown(run.taken)} is what `first` tells, and not given")
     run = Run(**{name: plain(name, x) for name, x in vars(run).items()})
-    program = prepared(config, run)
+    run = dataclasses.replace(run, taken=first.record if first else None)
+    program = prepared(config, run, first)
     folder.check_free(run.out)
     program.trace()
     if not on_host(config.environment):
         check(make_environment(config), jax.random.key(run.seed), name=config.environment)
     options = vars(run) | spacings(run, config.total_steps)
-    with folder.created(run.out, config, options, say) as place:
+    fill = partial(taken.save, taken=first)
+    with folder.created(run.out, config, options, say, fill) as place:
         say(program.estimate)
-        carry = _first(program, place)
+        carry = _first(program, place, first)
         return _loop(program, place, carry, program.first_step, {}, say, report)
 
 
-def prepared(config: Config, run: Run) -> Program:
+def prepared(config: Config, run: Run, first: Taken | None = None) -> Program:
     """Prepare a run, within JAX or on the host as its environment is; see `make_program`."""
-    return (make_host_program if on_host(config.environment) else make_program)(config, run)
+    prepare = make_host_program if on_host(config.environment) else make_program
+    return prepare(config, run, first.params) if first else prepare(config, run)
 
 
 def resume(
@@ -111,8 +119,10 @@ def resume(
         config, run, changed = _changed(config, run, changes)
         program = prepared(config, run)
         anew = not snapshot.checkpoints(place) and not history.read(place / "metrics.npz")
-        if anew:
-            _first(program, place)  # it was killed before its first checkpoint
+        if anew:  # it was killed before its first checkpoint
+            first = _kept(program, place)
+            program = prepared(config, run, first) if first else program
+            _first(program, place, first)
         carry, about = _load(program, place)
         if program.total_steps < about.timestep:
             done = f"{about.timestep}, the timesteps that are done"
@@ -156,11 +166,20 @@ def read(path: str) -> tuple[Path, Config, Run]:
     return place, config, run
 
 
-def _first(program: Program, place: Path) -> Carry:
+def _kept(program: Program, place: Path) -> Taken | None:
+    """Return the parameters that a run in a folder begins with, if it took any."""
+    if program.run.taken is None:
+        return None
+    shapes = jax.eval_shape(jax.vmap(program.params), program.shapes.train.agent)
+    return taken.load(place, program.run.taken, shapes)
+
+
+def _first(program: Program, place: Path, first: Taken | None) -> Carry:
     """Compile, warm up all seeds and save the first checkpoint."""
     run = program.run
     program.compile()
-    carry = program.init(parallel.pad(parallel.seed_keys(run.seed, run.seeds), run.seeds))
+    given = parallel.seed_keys(run.seed, run.seeds), *((first.params,) if first else ())
+    carry = program.init(*parallel.pad(given, run.seeds))
     _save(program, place, program.first_step, carry, {})
     return carry
 
@@ -250,16 +269,42 @@ def _taken(past: History, sums: dict[str, np.ndarray]) -> np.ndarray:
     return sums["steps"] + (past["steps"].sum(axis=-1) if past else 0)
 
 
-def evaluate(path: str, episodes: int, seed: int) -> Evaluation:
+def evaluate(
+    path: str,
+    episodes: int,
+    seed: int,
+    environment: str | None = None,
+    environment_args: Mapping[str, Any] = MappingProxyType({}),
+) -> Evaluation:
     """Play greedy episodes, [S, episodes], with every seed of a run as it was last saved.
 
-    Raises ValueError if the folder or its checkpoint cannot be read.
+    They are played in another environment if one, or other parameters than the run's, are given.
+    Raises ValueError if the folder or its checkpoint cannot be read, and for an environment with
+    other spaces.
     """
     place, config, run = read(path)
     checks.positive("episodes", episodes)
     run = dataclasses.replace(run, evaluate_episodes=episodes, seed=seed)
     program = prepared(config, run)
-    return _play(program, _load(program, place)[0], EVALUATE)
+    carry, _ = _load(program, place)
+    if environment is not None or environment_args:
+        other = elsewhere.moved(config, environment, environment_args)
+        program = program._replace(evaluate=program.elsewhere(other))
+    return _play(program, carry, EVALUATE)
+
+
+def take(path: str, parts: Sequence[str], seeds: int) -> Taken:
+    """Return parts of the parameters of a run as it was last saved, for the seeds of a new one.
+
+    Each takes those of the seed of the same number, cyclically. Raises ValueError if the folder or
+    its checkpoint cannot be read, and for parts that there are not.
+    """
+    place, config, run = read(path)
+    program = prepared(config, run)
+    carry, about = _load(program, place)
+    agents = jax.tree.map(lambda x: x[: run.seeds], carry.train.agent)
+    chosen = taken.choose(jax.vmap(program.params)(agents), parts, seeds)
+    return Taken(taken.record(path, config, about.timestep, parts), chosen)
 
 
 def play(path: str, seed: int, episodes: int) -> list[Episode]:

@@ -41,11 +41,14 @@ def check_changeable(name: str) -> None:
 
 
 @contextmanager
-def created(path: str, config: Config, options: Mapping[str, Any], say: Say) -> Iterator[Path]:
+def created(
+    path: str, config: Config, options: Mapping[str, Any], say: Say, fill: Callable[[Path], None]
+) -> Iterator[Path]:
     """Make a new run folder atomically, and lock it while the `with` block runs.
 
-    If the block raises before a checkpoint is saved, the folder is removed. Raises ValueError if
-    it cannot be made or there is something at `path` already.
+    `fill` writes into it what else it begins with. If the block raises before a checkpoint is
+    saved, the folder is removed. Raises ValueError if it cannot be made or there is something at
+    `path` already.
     """
     final = Path(path)
     with ExitStack() as stack:
@@ -60,6 +63,7 @@ def created(path: str, config: Config, options: Mapping[str, Any], say: Say) -> 
             (new / "checkpoints").mkdir()
             write(new / "versions.json", json.dumps(versions(), indent=2))
             describe(new, config, options, [])
+            fill(new)
             _rename(new, final)
         except OSError as error:
             raise ValueError(f"out: {path} cannot be made ({files.reason(error)})") from None

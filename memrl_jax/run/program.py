@@ -3,6 +3,8 @@
 import dataclasses
 import math
 import time
+from collections.abc import Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -12,7 +14,7 @@ import numpy as np
 from memrl_jax import checks, parallel, tree
 from memrl_jax.build import make, per_rollout
 from memrl_jax.config import Config, flat
-from memrl_jax.run import limits, sums
+from memrl_jax.run import elsewhere, limits, sums
 from memrl_jax.run.ahead import CompiledFunction
 from memrl_jax.run.limits import FreeMemory
 from memrl_jax.run.sums import Sums
@@ -43,6 +45,9 @@ class Run:
     """Stop once the interquartile mean of an evaluation over seeds reaches this."""
     max_gigabytes: float | None = None
     """Refuse to start when all seeds together would need more memory than this."""
+    taken: Mapping[str, Any] | None = None
+    """Parameters that the run began with: of which run, as of when, and which parts; None if they
+    are its own. It is told by `experiment.start`, not given."""
 
 
 class Carry(NamedTuple):
@@ -57,9 +62,11 @@ class Program(NamedTuple):
 
     config: Config
     run: Run
-    init: Any  # keys [S] -> Carry [S]
+    init: Any  # keys [S], parameters by part to begin with [S, ...] if any -> Carry [S]
     chunk: Any  # Carry [S], steps -> Carry [S]; donates
     evaluate: Any  # (keys, agent states) [S] -> Evaluation [S, E]
+    elsewhere: Any  # config -> `evaluate` in that config's environment
+    params: Any  # the state of an agent -> its parameters by part
     parts: tuple[CompiledFunction, ...]  # what is compiled for these, a training step first
     shapes: Any  # of a Carry [S, ...]
     estimate: str
@@ -102,24 +109,27 @@ class Program(NamedTuple):
         return carry, time.perf_counter() - began
 
 
-def make_program(config: Config, run: Run) -> Program:
-    """Prepare a run; nothing is compiled yet.
+def make_program(config: Config, run: Run, taken: Any = None) -> Program:
+    """Prepare a run that begins with parameters `taken` [S, ...], by part; nothing is compiled yet.
 
-    Raises ValueError for settings out of range, MemoryError if the states alone do not fit.
+    Raises ValueError for settings out of range and for parameters of other shapes, MemoryError if
+    the states alone do not fit.
     """
     check(run)
     room = limits.room(parallel.mesh(run.seeds).size)
     trainer, steps = make(config)
     per_step = per_rollout(config)
-    one = jax.eval_shape(lambda key: _begin(trainer, key), jax.random.key(0))
+    one = jax.eval_shape(partial(_begin, trainer), jax.random.key(0), of_one(taken))
     shapes = of_seeds(one, run.seeds)
-    init, chunk, evaluate = _parts(config, run, trainer, shapes, room)
+    init, chunk, evaluate = _parts(config, run, trainer, shapes, taken, room)
     return Program(
         config,
         run,
-        init,
+        lambda keys, taken=None: init((keys, taken)),
         chunk,
         evaluate,
+        partial(elsewhere.evaluation, config, run.seeds, run.evaluate_episodes, evaluate),
+        trainer.params,
         parts=(chunk, evaluate, init),
         shapes=shapes,
         estimate=estimate(config, run, one.train, room),
@@ -130,27 +140,31 @@ def make_program(config: Config, run: Run) -> Program:
 
 
 def _parts(
-    config: Config, run: Run, trainer: Trainer, shapes: Carry, room: FreeMemory
+    config: Config, run: Run, trainer: Trainer, shapes: Carry, taken: Any, room: FreeMemory
 ) -> tuple[CompiledFunction, CompiledFunction, CompiledFunction]:
     """Return the functions that begin a run, advance it and evaluate it."""
     devices, seeds = parallel.mesh(run.seeds).size, run.seeds
-    keys, carry = parallel.padded(
-        (jax.eval_shape(lambda: parallel.seed_keys(0, seeds)), shapes), seeds
-    )
+    seed_keys = jax.eval_shape(lambda: parallel.seed_keys(0, seeds))
+    keys, carry, taken = parallel.padded((seed_keys, shapes, taken), seeds)
     count = jax.ShapeDtypeStruct((), jnp.int32)
     training, evaluation = labels(config, run)
 
     def evaluate(x: tuple[Key, Any]) -> Any:
         return trainer.evaluate(*x, run.evaluate_episodes)
 
-    init = parallel.over_seeds(lambda key: _begin(trainer, key), seeds)
+    init = parallel.over_seeds(lambda x: _begin(trainer, *x), seeds)
     chunk = parallel.update_seeds(lambda carry, n: _advance(trainer, carry, n), seeds)
     play = parallel.over_seeds(evaluate, seeds)
     return (
-        CompiledFunction(init, (keys,), "the warm-up needs", room, devices),
+        CompiledFunction(init, ((keys, taken),), "the warm-up needs", room, devices),
         CompiledFunction(chunk, (carry, count), training, room, devices),
         CompiledFunction(play, ((keys, carry.train.agent),), evaluation, room, devices),
     )
+
+
+def of_one(states: Any) -> Any:
+    """Return the shapes for a seed of states [S, ...]."""
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), states)
 
 
 def of_seeds(one: Any, seeds: int) -> Any:
@@ -186,8 +200,8 @@ def check(run: Run) -> None:
             checks.positive(field, getattr(run, field), high=2**53)
 
 
-def _begin(trainer: Trainer, key: Key) -> Carry:
-    state, metrics = trainer.init(key)
+def _begin(trainer: Trainer, key: Key, taken: Any) -> Carry:
+    state, metrics = trainer.init(key, taken)
     metrics = metrics | {"training_steps": jnp.int32(0)}
     return Carry(state, sums.add(sums.zeros(metrics), metrics))
 
