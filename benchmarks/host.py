@@ -35,7 +35,7 @@ CONFIG = presets["ppo"].replace(
 def ours(config: Config, seeds: int) -> Program:
     """Prepare the training steps of a run on the host."""
     program = make_host_program(config, Run(seeds=seeds, evaluate_episodes=1))
-    carry = program.init((parallel.seed_keys(0, seeds), {}))
+    carry = program.init((parallel.seed_keys(0, seeds), {}, None))
 
     def advance(iterations: int) -> None:
         nonlocal carry

@@ -36,7 +36,7 @@ class Begun(NamedTuple):
 def begin(config: Config, seeds: int) -> Begun:
     """Warm up on all devices, as `memrl train` does."""
     program = make_program(config, Run(seeds=seeds))
-    carry = program.init(parallel.pad((program.lanes.keys(), program.lanes.settings()), seeds))
+    carry = program.init(parallel.pad((program.lanes.keys(), {}, None), seeds))
 
     # An agent without a replay memory has nothing to fill.
     if named(config).get("learning_starts", 0) >= named(config).get("capacity", 0):

@@ -31,6 +31,7 @@ from benchmarks import (
     runs,
     tasks,
     traces,
+    transfer,
 )
 from benchmarks.findings import Findings, Study
 from memrl_jax.checks import known
@@ -50,6 +51,7 @@ RESULTS: dict[str, Study] = {
     **{name: partial(races.study, make) for name, make in episodic.RESULTS.items()},
     **{name: partial(races.study, make) for name, make in traces.RESULTS.items()},
     **{name: partial(mazes.study, plan) for name, plan in mazes.RESULTS.items()},
+    "transfer": transfer.study,
 }
 
 

@@ -5,9 +5,11 @@ its folder.
 """
 
 import json
+import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,6 +21,7 @@ from memrl_jax import commands, plot
 from memrl_jax.config import to_json
 from memrl_jax.run import experiment, folder
 from memrl_jax.run.program import Run, spacings
+from memrl_jax.run.taken import Taken
 
 EPISODES = 100  # per seed, in the evaluation that the figures come from
 Curve = tuple[np.ndarray, np.ndarray]  # steps [points], values [seeds, points]
@@ -34,6 +37,9 @@ class Result(NamedTuple):
     reference: Mapping[str, float]  # lines to draw across the curves
     seeds: int = 8
     episodes: int = EPISODES
+    evaluations: int = 20  # in each run
+    # label -> the run before it that it takes parameters from, and which parts of them
+    takes: Mapping[str, tuple[str, Sequence[str]]] = MappingProxyType({})
 
 
 def memoryless(config: memrl_jax.Config) -> memrl_jax.Config:
@@ -87,10 +93,12 @@ def train(result: Result, kept: Path, console: Console) -> tuple[dict, dict, flo
     series, returns, total = {}, {}, 0.0
     for label, config in result.runs.items():
         console.print(f"{label}: {config.environment}, {result.seeds} seeds")
-        run = Run(out=str(kept / label), seeds=result.seeds)
+        every = math.ceil(config.total_steps / result.evaluations)
+        run = Run(out=str(kept / label), seeds=result.seeds, evaluate_every=every)
         took = Path(run.out) / "seconds"
+        first = taken(result, label, kept)
         with commands.progress_bar(console) as progress:
-            done = begin_or_go_on(config, run, console.print, timed(progress, took))
+            done = begin_or_go_on(config, run, console.print, timed(progress, took), first)
         if not done.finished:
             raise KeyboardInterrupt
         past = done.history
@@ -100,14 +108,27 @@ def train(result: Result, kept: Path, console: Console) -> tuple[dict, dict, flo
     return series, returns, total / 60
 
 
+def taken(result: Result, label: str, kept: Path) -> Taken | None:
+    """Return what a run takes from another in the folder `kept`, if it does."""
+    if label not in result.takes:
+        return None
+    source, parts = result.takes[label]
+    return experiment.take(str(kept / source), parts, result.seeds)
+
+
 def begin_or_go_on(
-    config: memrl_jax.Config, run: Run, say: experiment.Say, report: experiment.Report
+    config: memrl_jax.Config,
+    run: Run,
+    say: experiment.Say,
+    report: experiment.Report,
+    first: Taken | None = None,
 ) -> experiment.Result:
     """Start a run, or resume it if it was begun; raises ValueError if that was another run."""
     if not Path(run.out).exists():
-        return experiment.start(config, run, say, report)
+        return experiment.start(config, run, say, report, first)
     _, begun, options = experiment.read(run.out)
-    asked = vars(run) | spacings(run, config.total_steps)
+    told = {"taken": first.record if first else None}
+    asked = vars(run) | spacings(run, config.total_steps) | told
     if (to_json(begun), vars(options)) != (to_json(config), asked):
         raise ValueError(f"out: {run.out} was begun with other settings; remove it to begin anew")
     return experiment.resume(run.out, say, report)

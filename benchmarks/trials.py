@@ -81,10 +81,12 @@ def compiled_once() -> Iterator[None]:
     def made(config: memrl_jax.Config, run: Run) -> Program:
         return original(config, run)
 
-    def make_program(config: memrl_jax.Config, run: Run, varied: Varied = NOTHING) -> Program:
+    def make_program(
+        config: memrl_jax.Config, run: Run, varied: Varied = NOTHING, taken: Any = None
+    ) -> Program:
         return made(config, Run(**{**vars(run), "out": ""}))._replace(run=run)
 
-    experiment.make_program = make_program
+    experiment.make_program = make_program  # type: ignore[assignment]  # nothing is taken
     try:
         yield
     finally:

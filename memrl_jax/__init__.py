@@ -9,10 +9,11 @@ if TYPE_CHECKING:
     from memrl_jax.deployment import deploy
     from memrl_jax.preset_configs import presets
     from memrl_jax.sweeps import sweep
+    from memrl_jax.transfer import take
 
 __version__ = "0.2.0"
 
-__all__ = ["Config", "deploy", "make_train", "presets", "sweep"]
+__all__ = ["Config", "deploy", "make_train", "presets", "sweep", "take"]
 
 _HOME = {
     "Config": "config",
@@ -20,6 +21,7 @@ _HOME = {
     "make_train": "build",
     "presets": "preset_configs",
     "sweep": "sweeps",
+    "take": "transfer",
 }
 
 

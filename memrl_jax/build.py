@@ -2,7 +2,7 @@
 
 import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -19,7 +19,7 @@ from memrl_jax.memory import MEMORIES
 from memrl_jax.networks import encoder, recurrent
 from memrl_jax.replay import REPLAYS, ring
 from memrl_jax.schedules import linear
-from memrl_jax.settings import BodyConfig, ReplayConfig
+from memrl_jax.settings import BodyConfig, ReplayConfig, named
 from memrl_jax.train import Metrics, Trainer, TrainState, make_trainer
 from memrl_jax.types import Agent, Body, Environment, Key, NeuralMemory, ReplayMemory, Spec
 
@@ -58,10 +58,17 @@ def make_agent(config: Config, env: Environment | HostEnvironment) -> Agent:
     agent = construct(config.agent, parts(config, env))
     checks.kind("agent", agent, Agent)
     if config.restart is not None:
+        _check_restart(config)
         return restarting(agent, config.restart, config.restart_hold)
     if config.restart_hold:
         raise ValueError(f"restart_hold: {config.restart_hold} updates after restart = None")
     return agent
+
+
+def _check_restart(config: Config) -> None:
+    """Raise ValueError for a restart of parameters that are frozen."""
+    if freeze := named(config.agent).get("freeze"):
+        raise ValueError(f"restart: {config.restart} begins anew with all, also freeze = {freeze}")
 
 
 def parts(config: Config, env: Environment | HostEnvironment) -> Parts:
@@ -205,19 +212,20 @@ def after_warmup(config: Config, agent: Agent, rollouts: int) -> int:
     return rollouts - agent.warmup
 
 
-def make_train(config: Config) -> Callable[[Key], tuple[TrainState, Metrics]]:
+def make_train(config: Config) -> Callable[..., tuple[TrainState, Metrics]]:
     """Return `train(key) -> (TrainState, metrics)`, a pure function of the key.
 
     Metrics are sums and counts, [1 + steps]: of the warm-up, then of every training step. Jit
     `train` and vmap it over keys; to vmap over floats of the config as well, call `make_train`
-    inside the function that is vmapped.
+    inside the function that is vmapped. `train(key, taken)` begins with parameters of another
+    agent, {part: ...}: see `transfer.take`.
     Raises ValueError, with a one-line message that names the field, if it cannot be trained; an
     environment on the host cannot be, in a pure function: `run.experiment.start` trains there.
     """
     trainer, steps = make(config)
 
-    def train(key: Key) -> tuple[TrainState, Metrics]:
-        state, warmup = trainer.init(key)
+    def train(key: Key, taken: Mapping[str, Any] | None = None) -> tuple[TrainState, Metrics]:
+        state, warmup = trainer.init(key, taken)
         state, metrics = jax.lax.scan(lambda state, _: trainer.step(state), state, length=steps)
         return state, jax.tree.map(lambda x, xs: jnp.concatenate([x[None], xs]), warmup, metrics)
 

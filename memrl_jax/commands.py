@@ -10,7 +10,7 @@ import textwrap
 import time
 import typing
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -35,6 +35,7 @@ from memrl_jax.rollout import Evaluation
 from memrl_jax.run import experiment, folder, history
 from memrl_jax.run.pool import Pool, pools, short, told
 from memrl_jax.run.program import Run
+from memrl_jax.run.taken import Taken
 from memrl_jax.statistics import bootstrap, iqm
 
 MISSING = tyro.MISSING_NONPROP
@@ -48,6 +49,7 @@ SHOWN = {  # metric -> label of its axis; others are labelled by their name
 }
 
 TRAIN_HELP = """usage: memrl train PRESET [OPTIONS]
+       memrl train PRESET --from RUN --take PART,... [OPTIONS]
        memrl train --resume RUN [OPTIONS]
 
 presets: {presets}
@@ -68,11 +70,25 @@ class Trained(Config):
 
 
 @dataclass(frozen=True)
+class Around(Run):
+    """Everything around a training run that can be given."""
+
+    taken: Annotated[Mapping[str, Any] | None, tyro.conf.Suppress, tyro.conf.Fixed] = None
+
+
+@dataclass(frozen=True)
 class Train:
     """Train a preset, with any of its settings changed."""
 
     config: Trained
-    run: Run
+    run: Around
+    source: Annotated[str | None, tyro.conf.arg(name="from", metavar="RUN")] = None
+    """Folder of a run to take parameters from, as it was last saved. Each new seed takes those of
+    its seed of the same number, cyclically. config.json tells what was taken, and a copy is kept
+    in the new run's folder, which needs the other no more."""
+    take: tuple[str, ...] = ()
+    """Parts to take: encoder, memory, head, or what else its agent has; several with commas. All
+    else begins anew. --freeze keeps parts as they are."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +125,11 @@ class Evaluate:
     """Episodes per seed, each in an environment of its own."""
     seed: int = 0
     """Number that the keys of the episodes come from."""
+    environment: str | None = None
+    """Another environment with the same spaces to play in, without training there; by default the
+    run's own."""
+    environment_args: Mapping[str, Any] = field(default_factory=dict)
+    """Parameters of that environment, as name=value, in place of the run's."""
 
 
 @dataclass(frozen=True)
@@ -167,12 +188,22 @@ def train(arguments: list[str]) -> int:
     for module in modules(arguments):  # they may define the preset
         imports.load("imports", module)
     name = checks.known("preset", arguments[0], presets)
-    default = Train(Trained(**fields_of(presets[name])), Run())
+    default = Train(Trained(**fields_of(presets[name])), Around())
     given = parse(Train, arguments[1:], f"memrl train {name}", default)
     config = Config(**fields_of(given.config))
     environment = config.environment.replace(":", "-").replace("/", "-")
-    run = replace(given.run, out=given.run.out or f"runs/{name}-{environment}")
-    return follow(lambda say, report: experiment.start(config, run, say, report))
+    run = replace(Run(**vars(given.run)), out=given.run.out or f"runs/{name}-{environment}")
+    first = _first(given)
+    return follow(lambda say, report: experiment.start(config, run, say, report, first))
+
+
+def _first(given: Train) -> Taken | None:
+    """Return the parameters to begin with; raises ValueError for one of two options alone."""
+    if given.source is None and not given.take:
+        return None
+    if given.source is None:
+        raise ValueError(f"from: {', '.join(given.take)} of which run? name its folder")
+    return experiment.take(given.source, given.take, given.run.seeds)
 
 
 def modules(arguments: list[str]) -> list[str]:
@@ -207,9 +238,10 @@ def evaluate(arguments: list[str]) -> int:
     given = parse(Evaluate, arguments, "memrl evaluate")
     found = pools(given.runs)
     console = Console()
+    where = given.environment, given.environment_args
     for pool in found:
-        played = {path: experiment.evaluate(path, given.episodes, given.seed) for path in pool.runs}
-        console.print(_evaluated(pool, played, given.episodes))
+        played = {x: experiment.evaluate(x, given.episodes, given.seed, *where) for x in pool.runs}
+        console.print(_evaluated(pool, played, given.episodes, _told(pool, *where)))
         unfinished = sum(int(np.sum(~x.done)) for x in played.values())
         if unfinished:
             console.print(
@@ -218,10 +250,21 @@ def evaluate(arguments: list[str]) -> int:
     return 0
 
 
-def _evaluated(pool: Pool, played: Mapping[str, Evaluation], episodes: int) -> Table:
+def _told(pool: Pool, environment: str | None, args: Mapping[str, Any]) -> str:
+    """Tell of an environment in which a pool was not trained; '' if none is given."""
+    if environment is None and not args:
+        return ""
+    words = [f"{name}={x}" for name, x in args.items()]
+    return " ".join([" in", environment or pool.config.environment, *words])
+
+
+def _evaluated(
+    pool: Pool, played: Mapping[str, Evaluation], episodes: int, where: str = ""
+) -> Table:
     """Tabulate returns and lengths of all seeds of a pool, and their IQM."""
     names = dict(zip(played, short([*played]), strict=True))
-    rows = Table("seed", "return", "length", title=escape(f"{pool.name}: greedy episodes"))
+    title = f"{pool.name}: greedy episodes{where}"
+    rows = Table("seed", "return", "length", title=escape(title))
     for path, x in played.items():
         for seed, values in enumerate(zip(x.total, x.length, strict=True)):
             label = f"{names[path]}, {seed}" if len(played) > 1 else str(seed)
@@ -399,6 +442,8 @@ def parse(kind: Any, arguments: list[str], program: str, default: Any = MISSING)
     _check_once(arguments)
     for option in ("--view", "--vary"):
         arguments = _together(option, arguments)
+    for option in ("--take", "--freeze"):
+        arguments = _together(option, arguments, ",")
     registry = tyro.constructors.ConstructorRegistry()
     registry.primitive_rule(_options_rule)
     prefixes = (tyro.conf.OmitArgPrefixes,)
@@ -426,8 +471,11 @@ def _check_once(arguments: list[str]) -> None:
             raise ValueError(f"{option}: given {words.count(option)} times")
 
 
-def _together(option: str, arguments: list[str]) -> list[str]:
-    """Gather the words of an option that may be given several times behind one, at the end."""
+def _together(option: str, arguments: list[str], separator: str | None = None) -> list[str]:
+    """Gather the words of an option that may be given several times behind one, at the end.
+
+    Words are split at the `separator`.
+    """
     words: list[str] = []
     others: list[str] = []
     taking = others
@@ -439,6 +487,8 @@ def _together(option: str, arguments: list[str]) -> list[str]:
             continue
         taking = others if argument.startswith("--") else taking
         taking.append(argument)
+    if separator:
+        words = [part for word in words for part in word.split(separator)]
     return [*others, option, *words] if words else arguments
 
 

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from memrl_jax.types import Array
 
@@ -46,6 +47,14 @@ def parts(space: Any) -> list[Any]:
 def over(f: Callable[..., Any], space: Any, *rest: Any) -> Any:
     """Map `f(part, *leaves)` over the parts of a space and the matching leaves of `rest`."""
     return jax.tree.map(f, space, *rest, is_leaf=is_part)
+
+
+def same(space: Any, other: Any) -> bool:
+    """Tell whether two spaces have the same parts, with the same bounds."""
+    ours, theirs = (dict(jax.tree_util.tree_leaves_with_path(x)) for x in (space, other))
+    return ours.keys() == theirs.keys() and all(
+        np.array_equal(x, theirs[path]) for path, x in ours.items()
+    )
 
 
 def discrete(space: Any) -> bool:

@@ -41,7 +41,7 @@ class Options:
     """Train a preset with several seeds at every combination of values of some settings."""
 
     config: commands.Trained
-    run: Run
+    run: commands.Around
     vary: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=VALUES ...")] = ()
     """Settings and their values: learning_rate=1e-4,3e-4, memory=gru,lru, encoder=[64],[64,64],
     memory_args.features=32,64; or ranges to draw from, learning_rate=log:1e-5..1e-2,
@@ -79,10 +79,10 @@ def command(arguments: list[str]) -> int:
     for module in commands.modules(arguments):
         imports.load("imports", module)
     name = checks.known("preset", arguments[0], presets)
-    default = Options(commands.Trained(**commands.fields_of(presets[name])), Run())
+    default = Options(commands.Trained(**commands.fields_of(presets[name])), commands.Around())
     given = commands.parse(Options, arguments[1:], f"memrl sweep {name}", default)
     config = Config(**commands.fields_of(given.config))
-    run = replace(given.run, out=given.run.out or f"sweeps/{name}")
+    run = replace(Run(**vars(given.run)), out=given.run.out or f"sweeps/{name}")
     vary = _given(given.vary) | _listed(given.grid, given.vary)
     found = points.grid(vary, given.draws, run.seed)
     ranges = {name: x for name, x in vary.items() if isinstance(x, points.Range)}

@@ -1,6 +1,6 @@
 """The training loop: act, observe, learn."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from memrl_jax import draws, tree
 from memrl_jax.environments.base import EpisodeStatistics, batch, episode_metrics
 from memrl_jax.rollout import Actor, Evaluation, evaluate, initial, rollout
+from memrl_jax.transfer import begin
 from memrl_jax.types import Agent, Array, Environment, Key, Segment, State, TimeStep
 
 Metrics = dict[str, Array]
@@ -27,11 +28,13 @@ class TrainState(NamedTuple):
 class Trainer(NamedTuple):
     """Pure functions of training; `step` is `collect`, then `learn`."""
 
-    init: Callable[[Key], tuple[TrainState, Metrics]]  # warmed up: ready to learn
+    # key, parameters by part to begin with or None -> warmed up: ready to learn
+    init: Callable[..., tuple[TrainState, Metrics]]
     collect: Callable[[TrainState], tuple[TrainState, Segment, Metrics]]  # one rollout
     learn: Callable[[TrainState, Segment], tuple[TrainState, Metrics]]  # learns from that rollout
     step: Callable[[TrainState], tuple[TrainState, Metrics]]
     evaluate: Callable[[Key, State, int], Evaluation]  # key, agent state, episode count; greedy
+    params: Callable[[State], Any]  # agent state -> its parameters by part
 
 
 def received(
@@ -83,10 +86,10 @@ def make_trainer(env: Environment, agent: Agent, environments: int, length: int)
         train, _segment, metrics = collect(train)
         return train, metrics
 
-    def init(key: Key) -> tuple[TrainState, Metrics]:
+    def init(key: Key, taken: Mapping[str, Any] | None = None) -> tuple[TrainState, Metrics]:
         key, env_key, agent_key = draws.split(key, 3)
         actor = initial(env, agent.initial_memory(environments), env_key, environments)
-        state = agent.init(agent_key, actor.timestep)
+        state = begin(agent, agent_key, actor.timestep, taken)
         train = TrainState(key, actor, EpisodeStatistics.zeros(environments), state)
         unlearned = jax.tree.map(jnp.zeros_like, jax.eval_shape(step, train)[1])
         train, metrics = jax.lax.scan(warm, train, length=agent.warmup)
@@ -98,4 +101,4 @@ def make_trainer(env: Environment, agent: Agent, environments: int, length: int)
 
         return evaluate(env, policy, agent.initial_memory(count), key, count)
 
-    return Trainer(init, collect, learn, step, greedy)
+    return Trainer(init, collect, learn, step, greedy, agent.params)

@@ -122,7 +122,8 @@ class Agent(NamedTuple):
     `act` explores, or with `explore=False` acts greedily. `inspect` records what the agent then
     computes: action values `q` [B, A], action probabilities `policy` [B, A] and `value` [B], those
     that it has, and the memory's record, see `NeuralMemory`. `params` are the parameters that `act`
-    uses; `with_params` replaces them and resets target networks and optimizers.
+    uses, and critics', by part; `with_params` replaces them and resets target networks and
+    optimizers.
     """
 
     init: Callable[..., Any]  # key, TimeStep -> state

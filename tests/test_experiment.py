@@ -58,7 +58,9 @@ def compile_once() -> Iterator[None]:
     def made(config: memrl_jax.Config, seeds: int, episodes: int) -> Program:
         return original(config, Run(seeds=seeds, evaluate_episodes=episodes))
 
-    def make_program(config: memrl_jax.Config, run: Run, varied: Varied = NOTHING) -> Program:
+    def make_program(
+        config: memrl_jax.Config, run: Run, varied: Varied = NOTHING, taken: Any = None
+    ) -> Program:
         check(run)
         make(config)
         same = config.replace(total_steps=CONFIG.total_steps)  # its length is not compiled

@@ -79,6 +79,7 @@ OTHER: dict[str, Any] = {  # values, where one more would not do
     "convolutions": ((2, 2, 1, 0),),
     "channels": 0,
     "loss": "huber",
+    "freeze": ("head",),
     "target_entropy": 0.25,
     "key_size": 3,
     "capacity": 320,

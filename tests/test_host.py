@@ -357,7 +357,7 @@ def test_what_acts_and_learns_is_compiled_once(monkeypatch: pytest.MonkeyPatch) 
     program = make_host_program(config, Run(seeds=2, evaluate_episodes=2))
     program.compile()
     before = list(traced)
-    carry = program.init((parallel.seed_keys(0, 2), {}))
+    carry = program.init((parallel.seed_keys(0, 2), {}, None))
     for steps in (1, 3):
         carry = program.chunk(carry, steps)
     program.evaluate((parallel.seed_keys(1, 2), carry.train.agent, {}))

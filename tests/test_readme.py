@@ -29,13 +29,15 @@ def short(monkeypatch):
 
 def test_examples_run(short):
     blocks = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
-    assert len(blocks) == 9
+    assert len(blocks) == 10
     names: dict = {}
     try:
         for block in blocks:
             exec(block, names)
         assert names["metrics"]["loss_sum"].shape == (3, 8, 6)
         assert names["by_length"]["loss_sum"].shape == (3, 2)
+        learned = names["agent"].params(names["after"].agent)
+        jax.tree.map(np.testing.assert_array_equal, learned["memory"], names["params"]["memory"])
         assert names["sample"].segment.action.shape == (40, 32)
         _, metrics = jax.jit(names["train"])(names["key"])
         assert metrics["updates"].sum() == 5

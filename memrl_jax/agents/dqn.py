@@ -18,7 +18,7 @@ from memrl_jax.agents.exploration import (
     epsilon_greedy,
     value_of,
 )
-from memrl_jax.agents.optimizer import OptimizerConfig, make_optimizer
+from memrl_jax.agents.optimizer import OptimizerConfig, follow, frozen, make_optimizer
 from memrl_jax.agents.windows import burned_in, gradient_steps, priority
 from memrl_jax.networks import QHead
 from memrl_jax.returns import lambda_returns, n_step_returns, rescale, unscale
@@ -143,7 +143,8 @@ def dqn(config: DQNConfig, spec: Spec, body: Body, replay: ReplayMemory) -> Agen
         params = optax.apply_updates(learner.params, step)
         updates = next_update(config.target_period, learner.updates)
         rate = jnp.where(updates % config.target_period == 0, config.target_rate, 0.0)
-        target_params = optax.incremental_update(params, learner.target_params, rate)
+        still = frozen(config.optimizer, params)
+        target_params = follow(still, params, learner.target_params, rate)
         return Learner(params, target_params, optimizer_state, updates), loss
 
     def learn(key: Key, state: DQNState, segment: Segment) -> tuple[DQNState, dict[str, Array]]:

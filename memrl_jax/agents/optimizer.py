@@ -1,12 +1,16 @@
 """The optimizer of all agents that learn by gradients."""
 
+from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import optax
 
 from memrl_jax import checks
 from memrl_jax.schedules import linear
-from memrl_jax.settings import Settings
+from memrl_jax.settings import Settings, static
 
 SMALL, LARGE = 1e-30, 1e30  # within these, a rate and 1 / rate are finite and not 0 in float32
 
@@ -23,10 +27,56 @@ class OptimizerConfig(Settings):
     """Added to the denominator of Adam's steps."""
     max_gradient_norm: float | None = None
     """Clip gradients to this global norm; None does not clip."""
+    freeze: tuple[str, ...] = static(())
+    """Parts of the parameters that keep their values, bit for bit, as do their targets: encoder,
+    memory, head, or what else the agent has (critic: of ppo with separate; critics,
+    log_temperature: of sac). Their gradients do not count in max_gradient_norm."""
 
 
-def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
-    """Return Adam as configured; raises ValueError for settings out of range."""
+def make_optimizer(config: OptimizerConfig, still: Any = None) -> optax.GradientTransformation:
+    """Return Adam as configured, for parameters by part, {"encoder", "memory", ...}.
+
+    Parts in `freeze` get no steps, no moments, and count in no norm. `still` marks what is frozen
+    where parameters are arranged otherwise: see `frozen`. Raises ValueError for settings out of
+    range, and for unknown parts once the optimizer is initialised.
+    """
+    adam = _adam(config)
+    if not config.freeze:
+        return adam
+    labels = partial(frozen, config) if still is None else still
+    return optax.partition({True: _no_steps(), False: adam}, labels)
+
+
+def frozen(config: OptimizerConfig, parts: Iterable[str]) -> Any:
+    """Return which parts are frozen, {part: bool}, or False if none is: a prefix of parameters.
+
+    Raises ValueError for unknown parts in `freeze`.
+    """
+    parts = list(parts)
+    for name in config.freeze:
+        checks.known("freeze", name, parts)
+    return {name: name in config.freeze for name in parts} if config.freeze else False
+
+
+def follow(still: Any, new: Any, old: Any, rate: Any) -> Any:
+    """Return target parameters moved from `old` towards `new`; what is still stays as it is.
+
+    Otherwise it would move too: the average of two equal numbers may be rounded.
+    """
+    moved = optax.incremental_update(new, old, rate)
+    return jax.tree.map(lambda still, x, y: x if still else y, still, old, moved)
+
+
+def _no_steps() -> optax.GradientTransformation:
+    """Return a transformation to steps of -0, which alone leave every bit of 0 and -0 as it is."""
+
+    def update(gradient: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        return jax.tree.map(lambda x: -jnp.zeros_like(x), gradient), state
+
+    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
+
+
+def _adam(config: OptimizerConfig) -> optax.GradientTransformation:
     checks.within("learning_rate", config.learning_rate, 0, LARGE)
     checks.within("adam_epsilon", config.adam_epsilon, SMALL, LARGE)
     rate: Any = config.learning_rate

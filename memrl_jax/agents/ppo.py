@@ -152,12 +152,9 @@ def ppo(config: PPOConfig, spec: Spec, body: Body) -> Agent:
         return (moved, going), sums | {"updates": going.astype(jnp.int32)}
 
     def params(state: PPOState) -> Any:
-        params = state.learner.params
-        return params["actor"] if config.separate else params
+        return state.learner.params
 
     def with_params(state: PPOState, params: Any) -> PPOState:
-        if config.separate:
-            params = {**state.learner.params, "actor": params}
         return state._replace(learner=begin(params))
 
     def inspect(state: PPOState, memory: State, timestep: TimeStep) -> dict[str, Array]:

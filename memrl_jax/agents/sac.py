@@ -7,7 +7,14 @@ import jax.numpy as jnp
 import optax
 
 from memrl_jax import checks, draws
-from memrl_jax.agents.optimizer import LARGE, SMALL, OptimizerConfig, make_optimizer
+from memrl_jax.agents.optimizer import (
+    LARGE,
+    SMALL,
+    OptimizerConfig,
+    follow,
+    frozen,
+    make_optimizer,
+)
 from memrl_jax.agents.sac_loss import Loss, Networks, acting, sac_loss
 from memrl_jax.agents.soft import Choices, choices
 from memrl_jax.agents.windows import gradient_steps, priority
@@ -83,12 +90,14 @@ def sac(config: SACConfig, spec: Spec, body: Body, replay: ReplayMemory) -> Agen
     choice = choices(spec, config.target_entropy)
     networks = _networks(config, choice, body)
     actor, critics = networks.actor, networks.critics
-    optimizer = make_optimizer(config.optimizer)
+    still = stills(config)
+    optimizers = {name: make_optimizer(config.optimizer, x) for name, x in still.items()}
 
     def begin(params: Any) -> Learner:
         # A real copy: one array under two names could not be donated twice.
         target_critics = jax.tree.map(jnp.copy, params["critics"])
-        return Learner(params, target_critics, {k: optimizer.init(x) for k, x in params.items()})
+        moments = {name: optimizers[name].init(x) for name, x in params.items()}
+        return Learner(params, target_critics, moments)
 
     def initial_memory(batch: int) -> State:
         own = actor.initial_state(batch)
@@ -135,10 +144,10 @@ def sac(config: SACConfig, spec: Spec, body: Body, replay: ReplayMemory) -> Agen
         params, optimizer_state = {}, {}
         for name, x in learner.params.items():
             own = gradient[name], learner.optimizer[name], x
-            step, optimizer_state[name] = optimizer.update(*own)
+            step, optimizer_state[name] = optimizers[name].update(*own)
             params[name] = optax.apply_updates(x, step)
         new, old = params["critics"], learner.target_critics
-        target_critics = optax.incremental_update(new, old, config.target_rate)
+        target_critics = follow(still["critics"], new, old, config.target_rate)
         return Learner(params, target_critics, optimizer_state), loss
 
     def learn(key: Key, state: SACState, segment: Segment) -> tuple[SACState, dict[str, Array]]:
@@ -186,6 +195,16 @@ def sac(config: SACConfig, spec: Spec, body: Body, replay: ReplayMemory) -> Agen
         replay.warmup,
         inspect,
     )
+
+
+def stills(config: SACConfig) -> dict[str, Any]:
+    """Return which parameters are frozen: a prefix of those in `Learner`."""
+    names = "encoder", "memory", "head", "critics", "log_temperature"
+    marks = frozen(config.optimizer, names) or dict.fromkeys(names, False)
+    body = {name: marks[name] for name in ("encoder", "memory")}
+    head, judges = {"head": marks["head"]}, marks["critics"]
+    actor, critics = (head, body | {"head": judges}) if config.shared else (body | head, judges)
+    return {"actor": actor, "critics": critics, "log_temperature": marks["log_temperature"]}
 
 
 def _networks(config: SACConfig, choice: Choices, body: Body) -> Networks:

@@ -27,32 +27,31 @@ def actor_critic(
 
 
 def pair(actor: Network, critic: Network) -> Network:
-    """Return two networks as one: parameters {"actor", "critic"}, states and outputs in pairs.
+    """Return two networks as one: states and outputs in pairs.
 
-    `inspect` records what the actor's memory does.
+    Parameters are the actor's by part, {"encoder", "memory", "head"}, and the "critic"'s. `inspect`
+    records what the actor's memory does.
     """
 
     def init(key: Key, timestep: TimeStep, *inputs: Any) -> Any:
         actor_key, critic_key = draws.split(key)
-        return {
-            "actor": actor.init(actor_key, timestep, *inputs),
-            "critic": critic.init(critic_key, timestep, *inputs),
-        }
+        own = actor.init(actor_key, timestep, *inputs)
+        return {**own, "critic": critic.init(critic_key, timestep, *inputs)}
 
     def initial_state(batch: int) -> State:
         return actor.initial_state(batch), critic.initial_state(batch)
 
     def step(params: Any, state: State, timestep: TimeStep, *inputs: Any) -> tuple[State, Any]:
-        actors, policy = actor.step(params["actor"], state[0], timestep, *inputs)
+        actors, policy = actor.step(params, state[0], timestep, *inputs)
         critics, value = critic.step(params["critic"], state[1], timestep, *inputs)
         return (actors, critics), (policy, value)
 
     def unroll(params: Any, state: State, timestep: TimeStep, *inputs: Any) -> tuple[State, Any]:
-        actors, policies = actor.unroll(params["actor"], state[0], timestep, *inputs)
+        actors, policies = actor.unroll(params, state[0], timestep, *inputs)
         critics, values = critic.unroll(params["critic"], state[1], timestep, *inputs)
         return (actors, critics), (policies, values)
 
     def inspect(params: Any, state: State, timestep: TimeStep) -> dict[str, Array]:
-        return actor.inspect(params["actor"], state[0], timestep)
+        return actor.inspect(params, state[0], timestep)
 
     return Network(init, initial_state, step, unroll, inspect)

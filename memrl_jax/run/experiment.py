@@ -5,8 +5,9 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -21,12 +22,13 @@ from memrl_jax.config import Config, from_json, plain, to_json
 from memrl_jax.environments import check, on_host
 from memrl_jax.host_rollout import player as host_player
 from memrl_jax.rollout import Episode, Evaluation, player
-from memrl_jax.run import folder, history, snapshot
+from memrl_jax.run import elsewhere, folder, history, snapshot, taken
 from memrl_jax.run.history import History
 from memrl_jax.run.host_program import make_host_program
 from memrl_jax.run.lanes import NOTHING, Varied
 from memrl_jax.run.program import Carry, Program, Run, make_program, spacings
 from memrl_jax.run.program import check as check_run
+from memrl_jax.run.taken import Taken
 from memrl_jax.statistics import carry_forward, iqm
 
 PACE = 1.0  # seconds that a chunk should take: as long as Ctrl-C may have to wait
@@ -69,18 +71,21 @@ class Pace(NamedTuple):
 
 Say = Callable[[str], None]
 Report = Callable[[Progress], None]
-Prepare = Callable[[Config, Run, Varied], Program]
+Prepare = Callable[[Config, Run, Varied, Taken | None], Program]
 
 
-def prepared(config: Config, run: Run, varied: Varied = NOTHING) -> Program:
+def prepared(
+    config: Config, run: Run, varied: Varied = NOTHING, first: Taken | None = None
+) -> Program:
     """Prepare a run, within JAX or on the host as its environment is; see `make_program`."""
+    params = first.params if first else None
     if not on_host(config.environment):
-        return make_program(config, run, varied)
+        return make_program(config, run, varied, params)
     if varied:
         raise ValueError(
             f"environment: {config.environment} steps on the host, one point at a time"
         )
-    return make_host_program(config, run)
+    return make_host_program(config, run, params)
 
 
 def start(
@@ -88,26 +93,34 @@ def start(
     run: Run,
     say: Say,
     report: Report,
+    first: Taken | None = None,
     varied: Varied = NOTHING,
     prepare: Prepare = prepared,
 ) -> Result:
-    """Train all seeds of a new run, or of several that differ in floats (see `make_program`).
+    """Train all seeds of a new run, which begins with parameters of another if `first` has any.
+
+    Or of several runs that differ in floats, in `varied`: see `make_program`.
 
     `say` gets lines of text, `report` the progress after every chunk. Raises ValueError for
-    settings out of range and MemoryError if the memory does not suffice, and then leaves no folder
-    behind; later FloatingPointError if a reward or a loss is not finite.
+    settings out of range and for parameters of other shapes, and MemoryError if the memory does not
+    suffice, and then leaves no folder behind; later FloatingPointError if a reward or a loss is not
+    finite.
     """
     config = from_json(to_json(config))  # train exactly what config.json will say
+    if run.taken is not None:
+        raise ValueError(f"taken: {checks.shown(run.taken)} is what `first` tells, and not given")
     run = Run(**{name: plain(name, x) for name, x in vars(run).items()})
-    program = prepare(config, run, varied)
+    run = dataclasses.replace(run, taken=first.record if first else None)
+    program = prepare(config, run, varied, first)
     folder.check_free(run.out)
     program.trace()
     if not on_host(config.environment):
         check(make_environment(config), jax.random.key(run.seed), name=config.environment)
     options = vars(run) | spacings(run, config.total_steps)
-    with folder.created(run.out, config, options, varied, say) as place:
+    more = partial(taken.save, taken=first)
+    with folder.created(run.out, config, options, varied, say, more) as place:
         say(program.estimate)
-        carry = _first(program, place)
+        carry = _first(program, place, first)
         return _loop(program, place, carry, program.first_step, {}, say, report)
 
 
@@ -128,10 +141,12 @@ def resume(
     with folder.held(path, say) as place:
         _, config, run = _read(path)
         config, run, changed = _changed(config, run, changes)
-        program = prepare(config, run, folder.varied(place))
+        program = prepare(config, run, folder.varied(place), None)
         anew = not snapshot.checkpoints(place) and not history.read(place / "metrics.npz")
-        if anew:
-            _first(program, place)  # it was killed before its first checkpoint
+        if anew:  # it was killed before its first checkpoint
+            first = _kept(program, place)
+            program = prepared(config, run, first=first) if first else program
+            _first(program, place, first)
         carry, about = _load(program, place)
         if program.total_steps < about.timestep:
             done = f"{about.timestep}, the timesteps that are done"
@@ -183,11 +198,19 @@ def _read(path: str) -> tuple[Path, Config, Run]:
     return place, config, run
 
 
-def _first(program: Program, place: Path) -> Carry:
+def _kept(program: Program, place: Path) -> Taken | None:
+    """Return the parameters that a run in a folder begins with, if it took any."""
+    if program.run.taken is None:
+        return None
+    shapes = jax.eval_shape(jax.vmap(program.params), program.shapes.train.agent)
+    return taken.load(place, program.run.taken, shapes)
+
+
+def _first(program: Program, place: Path, first: Taken | None) -> Carry:
     """Compile, warm up all seeds and save the first checkpoint."""
     program.compile()
-    lanes = program.lanes
-    carry = program.init(parallel.pad((lanes.keys(), lanes.settings()), lanes.size))
+    lanes, params = program.lanes, first.params if first else None
+    carry = program.init(parallel.pad((lanes.keys(), lanes.settings(), params), lanes.size))
     _save(program, place, program.first_step, carry, {})
     return carry
 
@@ -210,7 +233,7 @@ def store(
 ) -> None:
     """Make the folder of a run that was trained up to a timestep as a part of another."""
     options = vars(run) | spacings(run, config.total_steps)
-    with folder.created(run.out, config, options, varied, say) as place:
+    with folder.created(run.out, config, options, varied, say, lambda _: None) as place:
         folder.record(place, past)
         snapshot.save(place, timestep, carry, folder.settings(config, vars(run), varied), past)
 
@@ -292,16 +315,42 @@ def _taken(past: History, sums: dict[str, np.ndarray]) -> np.ndarray:
     return sums["steps"] + (past["steps"].sum(axis=-1) if past else 0)
 
 
-def evaluate(path: str, episodes: int, seed: int) -> Evaluation:
+def evaluate(
+    path: str,
+    episodes: int,
+    seed: int,
+    environment: str | None = None,
+    environment_args: Mapping[str, Any] = MappingProxyType({}),
+) -> Evaluation:
     """Play greedy episodes, [S, episodes], with every seed of a run as it was last saved.
 
-    Raises ValueError if the folder or its checkpoint cannot be read.
+    They are played in another environment if one, or other parameters than the run's, are given.
+    Raises ValueError if the folder or its checkpoint cannot be read, and for an environment with
+    other spaces.
     """
     place, config, run = read(path)
     checks.positive("episodes", episodes)
     run = dataclasses.replace(run, evaluate_episodes=episodes, seed=seed)
     program = prepared(config, run)
-    return _play(program, _load(program, place)[0], EVALUATE)
+    carry, _ = _load(program, place)
+    if environment is not None or environment_args:
+        other = elsewhere.moved(config, environment, environment_args)
+        program = program._replace(evaluate=program.elsewhere(other))
+    return _play(program, carry, EVALUATE)
+
+
+def take(path: str, parts: Sequence[str], seeds: int) -> Taken:
+    """Return parts of the parameters of a run as it was last saved, for the seeds of a new one.
+
+    Each takes those of the seed of the same number, cyclically. Raises ValueError if the folder or
+    its checkpoint cannot be read, and for parts that there are not.
+    """
+    place, config, run = read(path)
+    program = prepared(config, run)
+    carry, about = _load(program, place)
+    agents = jax.tree.map(lambda x: x[: run.seeds], carry.train.agent)
+    chosen = taken.choose(jax.vmap(program.params)(agents), parts, seeds)
+    return Taken(taken.record(path, config, about.timestep, parts), chosen)
 
 
 def play(path: str, seed: int, episodes: int) -> list[Episode]:

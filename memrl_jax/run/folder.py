@@ -43,18 +43,25 @@ def check_changeable(name: str) -> None:
 
 @contextmanager
 def created(
-    path: str, config: Config, options: Mapping[str, Any], varied: Varied, say: Say
+    path: str,
+    config: Config,
+    options: Mapping[str, Any],
+    varied: Varied,
+    say: Say,
+    more: Callable[[Path], None],
 ) -> Iterator[Path]:
     """Make a new run folder atomically, and lock it while the `with` block runs.
 
-    If the block raises before a checkpoint is saved, the folder is removed. Raises ValueError if
-    it cannot be made or there is something at `path` already.
+    `more` writes into it what else it begins with. If the block raises before a checkpoint is
+    saved, the folder is removed. Raises ValueError if it cannot be made or there is something at
+    `path` already.
     """
 
     def fill(new: Path) -> None:
         (new / "checkpoints").mkdir()
         write(new / "versions.json", json.dumps(versions(), indent=2))
         describe(new, config, options, varied, [])
+        more(new)
 
     with made(path, fill, say) as final:
         try:

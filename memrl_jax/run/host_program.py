@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from memrl_jax import draws, tree
+from memrl_jax import draws, transfer, tree
 from memrl_jax.build import make_agent_on_host, make_on_host, per_rollout
 from memrl_jax.config import Config
 from memrl_jax.environments.base import EpisodeStatistics
@@ -21,7 +21,7 @@ from memrl_jax.rollout import Actor, Evaluation
 from memrl_jax.run import limits, sums
 from memrl_jax.run.ahead import CompiledFunction
 from memrl_jax.run.lanes import Lanes
-from memrl_jax.run.program import Carry, Program, Run, check, estimate, labels, of_seeds
+from memrl_jax.run.program import Carry, Program, Run, check, estimate, labels, of_one, of_seeds
 from memrl_jax.spaces import Continuous, Discrete, dtype, over
 from memrl_jax.train import Metrics, TrainState, learned, received
 from memrl_jax.types import Agent, Key, Segment, Spec, TimeStep
@@ -35,7 +35,7 @@ LOST = (
 class Parts(NamedTuple):
     """The compiled functions of one seed."""
 
-    begin: CompiledFunction  # key, TimeStep [B] -> Carry
+    begin: CompiledFunction  # key, TimeStep [B], parameters to begin with or None -> Carry
     act: CompiledFunction  # agent state, key, memory, TimeStep [B] -> as `host_rollout.Act`
     observe: CompiledFunction  # Carry, key, Actor, Segment -> Carry; in the warm-up; donates
     learn: CompiledFunction  # the same, and learns
@@ -53,16 +53,17 @@ class Stage(NamedTuple):
     playing: list[HostEnvironment]  # [1] of E copies, once there is an evaluation
 
 
-def make_host_program(config: Config, run: Run) -> Program:
+def make_host_program(config: Config, run: Run, taken: Any = None) -> Program:
     """Prepare a run whose environments step on the host; nothing is compiled yet.
 
-    Raises ValueError for settings out of range and for what the environment raises, MemoryError if
-    the states alone do not fit.
+    It begins with parameters `taken` [S, ...], by part. Raises ValueError for settings out of
+    range, for parameters of other shapes and for what the environment raises, MemoryError if the
+    states alone do not fit.
     """
     check(run)
     lanes = Lanes(run.seed, run.seeds)
     agent, spec, steps = make_agent_on_host(config)
-    parts, one = _parts(config, run, agent, spec)
+    parts, one = _parts(config, run, agent, spec, of_one(taken))
     stage = Stage(config, run, agent, parts, [], [])
     compiled = parts.learn, parts.act, parts.greedy, parts.begin
     return Program(
@@ -72,6 +73,8 @@ def make_host_program(config: Config, run: Run) -> Program:
         init=partial(_init, stage),
         chunk=partial(_chunk, stage),
         evaluate=partial(_evaluate, stage),
+        elsewhere=lambda other: partial(_evaluate, stage._replace(config=other, playing=[])),
+        params=agent.params,
         parts=(*compiled, parts.observe) if agent.warmup else compiled,
         shapes=of_seeds(one, run.seeds),
         estimate=estimate(config, run, lanes, one.train, limits.room(1)),
@@ -82,17 +85,20 @@ def make_host_program(config: Config, run: Run) -> Program:
     )
 
 
-def _init(stage: Stage, first: tuple[Key, Any]) -> Carry:
-    """Begin episodes and warm up, with keys [S]; nothing varies between seeds."""
-    config, run, keys = stage.config, stage.run, first[0]
+def _init(stage: Stage, first: tuple[Key, Any, Any]) -> Carry:
+    """Begin episodes and warm up, with keys [S] and parameters [S, ...] or None.
+
+    Nothing varies between seeds.
+    """
+    config, run, (keys, _, taken) = stage.config, stage.run, first
     stage.training[:] = [make_on_host(config, config.environments) for _ in range(run.seeds)]
-    each = zip(stage.training, _of_seeds(stage, keys), strict=True)
-    return _joined([_warmed_up(stage, env, key) for env, key in each])
+    each = zip(stage.training, _of_seeds(stage, (keys, taken)), strict=True)
+    return _joined([_warmed_up(stage, env, *given) for env, given in each])
 
 
-def _warmed_up(stage: Stage, env: HostEnvironment, key: Key) -> Carry:
+def _warmed_up(stage: Stage, env: HostEnvironment, key: Key, taken: Any) -> Carry:
     key, env_key = draws.split(key)
-    carry = stage.parts.begin.executable(key, env.reset(seed_from(env_key)))
+    carry = stage.parts.begin.executable(key, env.reset(seed_from(env_key)), taken)
     for _ in range(stage.agent.warmup):
         carry = _step(stage, stage.parts.observe, env, carry)
     return carry
@@ -163,13 +169,13 @@ def _joined(xs: list[Any]) -> Any:
     return jax.tree.map(lambda *x: jnp.stack(x), *xs)
 
 
-def _parts(config: Config, run: Run, agent: Agent, spec: Spec) -> tuple[Parts, Carry]:
+def _parts(config: Config, run: Run, agent: Agent, spec: Spec, taken: Any) -> tuple[Parts, Carry]:
     """Return the functions of one seed, and the shapes of its carry."""
     copies, room = config.environments, limits.room(1)
     act = acting(agent, explore=True)
     key = jax.eval_shape(lambda: jax.random.key(0))
     timestep = timesteps(spec, copies)
-    train = jax.eval_shape(partial(_train_state, agent), key, timestep)
+    train = jax.eval_shape(partial(_train_state, agent), key, timestep, taken)
     memory = train.actor.memory
     _, _, *done = jax.eval_shape(act, train.agent, key, memory, timestep)
     action, extras = of_seeds(done, config.rollout_length)
@@ -180,8 +186,8 @@ def _parts(config: Config, run: Run, agent: Agent, spec: Spec) -> tuple[Parts, C
     playing = jax.eval_shape(lambda: agent.initial_memory(run.evaluate_episodes))
     training, evaluation = labels(config, run)
 
-    def begin(key: Key, timestep: TimeStep) -> Carry:
-        return Carry(_train_state(agent, key, timestep), sums.zeros(metrics), {})
+    def begin(key: Key, timestep: TimeStep, taken: Any) -> Carry:
+        return Carry(_train_state(agent, key, timestep, taken), sums.zeros(metrics), {})
 
     def observe(carry: Carry, *rolled: Any) -> Carry:
         train, found = _observed(agent, carry.train, *rolled)
@@ -197,7 +203,7 @@ def _parts(config: Config, run: Run, agent: Agent, spec: Spec) -> tuple[Parts, C
 
     greedy = train.agent, key, playing, timesteps(spec, run.evaluate_episodes)
     parts = Parts(
-        compiled(begin, (key, timestep), "the warm-up needs"),
+        compiled(begin, (key, timestep, taken), "the warm-up needs"),
         compiled(act, (train.agent, key, memory, timestep), "acting needs"),
         compiled(observe, (carry, *rolled), "the warm-up needs", donate_argnums=0),
         compiled(learn, (carry, *rolled), training, donate_argnums=0),
@@ -206,12 +212,13 @@ def _parts(config: Config, run: Run, agent: Agent, spec: Spec) -> tuple[Parts, C
     return parts, carry
 
 
-def _train_state(agent: Agent, key: Key, timestep: TimeStep) -> TrainState:
-    """Begin training at timesteps [B]."""
+def _train_state(agent: Agent, key: Key, timestep: TimeStep, taken: Any) -> TrainState:
+    """Begin training at timesteps [B], with parameters by part or None."""
     key, agent_key = draws.split(key)
     copies = timestep.reward.shape[0]
     actor = Actor((), timestep, agent.initial_memory(copies))
-    return TrainState(key, actor, EpisodeStatistics.zeros(copies), agent.init(agent_key, timestep))
+    state = transfer.begin(agent, agent_key, timestep, taken)
+    return TrainState(key, actor, EpisodeStatistics.zeros(copies), state)
 
 
 def _observed(

@@ -1,5 +1,6 @@
 """Pools of runs that share a config, and short names that tell the pools apart."""
 
+import json
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,7 +15,7 @@ from memrl_jax.statistics import count
 
 
 class Pool(NamedTuple):
-    """Runs of one config."""
+    """Runs of one config that took the same parameters from another run, or none."""
 
     name: str  # unique among the pools
     config: Config
@@ -27,8 +28,9 @@ class Pool(NamedTuple):
 
 
 def pools(paths: Sequence[str], separate: bool = False) -> list[Pool]:
-    """Pool the runs whose configs are equal, in the order of `paths`; `separate` keeps them apart.
+    """Pool the runs that began alike, in the order of `paths`; `separate` keeps them apart.
 
+    Those began alike whose configs are equal, and so is what they took from another run.
     Raises ValueError without runs, for a folder that is no run or named twice, and for runs of one
     pool that have the same seeds.
     """
@@ -36,15 +38,17 @@ def pools(paths: Sequence[str], separate: bool = False) -> list[Pool]:
         raise ValueError("runs: name at least one")
     _check_named_once(paths)
     read = {path: experiment.read(path)[1:] for path in paths}
-    alike: dict[tuple[str, str], dict[str, Run]] = {}
+    alike: dict[tuple[str, ...], dict[str, Run]] = {}
     for path, (config, run) in read.items():
-        alike.setdefault((to_json(config), path if separate else ""), {})[path] = run
+        began = to_json(config), json.dumps(run.taken), path if separate else ""
+        alike.setdefault(began, {})[path] = run
     for runs in alike.values():
         _check_seeds(runs)
     names = dict(zip(paths, short(paths), strict=True))
     common = [_common([names[path] for path in runs]) for runs in alike.values()]
     configs = [read[next(iter(runs))][0] for runs in alike.values()]
-    return [*map(Pool, _distinct(common, configs), configs, alike.values())]
+    settings = [dict(_settings(*read[next(iter(runs))])) for runs in alike.values()]
+    return [*map(Pool, _distinct(common, configs, settings), configs, alike.values())]
 
 
 def _check_named_once(paths: Sequence[str]) -> None:
@@ -90,9 +94,10 @@ def _common(names: Sequence[str]) -> str:
     return stems.pop() if len(stems) == 1 else ""
 
 
-def _distinct(names: Sequence[str], configs: Sequence[Config]) -> list[str]:
-    """Add to names that are equal, or empty, the settings in which their configs differ."""
-    given = [dict(_settings(config)) for config in configs]
+def _distinct(
+    names: Sequence[str], configs: Sequence[Config], given: Sequence[Mapping[str, Any]]
+) -> list[str]:
+    """Add to names that are equal, or empty, those of the settings `given` that differ."""
     out = []
     for i, name in enumerate(names):
         alike = [given[j] for j, other in enumerate(names) if other == name]
@@ -105,8 +110,14 @@ def _distinct(names: Sequence[str], configs: Sequence[Config]) -> list[str]:
     return out
 
 
-def _settings(config: Config) -> Iterable[tuple[str, Any]]:
-    """Yield the settings of a config by name; of mappings, such as `memory_args`, every entry."""
+def _settings(config: Config, run: Run) -> Iterable[tuple[str, Any]]:
+    """Yield the settings of a config by name; of mappings, such as `memory_args`, every entry.
+
+    What a run took from another, if anything, is one of these.
+    """
+    if run.taken:
+        parts, of, timestep = (run.taken[name] for name in ("parts", "run", "timestep"))
+        yield "taken", f"{'+'.join(parts)} of {of} at {timestep}"
     for name, value in flat(config).items():
         if isinstance(value, dict):
             yield from ((f"{name} {option}", x) for option, x in value.items())

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import time
+from collections.abc import Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -13,7 +14,7 @@ import numpy as np
 from memrl_jax import checks, parallel, tree
 from memrl_jax.build import make, per_rollout
 from memrl_jax.config import Config, flat
-from memrl_jax.run import limits, sums
+from memrl_jax.run import elsewhere, limits, sums
 from memrl_jax.run.ahead import CompiledFunction
 from memrl_jax.run.lanes import NOTHING, Lanes, Varied
 from memrl_jax.run.limits import FreeMemory
@@ -45,6 +46,9 @@ class Run:
     """Stop once the interquartile mean of an evaluation over seeds reaches this."""
     max_gigabytes: float | None = None
     """Refuse to start when all seeds together would need more memory than this."""
+    taken: Mapping[str, Any] | None = None
+    """Parameters that the run began with: of which run, as of when, and which parts; None if they
+    are its own. It is told by `experiment.start`, not given."""
 
 
 class Carry(NamedTuple):
@@ -61,9 +65,11 @@ class Program(NamedTuple):
     config: Config
     run: Run
     lanes: Lanes
-    init: Any  # (keys, varied floats) [S] -> Carry [S]
+    init: Any  # (keys, varied floats, parameters by part to begin with or None) [S] -> Carry [S]
     chunk: Any  # Carry [S], steps -> Carry [S]; donates
     evaluate: Any  # (keys, agent states, varied floats) [S] -> Evaluation [S, E]
+    elsewhere: Any  # config -> `evaluate` in that config's environment
+    params: Any  # the state of an agent -> its parameters by part
     parts: tuple[CompiledFunction, ...]  # what is compiled for these, a training step first
     shapes: Any  # of a Carry [S, ...]
     estimate: str
@@ -106,20 +112,22 @@ class Program(NamedTuple):
         return carry, time.perf_counter() - began
 
 
-def make_program(config: Config, run: Run, varied: Varied = NOTHING) -> Program:
+def make_program(config: Config, run: Run, varied: Varied = NOTHING, taken: Any = None) -> Program:
     """Prepare a run, or several that differ in floats; nothing is compiled yet.
 
-    `varied` has values [P] of some of the config's floats, which take the place of its own.
-    Raises ValueError for settings out of range, MemoryError if the states alone do not fit.
+    `varied` has values [P] of some of the config's floats, which take the place of its own; seeds
+    begin with parameters `taken` [S, ...], by part. Raises ValueError for settings out of range and
+    for parameters of other shapes, MemoryError if the states alone do not fit.
     """
     check(run)
     lanes = Lanes(run.seed, run.seeds, varied)
     room = limits.room(parallel.mesh(lanes.size).size)
     trainer, steps = make(config)
     per_step = per_rollout(config)
-    one = jax.eval_shape(partial(_begin, trainer), jax.random.key(0), dict.fromkeys(varied, 0.0))
+    varied_one = dict.fromkeys(varied, 0.0)
+    one = jax.eval_shape(partial(_begin, trainer), jax.random.key(0), varied_one, of_one(taken))
     shapes = of_seeds(one, lanes.size)
-    init, chunk, evaluate = _parts(config, run, lanes, shapes, room)
+    init, chunk, evaluate = _parts(config, run, lanes, shapes, taken, room)
     return Program(
         config,
         run,
@@ -127,6 +135,8 @@ def make_program(config: Config, run: Run, varied: Varied = NOTHING) -> Program:
         init,
         chunk,
         evaluate,
+        partial(elsewhere.evaluation, config, run.seeds, run.evaluate_episodes, evaluate),
+        trainer.params,
         parts=(chunk, evaluate, init),
         shapes=shapes,
         estimate=estimate(config, run, lanes, one.train, room),
@@ -137,12 +147,12 @@ def make_program(config: Config, run: Run, varied: Varied = NOTHING) -> Program:
 
 
 def _parts(
-    config: Config, run: Run, lanes: Lanes, shapes: Carry, room: FreeMemory
+    config: Config, run: Run, lanes: Lanes, shapes: Carry, taken: Any, room: FreeMemory
 ) -> tuple[CompiledFunction, CompiledFunction, CompiledFunction]:
     """Return the functions that begin a run, advance it and evaluate it."""
     count = lanes.size
     devices = parallel.mesh(count).size
-    keys, carry = parallel.padded((jax.eval_shape(lanes.keys), shapes), count)
+    keys, carry, taken = parallel.padded((jax.eval_shape(lanes.keys), shapes, taken), count)
     steps = jax.ShapeDtypeStruct((), jnp.int32)
     training, evaluation = labels(config, run)
 
@@ -156,14 +166,18 @@ def _parts(
     init = parallel.over_seeds(lambda x: _begin(trainer(x[1]), *x), count)
     chunk = parallel.update_seeds(lambda x, n: _advance(trainer(x.varied), x, n), count)
     play = parallel.over_seeds(evaluate, count)
-    first = keys, carry.varied
+    first = keys, carry.varied, taken
+    played = keys, carry.train.agent, carry.varied
     return (
         CompiledFunction(init, (first,), "the warm-up needs", room, devices),
         CompiledFunction(chunk, (carry, steps), training, room, devices),
-        CompiledFunction(
-            play, ((keys, carry.train.agent, carry.varied),), evaluation, room, devices
-        ),
+        CompiledFunction(play, (played,), evaluation, room, devices),
     )
+
+
+def of_one(states: Any) -> Any:
+    """Return the shapes for a seed of states [S, ...]."""
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), states)
 
 
 def of_seeds(one: Any, seeds: int) -> Any:
@@ -199,8 +213,8 @@ def check(run: Run) -> None:
             checks.positive(field, getattr(run, field), high=2**53)
 
 
-def _begin(trainer: Trainer, key: Key, varied: dict[str, Array]) -> Carry:
-    state, metrics = trainer.init(key)
+def _begin(trainer: Trainer, key: Key, varied: dict[str, Array], taken: Any) -> Carry:
+    state, metrics = trainer.init(key, taken)
     metrics = metrics | {"training_steps": jnp.int32(0)}
     varied = {name: jnp.asarray(x, jnp.float32) for name, x in varied.items()}
     return Carry(state, sums.add(sums.zeros(metrics), metrics), varied)

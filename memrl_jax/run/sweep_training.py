@@ -20,6 +20,7 @@ from memrl_jax.run.history import History
 from memrl_jax.run.lanes import NOTHING, Lanes, Varied
 from memrl_jax.run.program import Carry, Program, Run
 from memrl_jax.run.sweep import Sweep
+from memrl_jax.run.taken import Taken
 from memrl_jax.statistics import iqm
 
 
@@ -69,13 +70,13 @@ def shared() -> Prepare:
     """Return an `experiment.prepared` that compiles once for what differs in floats or length."""
     made: dict[str, Program] = {}
 
-    def prepare(config: Config, run: Run, varied: Varied) -> Program:
+    def prepare(config: Config, run: Run, varied: Varied, first: Taken | None = None) -> Program:
         lanes = Lanes(run.seed, run.seeds, varied)
         fixed = {k: x for k, x in flat(config).items() if k not in (*varied, "total_steps")}
         sizes = lanes.size, run.evaluate_episodes, run.max_gigabytes, [*varied]
         key = json.dumps([fixed, sizes], sort_keys=True)
         if key not in made:
-            made[key] = experiment.prepared(config, run, varied)
+            made[key] = experiment.prepared(config, run, varied, first)
         total = config.total_steps
         return made[key]._replace(config=config, run=run, lanes=lanes, total_steps=total)
 
@@ -90,7 +91,7 @@ def _tell(stage: Stage) -> None:
         f"{len(groups)} group{'s' * (len(groups) > 1)}, one compile each"
     )
     for number, group in enumerate(groups):
-        program = stage.prepare(group.config, sweep.run, group.varied)
+        program = stage.prepare(group.config, sweep.run, group.varied, None)
         varied = ", ".join(f"{len(x)} x {name}" for name, x in group.varied.items())
         what = "; ".join(x for x in (of_points.told(group.fixed), varied) if x)
         stage.say(f"group {number}: {what}: {program.estimate}")
@@ -166,7 +167,8 @@ def _grouped(stage: Stage, number: int, i: int, group: Group) -> bool:
         return experiment.resume(str(place), stage.say, report, {}, stage.prepare).finished
     shutil.rmtree(place, ignore_errors=True)
     config, run = _ending(sweep, group, number), Run(**vars(sweep.run) | {"out": str(place)})
-    begun = experiment.start(config, run, stage.say, report, group.varied, stage.prepare)
+    told = stage.say, report
+    begun = experiment.start(config, run, *told, None, group.varied, stage.prepare)
     return begun.finished
 
 
@@ -258,7 +260,7 @@ def _carve(
     """
     sweep, run = stage.sweep, stage.sweep.run
     shutil.rmtree(out, ignore_errors=True)  # it was begun before the process was killed
-    grouped = _ending(sweep, group, 0), run, group.varied
+    grouped = _ending(sweep, group, 0), run, group.varied, None
     carry, about = snapshot.load(place, stage.prepare(*grouped).shapes)
     own = jax.tree.map(_lanes(members, run.seeds), carry)
     taken = jax.tree.map(_lanes(source, run.seeds), carry)
