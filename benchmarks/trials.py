@@ -86,7 +86,7 @@ def compiled_once() -> Iterator[None]:
     ) -> Program:
         return made(config, Run(**{**vars(run), "out": ""}))._replace(run=run)
 
-    experiment.make_program = make_program  # type: ignore[assignment]  # nothing is taken
+    experiment.make_program = make_program
     try:
         yield
     finally:
