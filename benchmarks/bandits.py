@@ -6,7 +6,6 @@ tables 1 and 2. Settings were chosen on seeds 100 and 101.
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import memrl_jax
 from benchmarks.findings import Claim
@@ -23,17 +22,26 @@ PUBLISHED = {
 IN_MDPS = {LEARNED: 156.2, "random": 100.1}
 
 
-def rl2(environment: str, trial: int, steps: int, copies: int, **more: Any) -> memrl_jax.Config:
-    """Return recurrent PPO whose rollouts are one whole trial of so many steps in every copy."""
-    timesteps = copies * (trial + 1)
+def rl2(environment: str, trial: int, steps: int, copies: int) -> memrl_jax.Config:
+    """Return PPO with a GRU whose rollouts are one whole trial of so many steps in every copy.
+
+    Discount and lambda are the paper's. With a lambda of 0.9, what the next tasks happen to pay
+    drowns what exploring is worth: at 10 pulls 6.60 is reached instead of 6.62.
+    """
+    rollouts = steps // (copies * (trial + 1))
+    epochs = minibatches = 4
     return memrl_jax.presets["recurrent-ppo"].replace(
         environment=environment,
         environments=copies,
         rollout_length=trial + 1,
-        total_steps=steps // timesteps * timesteps,
+        total_steps=rollouts * copies * (trial + 1),
+        epochs=epochs,
+        minibatches=minibatches,
+        decay_updates=float(rollouts * epochs * minibatches),
         previous_action=True,
         previous_reward=True,
-        **more,
+        discount=0.99,
+        gae_lambda=0.3,
     )
 
 
@@ -47,8 +55,8 @@ def compared(published: dict[str, float], found: dict[str, float]) -> list[Claim
     return out
 
 
-def bandits(arms: int, pulls: int, steps: int, **more: Any) -> Result:
-    config = rl2("BernoulliBandit", pulls, steps, copies=256, **more)
+def bandits(arms: int, pulls: int, steps: int, copies: int) -> Result:
+    config = rl2("BernoulliBandit", pulls, steps, copies)
     runs = {LEARNED: config.replace(environment_args={"arms": arms, "pulls": pulls})}
     known = {
         name: float(strategies.bandit_returns(make(pulls), arms, pulls, 10_000).mean())
@@ -60,7 +68,7 @@ def bandits(arms: int, pulls: int, steps: int, **more: Any) -> Result:
         return compared(PUBLISHED[arms, pulls], found)
 
     title = f"Bernoulli bandits of {arms} arms, {pulls} pulls"
-    return Result(title, runs, claims, known, seeds=2, episodes=1000)
+    return Result(title, runs, claims, known, seeds=2, episodes=10_000)
 
 
 def tabular_mdp() -> Result:
@@ -80,8 +88,8 @@ def tabular_mdp() -> Result:
 
 
 RESULTS: dict[str, Callable[[], Result]] = {
-    "bandits": partial(bandits, 5, 10, 3_000_000),
-    "bandits-10-arms": partial(bandits, 10, 10, 3_000_000),
-    "bandits-100-pulls": partial(bandits, 5, 100, 12_000_000),
+    "bandits": partial(bandits, 5, 10, 6_000_000, 512),
+    "bandits-10-arms": partial(bandits, 10, 10, 6_000_000, 512),
+    "bandits-100-pulls": partial(bandits, 5, 100, 12_000_000, 128),
     "tabular-mdp": tabular_mdp,
 }

@@ -250,7 +250,7 @@ def test_the_recommender_is_judged_by_its_share_of_regret():
 
 
 def test_bandits_are_judged_by_what_was_published():
-    result = bandits.bandits(5, 10, 100_000)
+    result = bandits.bandits(5, 10, 100_000, 8)
 
     def judged(payout):
         claims = result.claims({bandits.LEARNED: np.full((2, 1000), payout)})

@@ -50,11 +50,11 @@ def trials(
     def step(key: Key, trial: Trial, action: Any) -> Arrival:
         step_key, reset_key = draws.split(key)
         env = env_of_task(trial.task)
-        arrived = env.step(step_key, trial.episode, action)
-        ended, reward = arrived[1].last, arrived[1].reward
+        episode, timestep = env.step(step_key, trial.episode, action)
+        ended, reward = timestep.last, timestep.reward
         left = trial.left - ended.astype(jnp.int32)
-        begins = ended & (left > 0)
-        episode, timestep = tree.where(begins, env.reset(reset_key), arrived)
+        again = ended & (left > 0)
+        episode, timestep = tree.where(again, env.reset(reset_key), (episode, timestep))
         trial = Trial(trial.task, episode, timestep.legal, left)
         return Arrival(trial, _seen(timestep, ended), reward, left == 0, False)
 
