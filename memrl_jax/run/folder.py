@@ -18,8 +18,8 @@ import numpy as np
 
 from memrl_jax import __version__
 from memrl_jax.config import Config, flat, from_json, to_json
-from memrl_jax.run import files, lock
-from memrl_jax.run.history import History, timesteps
+from memrl_jax.run import files, history, lock, table
+from memrl_jax.run.history import History
 
 CHANGEABLE = (  # settings on which no number of the training depends: a resume may change them
     "total_steps",
@@ -182,23 +182,27 @@ def write(path: Path, text: str | bytes) -> None:
 
 
 def log(folder: Path, timestep: int, past: History) -> None:
-    """Rewrite `metrics.npz`, and append the latest means over seeds to `progress.jsonl`."""
+    """Rewrite `metrics.npz`, and append the latest point to `metrics.csv` and `progress.jsonl`.
+
+    The first holds all metrics, the second is a table of them, the third has means over seeds.
+    """
     with files.replacing(folder / "metrics.npz") as file:
         # In C order, so that the same numbers are the same bytes.
         np.savez(file, **{k: np.ascontiguousarray(x) for k, x in past.items()})  # type: ignore
+    table.extend(folder / "metrics.csv", past)
     line: dict[str, Any] = {"timestep": timestep, "step": float(past["step"][-1])}
     line["time"] = round(time.time(), 3)
-    for name, value in past.items():
-        if value.ndim == 2 and past[timesteps(name)][-1] == timestep:
-            mean = float(value[:, -1].mean())
-            line |= {name: mean} if math.isfinite(mean) else {}  # e.g. before an episode has ended
+    for name, value in history.at(past, timestep).items():
+        mean = float(value.mean())
+        line |= {name: mean} if math.isfinite(mean) else {}  # e.g. before an episode has ended
     files.append(folder / "progress.jsonl", json.dumps(line))
 
 
 def cut_log(folder: Path, past: History, timestep: int) -> None:
     """Remove from `progress.jsonl` what was logged after the last checkpoint, at `timestep`.
 
-    Raises ValueError if the lines before that are not those of the points in `past`.
+    `metrics.csv` is written anew from `past`. Raises ValueError if the lines before that are not
+    those of its points.
     """
     path = folder / "progress.jsonl"
     try:
@@ -212,6 +216,7 @@ def cut_log(folder: Path, past: History, timestep: int) -> None:
         raise ValueError(f"run: {path} has other timesteps than metrics.npz up to {timestep}")
     if len(points) < len(lines):
         write(path, b"".join(lines[: len(points)]))
+    table.write(folder / "metrics.csv", past)
 
 
 def versions() -> dict[str, str]:

@@ -53,6 +53,17 @@ def until(history: History, timestep: int) -> History:
     return {name: x[..., keep(name)] for name, x in history.items() if np.any(keep(name))}
 
 
+def at(history: History, timestep: int) -> History:
+    """Return the values [seeds] of all metrics that have a point at a timestep."""
+    out = {}
+    for name, x in history.items():
+        own = history[timesteps(name)]
+        i = int(np.searchsorted(own, timestep))
+        if x.ndim == 2 and i < len(own) and own[i] == timestep:
+            out[name] = x[:, i]
+    return out
+
+
 def timesteps(name: str) -> str:
     """Return the name of the timesteps that belong to the array `name`."""
     return "evaluation_timestep" if name.startswith("evaluation_") else "timestep"
