@@ -21,7 +21,7 @@ commands:
   evaluate RUN [RUN ...]       play greedy episodes with trained agents
   watch RUN [OPTIONS]          film greedy episodes and what the memory attends to
   plot RUN [RUN ...]           draw the learning curves of runs in one picture
-  list                         name environments, memories, replays, agents and presets
+  list                         name environments, memories, replays, agents, presets and trackers
 
 with any command:
   --no-cache                   compile everything anew; by default compiled programs are kept in

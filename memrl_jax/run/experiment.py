@@ -21,11 +21,12 @@ from memrl_jax.config import Config, from_json, plain, to_json
 from memrl_jax.environments import check, on_host
 from memrl_jax.host_rollout import player as host_player
 from memrl_jax.rollout import Episode, Evaluation, player
-from memrl_jax.run import folder, history, snapshot
+from memrl_jax.run import folder, history, snapshot, trackers
 from memrl_jax.run.history import History
 from memrl_jax.run.host_program import make_host_program
 from memrl_jax.run.program import Carry, Program, Run, make_program, spacings
 from memrl_jax.run.program import check as check_run
+from memrl_jax.run.telling import Tell, telling
 from memrl_jax.statistics import carry_forward, iqm
 
 PACE = 1.0  # seconds that a chunk should take: as long as Ctrl-C may have to wait
@@ -80,15 +81,19 @@ def start(config: Config, run: Run, say: Say, report: Report) -> Result:
     config = from_json(to_json(config))  # train exactly what config.json will say
     run = Run(**{name: plain(name, x) for name, x in vars(run).items()})
     program = prepared(config, run)
+    trackers.check(run.track)
     folder.check_free(run.out)
     program.trace()
     if not on_host(config.environment):
         check(make_environment(config), jax.random.key(run.seed), name=config.environment)
     options = vars(run) | spacings(run, config.total_steps)
-    with folder.created(run.out, config, options, say) as place:
+    with (
+        folder.created(run.out, config, options, say) as place,
+        telling(program, place, {}, say) as tell,
+    ):
         say(program.estimate)
         carry = _first(program, place)
-        return _loop(program, place, carry, program.first_step, {}, say, report)
+        return _loop(program, place, carry, program.first_step, {}, say, report, tell)
 
 
 def prepared(config: Config, run: Run) -> Program:
@@ -109,6 +114,7 @@ def resume(
     with folder.held(path, say) as place:
         _, config, run = read(path)
         config, run, changed = _changed(config, run, changes)
+        trackers.check(run.track)
         program = prepared(config, run)
         anew = not snapshot.checkpoints(place) and not history.read(place / "metrics.npz")
         if anew:
@@ -128,7 +134,8 @@ def resume(
             say(program.lost)
         if others := folder.other_versions(place):
             say(f"begun with others, so that numbers may differ: {', '.join(others)}")
-        return _loop(program, place, carry, about.timestep, past, say, report)
+        with telling(program, place, past, say) as tell:
+            return _loop(program, place, carry, about.timestep, past, say, report, tell)
 
 
 def _changed(
@@ -137,7 +144,8 @@ def _changed(
     """Return the config and options with `changes`, and what differs: name -> [before, after]."""
     for name in changes:
         folder.check_changeable(name)
-    before = vars(run) | spacings(run, config.total_steps) | {"total_steps": config.total_steps}
+    given = vars(run) | spacings(run, config.total_steps) | {"total_steps": config.total_steps}
+    before = {name: plain(name, x) for name, x in given.items()}
     after = before | {name: plain(name, x) for name, x in changes.items()}
     changed = {name: [before[name], x] for name, x in after.items() if before[name] != x}
     config = config.replace(total_steps=after.pop("total_steps"))
@@ -174,7 +182,14 @@ def _save(program: Program, place: Path, step: int, carry: Carry, past: History)
 
 
 def _loop(
-    program: Program, place: Path, carry: Carry, done: int, past: History, say: Say, report: Report
+    program: Program,
+    place: Path,
+    carry: Carry,
+    done: int,
+    past: History,
+    say: Say,
+    report: Report,
+    tell: Tell,
 ) -> Result:
     """Train from each due event to the next until the end, the target return or an interrupt."""
     saved, reached = done, _reached(program.run, past)
@@ -197,6 +212,7 @@ def _loop(
                 past = history.extend(past, done, _evaluate(program, carry, done), "evaluation_")
                 reached = _reached(program.run, past)
             folder.log(place, done, past)
+            tell(past)
             if done >= save:
                 _save(program, place, done, carry, past)
                 saved = done
@@ -345,7 +361,7 @@ def _check_finite(program: Program, sums: dict[str, np.ndarray], past: History) 
     bad = [name for name, x in sums.items() if not np.all(np.isfinite(x))]
     if not bad:
         return
-    name = "reward_sum" if "reward_sum" in bad else bad[0]
+    name = next(x for x in ("reward_sum", "loss_sum", *bad) if x in bad)  # causes first
     seed = int(np.argmin(np.isfinite(sums[name])))
     since = int(past["timestep"][-1]) if past else program.first_step
     timestep = since + int(sums["training_steps"][seed]) * program.per_step

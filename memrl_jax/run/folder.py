@@ -29,6 +29,7 @@ CHANGEABLE = (  # settings on which no number of the training depends: a resume 
     "checkpoint_every",
     "target_return",
     "max_gigabytes",
+    "track",
 )
 
 Say = Callable[[str], None]
@@ -118,7 +119,7 @@ def held(path: str, say: Say) -> Iterator[Path]:
     """
     folder, _, _ = read(path)
     with lock.held(folder, say):
-        for leftover in (*folder.iterdir(), *(folder / "checkpoints").glob("*")):
+        for leftover in (*folder.iterdir(), *folder.glob("*/*")):
             if files.is_temporary(leftover) and leftover.is_file():
                 leftover.unlink()
         yield folder

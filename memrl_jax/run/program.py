@@ -16,6 +16,7 @@ from memrl_jax.run import limits, sums
 from memrl_jax.run.ahead import CompiledFunction
 from memrl_jax.run.limits import FreeMemory
 from memrl_jax.run.sums import Sums
+from memrl_jax.settings import frozen
 from memrl_jax.train import Trainer, TrainState
 from memrl_jax.types import Array, Key
 
@@ -43,6 +44,14 @@ class Run:
     """Stop once the interquartile mean of an evaluation over seeds reaches this."""
     max_gigabytes: float | None = None
     """Refuse to start when all seeds together would need more memory than this."""
+    track: tuple[str, ...] = ()
+    """Trackers to tell of the run while it goes on: tensorboard, wandb, mlflow, or one of your own
+    in TRACKERS. The last two work offline, in the folder of the run, unless their environment
+    variables say otherwise."""
+
+    def __post_init__(self) -> None:
+        """Freeze lists, e.g. from JSON."""
+        object.__setattr__(self, "track", frozen(self.track))
 
 
 class Carry(NamedTuple):
