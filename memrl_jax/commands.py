@@ -138,6 +138,19 @@ class Plot:
 
 
 @dataclass(frozen=True)
+class Report:
+    """Tell of runs on one page of HTML that needs no network: settings, evaluations and curves with
+    intervals, memories and an episode; runs of one config that have other seeds are one."""
+
+    runs: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="RUN ...")]
+    """Folders of the runs."""
+    out: str = "report.html"
+    """HTML to write."""
+    separate: bool = False
+    """Tell of every run by itself, also of those of one config."""
+
+
+@dataclass(frozen=True)
 class List:
     """Name environments, memories, replays, agents, presets and trackers."""
 
@@ -268,6 +281,18 @@ def plot(arguments: list[str]) -> int:
     names = dict.fromkeys(pool.config.environment for pool in found)
     environments = ", ".join(names) if len(names) <= 3 else f"{len(names)} environments"
     plot.curves(drawn, given.out, ylabel=shown, title=f"{environments}: {shown}, {told(found)}")
+    print(given.out)
+    return 0
+
+
+def report(arguments: list[str]) -> int:
+    """Run `memrl report`."""
+    from memrl_jax.report import report
+
+    given = parse(Report, arguments, "memrl report")
+    check_out(given.out, ".html")
+    text = report(given.runs, given.separate, partial(print, flush=True))
+    folder.write(Path(given.out), text)
     print(given.out)
     return 0
 
