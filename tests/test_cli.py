@@ -49,7 +49,12 @@ TINY: dict[str, Any] = {
     "learning_starts": 80,
     "target_period": 5,
 }
-RUN = {"seeds": 3, "evaluate_every": 320, "evaluate_episodes": 4, "checkpoint_every": 160}
+RUN: dict[str, Any] = {
+    "seeds": 3,
+    "evaluate_every": 320,
+    "evaluate_episodes": 4,
+    "checkpoint_every": 160,
+}
 
 
 class Answer(NamedTuple):

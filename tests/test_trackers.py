@@ -1,5 +1,6 @@
 """Trackers get the numbers of a run's metrics, and none of them can stop or slow it."""
 
+import importlib
 import json
 import threading
 import time
@@ -231,6 +232,36 @@ def test_one_that_hangs_is_waited_for_no_longer_than_said(
     assert heard.points == expected(plain.history)
 
 
+def test_a_damaged_note_of_what_was_told_is_named_and_the_run_goes_on(
+    plain: Result, heard: Heard, tmp_path: Path
+) -> None:
+    train(tmp_path / "run", "heard")
+    (tmp_path / "run/trackers/heard.json").write_text("[]")
+    result, lines = resume(tmp_path / "run")
+    assert_same_numbers(result, plain)
+    (line,) = [line for line in lines if "track" in line]
+    assert line.startswith(f"track: heard raised ValueError: {tmp_path}/run/trackers/heard.json ")
+
+
+def test_one_of_ones_own_is_reached_by_import(tmp_path: Path) -> None:
+    module = tmp_path / "module_with_a_tracker.py"
+    module.write_text(
+        "from memrl_jax.run.trackers import TRACKERS, Tracker\n"
+        "steps = []\n"
+        "def start(told):\n"
+        "    return Tracker(lambda step, curves: steps.append(step), lambda: None)\n"
+        "TRACKERS['mine'] = start\n"
+    )
+    config = SMALL.replace(imports=(str(module),))
+    try:
+        run = Run(**{**vars(RUN), "out": str(tmp_path / "run"), "track": ["mine"]})
+        result = experiment.start(config, run, print, lambda _: None)
+    finally:
+        del TRACKERS["mine"]
+    told = importlib.import_module("module_with_a_tracker").steps
+    assert told == [round(x) for x in result.history["step"]]
+
+
 def test_a_slow_tracker_slows_nothing_and_is_told_everything(tmp_path: Path) -> None:
     """Points wait for it, not the run: sending takes no time, and all arrive by the end."""
     seen: list[int] = []
@@ -242,12 +273,12 @@ def test_a_slow_tracker_slows_nothing_and_is_told_everything(tmp_path: Path) -> 
     told = Told("run", "", tmp_path, {})
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(TRACKERS, "slow", lambda told: Tracker(log, lambda: None))
-        line = telling.Line("slow", told, print)
+        feed = telling.Feed("slow", told, print)
         began = time.monotonic()
-        line.send(PAST | {"timestep": np.array([8, 16]), "step": np.array([1.0, 2.0])})
+        feed.send(PAST | {"timestep": np.array([8, 16]), "step": np.array([1.0, 2.0])})
         assert time.monotonic() - began < 0.02
-        line.points.put(None)
-        line.end(time.monotonic() + 10)
+        feed.points.put(None)
+        feed.end(time.monotonic() + 10)
     assert seen == [1, 2]
 
 
@@ -331,23 +362,30 @@ def logged(data: bytes) -> Iterator[bytes]:
         at += left if left < 7 else 0
 
 
+def by_wandb(messages: Any, out: Path) -> tuple[set[str], dict[tuple[str, int], float]]:
+    """Return the ids and the values in the files of wandb's."""
+    ids, found = set(), {}
+    for path in sorted(out.glob("trackers/wandb/wandb/offline-run-*/run-*.wandb")):
+        for record in map(messages.Record.FromString, logged(path.read_bytes())):
+            ids |= {record.run.run_id} - {""}
+            row = record.history
+            for item in row.item:
+                name = item.key or "/".join(item.nested_key)
+                if name[0] != "_":  # its own
+                    found[name, row.step.num] = json.loads(item.value_json)
+    return ids, found
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_wandb(tracked: tuple[Path, dict[tuple[str, int], float]]) -> None:
     messages = pytest.importorskip("wandb.proto.wandb_internal_pb2")
     out, values = tracked
     stop_and_go_on(out, "wandb")
-    found: dict[tuple[str, int], float] = {}
-    ids = set()
-    for path in sorted(out.glob("trackers/wandb/wandb/offline-run-*/run-*.wandb")):
-        for record in map(messages.Record.FromString, logged(path.read_bytes())):
-            if record.run.run_id:
-                ids.add(record.run.run_id)
-            items = record.history.item
-            row = {x.key or "/".join(x.nested_key): json.loads(x.value_json) for x in items}
-            step = row.pop("step", None)
-            found |= {(name, step): x for name, x in row.items() if name[0] != "_"}
-    assert found == values
-    assert ids == {json.loads((out / "trackers/wandb.json").read_text())["id"]}
+    id = json.loads((out / "trackers/wandb.json").read_text())["id"]
+    deadline = time.monotonic() + 30  # another process writes them, also after `finish`
+    while by_wandb(messages, out)[1] != values and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert by_wandb(messages, out) == ({id}, values)
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -53,24 +53,24 @@ def telling(program: Program, place: Path, past: History, say: Say) -> Iterator[
     """
     options = {name: plain(name, x) for name, x in vars(program.run).items()}
     told = Told(place.absolute().name, "", place, flat(program.config) | options)
-    lines = [Line(name, told, say) for name in program.run.track]
+    feeds = [Feed(name, told, say) for name in program.run.track]
 
     def tell(past: History) -> None:
-        for line in lines:
-            line.send(past)
+        for feed in feeds:
+            feed.send(past)
 
     try:
         tell(past)
         yield tell
     finally:
         deadline = time.monotonic() + PATIENCE
-        for line in lines:
-            line.points.put(None)
-        for line in lines:
-            line.end(deadline)
+        for feed in feeds:
+            feed.points.put(None)
+        for feed in feeds:
+            feed.end(deadline)
 
 
-class Line:
+class Feed:
     """The points on their way to one tracker, and the thread that hands them over."""
 
     def __init__(self, name: str, told: Told, say: Say) -> None:
@@ -159,10 +159,10 @@ def _had(path: Path) -> Had:
     """Return what is kept of a tracker, at first a new id."""
     if not path.exists():
         _keep(path, Had(secrets.token_hex(8), 0))
-    match files.parse(files.read(path)):
-        case {"id": str(id), "timestep": int(timestep)}:
-            return Had(id, timestep)
-    raise ValueError(f"{path} does not say what it was told")
+    try:
+        return Had(**files.parse(files.read(path)))
+    except (OSError, ValueError, TypeError) as error:
+        raise ValueError(f"{path} cannot be read ({files.reason(error)})") from None
 
 
 def _keep(path: Path, had: Had) -> None:

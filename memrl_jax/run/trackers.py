@@ -56,7 +56,7 @@ def tensorboard(told: Told) -> Tracker:
 
 
 def wandb(told: Told) -> Tracker:
-    """Log to Weights & Biases: for `wandb sync`, unless WANDB_MODE says otherwise.
+    """Log to Weights & Biases: for `wandb sync --append`, unless WANDB_MODE says otherwise.
 
     Metrics are named as in return/mean, return/seed_0.
     """
@@ -68,14 +68,13 @@ def wandb(told: Told) -> Tracker:
         project=os.environ.get("WANDB_PROJECT", "memrl_jax"),
         dir=told.folder,
         config=dict(told.settings),
-        mode=os.environ.get("WANDB_MODE", "offline"),  # type: ignore[arg-type]
+        mode=os.environ.get("WANDB_MODE", "offline"),
         resume="allow",
         settings=wandb.Settings(silent=True, console="off"),
     )
-    run.define_metric("*", step_metric="step")  # its own steps count calls
 
     def log(step: int, curves: Curves) -> None:
-        run.log({"step": step, **_joined(curves)})
+        run.log(_joined(curves), step=step, commit=True)  # its own steps would begin anew on resume
 
     return Tracker(log, run.finish)
 
