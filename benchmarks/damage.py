@@ -203,6 +203,7 @@ OTHERS: dict[str, list[Damage]] = {
     "versions.json": [*RAW, *(bytes_of(rewrite) for _ in range(6))],
     "metrics.npz": [*RAW, *(bytes_of(rewrite_metrics) for _ in range(6))],
     "progress.jsonl": [*RAW, *(bytes_of(rewrite_lines) for _ in range(6))],
+    "metrics.csv": RAW,
 }
 
 

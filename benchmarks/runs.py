@@ -19,7 +19,7 @@ import memrl_jax
 from benchmarks.findings import Claim, Findings
 from memrl_jax import commands, plot
 from memrl_jax.config import to_json
-from memrl_jax.run import experiment, folder
+from memrl_jax.run import experiment, folder, history
 from memrl_jax.run.program import Run, spacings
 from memrl_jax.run.taken import Taken
 
@@ -79,7 +79,7 @@ def draw(series: Mapping[str, Curve], result: Result, place: Path) -> None:
     plot.curves(
         series,
         place / "curves.png",
-        ylabel=commands.SHOWN["evaluation_return"],
+        ylabel=history.shown("evaluation_return"),
         title=result.title,
         reference=result.reference,
     )

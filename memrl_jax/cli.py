@@ -1,4 +1,4 @@
-"""The command line: `memrl train | sweep | evaluate | watch | plot | list`.
+"""The command line: `memrl train | sweep | evaluate | watch | plot | report | list`.
 
 jax is imported only once a command needs it, so that help comes at once.
 """
@@ -22,7 +22,8 @@ commands:
   evaluate RUN [RUN ...]       play greedy episodes with trained agents
   watch RUN [OPTIONS]          film greedy episodes and what the memory attends to
   plot RUN [RUN ...]           draw the learning curves of runs in one picture
-  list                         name environments, memories, replays, agents and presets
+  report RUN [RUN ...]         tell of runs on one page of HTML: settings, curves, episodes
+  list                         name environments, memories, replays, agents, presets and trackers
 
 with any command:
   --no-cache                   compile everything anew; by default compiled programs are kept in
@@ -81,7 +82,7 @@ def leave(code: int) -> None:
 
 
 def _command(name: str, cached: bool) -> Callable[[list[str]], int]:
-    names = ("train", "sweep", "evaluate", "watch", "plot", "list")
+    names = ("train", "sweep", "evaluate", "watch", "plot", "report", "list")
     if name not in names:
         import difflib
 

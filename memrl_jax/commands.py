@@ -33,20 +33,14 @@ from memrl_jax.preset_configs import presets
 from memrl_jax.replay import REPLAYS
 from memrl_jax.rollout import Evaluation
 from memrl_jax.run import experiment, folder, history
-from memrl_jax.run.pool import Pool, pools, short, told
+from memrl_jax.run.pool import Pool, pools, series, short, told
 from memrl_jax.run.program import Run
 from memrl_jax.run.taken import Taken
-from memrl_jax.statistics import bootstrap, iqm
+from memrl_jax.run.trackers import TRACKERS
+from memrl_jax.statistics import iqm
 
 MISSING = tyro.MISSING_NONPROP
-
-SHOWN = {  # metric -> label of its axis; others are labelled by their name
-    "return": "return of training episodes",
-    "length": "length of training episodes (steps)",
-    "evaluation_return": "return of greedy episodes",
-    "evaluation_length": "length of greedy episodes (steps)",
-    "evaluation_unfinished": "share of greedy episodes that did not end",
-}
+SEVERAL = "--view", "--track", "--vary"  # options that may be given several times
 
 TRAIN_HELP = """usage: memrl train PRESET [OPTIONS]
        memrl train PRESET --from RUN --take PART,... [OPTIONS]
@@ -112,6 +106,9 @@ class Resume:
     """Stop once an evaluation reaches this; inf is out of reach."""
     max_gigabytes: float | None = None
     """Refuse to go on when replay and state of all seeds would hold more than this."""
+    track: tuple[str, ...] | None = None
+    """Trackers to tell of the run, from its beginning on: tensorboard, wandb, mlflow, or one of
+    your own; without a name, none."""
 
 
 @dataclass(frozen=True)
@@ -162,8 +159,21 @@ class Plot:
 
 
 @dataclass(frozen=True)
+class Report:
+    """Tell of runs on one page of HTML that needs no network: settings, evaluations and curves with
+    intervals, memories and an episode; runs of one config that have other seeds are one."""
+
+    runs: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="RUN ...")]
+    """Folders of the runs."""
+    out: str = "report.html"
+    """HTML to write."""
+    separate: bool = False
+    """Tell of every run by itself, also of those of one config."""
+
+
+@dataclass(frozen=True)
 class List:
-    """Name environments, memories, replays, agents and presets."""
+    """Name environments, memories, replays, agents, presets and trackers."""
 
     imports: Annotated[
         tuple[str, ...], tyro.conf.arg(name="import", metavar="MODULE"), tyro.conf.UseAppendAction
@@ -307,43 +317,28 @@ def plot(arguments: list[str]) -> int:
         raise ValueError("runs: name at least one")
     check_out(given.out, ".png")
     found = pools(given.runs, given.separate)
-    series = {}
+    drawn = {}
     for pool in found:
         runs = f", {len(pool.runs)} runs" if len(pool.runs) > 1 else ""
-        series[f"{pool.name}{runs}"] = _series(pool, given.what)
-    shown = SHOWN.get(given.what, given.what.replace("_", " "))
+        drawn[f"{pool.name}{runs}"] = series(pool, given.what)
+    shown = history.shown(given.what)
     names = dict.fromkeys(pool.config.environment for pool in found)
     environments = ", ".join(names) if len(names) <= 3 else f"{len(names)} environments"
-    plot.curves(series, given.out, ylabel=shown, title=f"{environments}: {shown}, {told(found)}")
+    plot.curves(drawn, given.out, ylabel=shown, title=f"{environments}: {shown}, {told(found)}")
     print(given.out)
     return 0
 
 
-def _series(pool: Pool, what: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return the steps [points] and values [seeds, points] of a metric, over all runs of a pool."""
-    own = history.timesteps(what)
-    pasts = {path: history.read(Path(path) / "metrics.npz") for path in pool.runs}
-    for path, past in pasts.items():
-        if not past:
-            raise ValueError(f"run: {path} has no metrics yet")
-        checks.known("what", what, [k for k, v in past.items() if v.ndim == 2])
-        for name in (own, own.replace("timestep", "step")):
-            if name not in past:
-                raise ValueError(f"metrics: {path}/metrics.npz has no {name!r}")
-    first, *others = times = {path: past[own] for path, past in pasts.items()}
-    for other in others:
-        if not np.array_equal(times[first], times[other]):
-            last = [
-                f"{x} ({len(times[x])} up to timestep {times[x][-1]:,})" for x in (first, other)
-            ]
-            raise ValueError(
-                f"runs: {' and '.join(last)} are of one config but have points at other times; "
-                "--separate draws a curve for each"
-            )
-    seeds = [run.seeds for run in pool.runs.values()]
-    steps = [past[own.replace("timestep", "step")] for past in pasts.values()]
-    mean = np.average(steps, axis=0, weights=seeds)
-    return mean, np.concatenate([past[what] for past in pasts.values()])
+def report(arguments: list[str]) -> int:
+    """Run `memrl report`."""
+    from memrl_jax.report import report
+
+    given = parse(Report, arguments, "memrl report")
+    check_out(given.out, ".html")
+    text = report(given.runs, given.separate, partial(print, flush=True))
+    folder.write(Path(given.out), text)
+    print(given.out)
+    return 0
 
 
 def list_names(arguments: list[str]) -> int:
@@ -356,6 +351,7 @@ def list_names(arguments: list[str]) -> int:
         ("replays", REPLAYS),
         ("agents", AGENTS),
         ("presets", presets),
+        ("trackers", TRACKERS),
     ):
         print(f"{title}:")
         print(textwrap.indent(textwrap.fill(", ".join(names), 76, break_on_hyphens=False), "  "))
@@ -390,9 +386,7 @@ def table(rows: Mapping[str, Mapping[str, np.ndarray]], title: str) -> Table:
 
 def cell(values: np.ndarray, statistic: statistics.Statistic = iqm) -> str:
     """Format a statistic of values [S], and its interval if there are several."""
-    x = bootstrap(values, statistic)
-    interval = f" [{x.low:.4g}, {x.high:.4g}]" if len(values) > 1 else ""
-    return f"{x.estimate:.4g}{escape(interval)}"
+    return escape(statistics.text(values, statistic))
 
 
 @contextlib.contextmanager
@@ -440,7 +434,7 @@ def progress_bar(console: Console) -> Iterator[experiment.Report]:
 def parse(kind: Any, arguments: list[str], program: str, default: Any = MISSING) -> Any:
     """Parse arguments into a dataclass; raises ValueError, in one line, for invalid ones."""
     _check_once(arguments)
-    for option in ("--view", "--vary"):
+    for option in SEVERAL:
         arguments = _together(option, arguments)
     for option in ("--take", "--freeze"):
         arguments = _together(option, arguments, ",")
@@ -467,7 +461,7 @@ def _check_once(arguments: list[str]) -> None:
     """Raise ValueError for an option that is given more than once."""
     words = [x.partition("=")[0].replace("_", "-") for x in arguments if x.startswith("--")]
     for option in words:
-        if words.count(option) > 1 and option not in ("--import", "--view", "--vary"):
+        if words.count(option) > 1 and option not in ("--import", *SEVERAL):
             raise ValueError(f"{option}: given {words.count(option)} times")
 
 

@@ -97,6 +97,13 @@ def caption(seeds: Iterable[int], level: float = 0.95) -> str:
     return f"{nominal}; covers about {', '.join(parts)}"
 
 
+def text(values: ArrayLike, statistic: Statistic = iqm) -> str:
+    """Format a statistic of values [S], and its interval if there are several: 0.9 [0.8, 1]."""
+    x = bootstrap(values, statistic)
+    several = np.size(values) > 1
+    return f"{x.estimate:.4g}" + (f" [{x.low:.4g}, {x.high:.4g}]" if several else "")
+
+
 def count(seeds: int) -> str:
     """Format a number of seeds, e.g. 2 seeds."""
     return f"{seeds} seed{'s' if seeds > 1 else ''}"

@@ -150,7 +150,7 @@ def write(done: Sweep) -> Table:
         returns = np.stack([score["return"] for score in scores.values()])
         title = f"{done.config.environment}: {name}"
         out = done.folder / f"effect-{name}.png"
-        plot.effect(name, values, returns, out, ylabel=commands.SHOWN[RETURN], title=title)
+        plot.effect(name, values, returns, out, ylabel=history.shown(RETURN), title=title)
     return _table(done, scores)
 
 
@@ -166,7 +166,7 @@ def _curves(done: Sweep, ranked: Sequence[int]) -> None:
     title = f"{done.config.environment}: {len(ranked)} points"
     title += f", the best {LABELLED} in colour" if others else ""
     out = done.folder / "curves.png"
-    plot.curves(best, out, ylabel=commands.SHOWN[RETURN], title=title, others=others)
+    plot.curves(best, out, ylabel=history.shown(RETURN), title=title, others=others)
 
 
 def _table(done: Sweep, scores: Mapping[int, Mapping[str, np.ndarray]]) -> Table:

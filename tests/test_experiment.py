@@ -32,6 +32,7 @@ from memrl_jax.run.program import Carry, Program, Run, check
 from memrl_jax.spaces import Continuous, Discrete
 from memrl_jax.types import Environment, Spec, TimeStep
 from tests.small import SMALL as CONFIG
+from tests.test_table import assert_same_numbers
 
 PER_STEP = CONFIG.environments * CONFIG.rollout_length
 WARMUP = settings.named(CONFIG)["learning_starts"]
@@ -192,6 +193,7 @@ def assert_same_run(folder: Path, like: Path) -> None:
     last = f"checkpoints/{CONFIG.total_steps:012d}.ckpt"
     assert filecmp.cmp(folder / last, like / last, shallow=False)
     assert_same_history(*(history.read(x / "metrics.npz") for x in (folder, like)))
+    assert filecmp.cmp(folder / "metrics.csv", like / "metrics.csv", shallow=False)
     ours, theirs = ([line | {"time": 0} for line in log(x)] for x in (folder, like))
     assert ours == theirs
 
@@ -205,6 +207,7 @@ def test_files_of_a_run(whole: tuple[Result, Told]) -> None:
         "checkpoints/000000000640.ckpt",
         "config.json",
         "lock",
+        "metrics.csv",
         "metrics.npz",
         "progress.jsonl",
         "versions.json",
@@ -233,6 +236,10 @@ def test_metrics_are_arrays_of_seeds_and_steps(whole: tuple[Result, Told]) -> No
     assert np.all(np.isfinite(past["loss"])) and np.all(past["loss"] > 0)
     assert len(set(past["loss"][:, -1])) == 3  # seeds differ
     assert np.all((past["evaluation_length"] >= 9) & (past["evaluation_length"] <= 18))
+
+
+def test_the_table_has_the_numbers_of_the_arrays(whole: tuple[Result, Told]) -> None:
+    assert_same_numbers(whole[0].folder / "metrics.csv", whole[0].history)
 
 
 def test_every_point_is_a_line_of_the_log(whole: tuple[Result, Told]) -> None:

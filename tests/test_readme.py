@@ -13,6 +13,7 @@ from memrl_jax import settings
 from memrl_jax.agents import AGENTS
 from memrl_jax.environments import ENVIRONMENTS
 from memrl_jax.memory import MEMORIES
+from memrl_jax.run.trackers import TRACKERS
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 
@@ -49,6 +50,7 @@ def test_examples_run(short):
         ENVIRONMENTS.pop("Recall", None)
         MEMORIES.pop("leaky", None)
         AGENTS.pop("a2c", None)
+        TRACKERS.pop("printer", None)
 
 
 def test_commands_exist(capsys):

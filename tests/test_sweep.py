@@ -246,6 +246,7 @@ def test_the_command_ends_with_a_table_a_file_and_pictures(
         (["--vary", "discount=.9", "--vary", "discount=.8"], "given twice"),
         (["--vary", "discount=0.9", "--grid", "absent.toml"], "cannot be read"),
         (["--vary", "discount=0.9", "--target-return", "1"], "would stop all points"),
+        (["--vary", "discount=0.9", "--track", "wandb"], "not a sweep"),
         (["--vary", "environment=gymnasium:CartPole-v1", "discount=.9,.8"], "on the host"),
         ([], "name at least one"),
     ],

@@ -18,7 +18,7 @@ from memrl_jax.agents.exploration import (
     epsilon_greedy,
     value_of,
 )
-from memrl_jax.agents.optimizer import OptimizerConfig, follow, frozen, make_optimizer
+from memrl_jax.agents.optimizer import OptimizerConfig, follow, frozen, make_optimizer, told
 from memrl_jax.agents.windows import burned_in, gradient_steps, priority
 from memrl_jax.networks import QHead
 from memrl_jax.returns import lambda_returns, n_step_returns, rescale, unscale
@@ -133,7 +133,7 @@ def dqn(config: DQNConfig, spec: Spec, body: Body, replay: ReplayMemory) -> Agen
         env_steps = exploration.count_steps(state.env_steps, segment)
         return state._replace(replay=replay_state, env_steps=env_steps)
 
-    def improve(learner: Learner, sample: Sample) -> tuple[Learner, Loss]:
+    def improve(learner: Learner, sample: Sample) -> tuple[Learner, Loss, dict[str, Array]]:
         grad = jax.grad(q_loss, has_aux=True)
         burn_in = replay.burn_in
         gradient, loss = grad(
@@ -145,17 +145,19 @@ def dqn(config: DQNConfig, spec: Spec, body: Body, replay: ReplayMemory) -> Agen
         rate = jnp.where(updates % config.target_period == 0, config.target_rate, 0.0)
         still = frozen(config.optimizer, params)
         target_params = follow(still, params, learner.target_params, rate)
-        return Learner(params, target_params, optimizer_state, updates), loss
+        metrics = {"loss_sum": loss.mean, "q_sum": loss.q, "updates": jnp.int32(1)}
+        metrics |= told(config.optimizer, gradient, learner.optimizer)
+        return Learner(params, target_params, optimizer_state, updates), loss, metrics
 
     def learn(key: Key, state: DQNState, segment: Segment) -> tuple[DQNState, dict[str, Array]]:
         def update(state: DQNState, key: Key) -> tuple[DQNState, dict[str, Array]]:
             sample = replay.sample(key, state.replay)
-            learner, loss = improve(state.learner, sample)
+            learner, loss, metrics = improve(state.learner, sample)
             replay_state, counts = replay.update(state.replay, sample.index, loss.priority)
-            metrics = {"loss_sum": loss.mean, "q_sum": loss.q, "updates": jnp.int32(1), **counts}
-            return state._replace(learner=learner, replay=replay_state), metrics
+            return state._replace(learner=learner, replay=replay_state), metrics | counts
 
-        return gradient_steps(key, state, update, config.updates)
+        state, metrics = gradient_steps(key, state, update, config.updates)
+        return state, exploration.told(config.exploration, state.env_steps, segment, metrics)
 
     def params(state: DQNState) -> Any:
         return state.learner.params

@@ -53,6 +53,14 @@ def epsilon(config: ExplorationConfig, env_steps: Array, batch: int) -> Array:
     return base ** (1 + config.epsilon_spread * jnp.linspace(0, 1, batch, dtype=jnp.float32))
 
 
+def told(
+    config: ExplorationConfig, env_steps: Array, segment: Segment, metrics: dict[str, Array]
+) -> dict[str, Array]:
+    """Return metrics [] with `epsilon_sum`: over updates, of the mean over environments."""
+    mean = jnp.mean(epsilon(config, env_steps, segment.timestep.reward.shape[1]))
+    return metrics | {"epsilon_sum": mean * metrics["updates"]}
+
+
 def epsilon_greedy(
     config: ExplorationConfig, key: Key, q: Array, env_steps: Array, timestep: TimeStep
 ) -> Array:

@@ -105,6 +105,7 @@ def mfec(config: MFECConfig, spec: Spec, horizon: int) -> Agent:
             "updates": jnp.sum(new, dtype=jnp.int32),
             "q_sum": jnp.sum(target, where=new, dtype=jnp.float32),
         }
+        metrics = exploration.told(config.exploration, state.env_steps, segment, metrics)
         return state._replace(tables=tables, history=history), metrics
 
     def params(state: MFECState) -> Any:

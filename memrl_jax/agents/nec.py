@@ -9,7 +9,7 @@ import optax
 from memrl_jax import checks, draws, episodic, tree
 from memrl_jax.agents import exploration
 from memrl_jax.agents.exploration import ExplorationConfig
-from memrl_jax.agents.optimizer import LARGE, OptimizerConfig, make_optimizer
+from memrl_jax.agents.optimizer import LARGE, OptimizerConfig, make_optimizer, told
 from memrl_jax.agents.windows import burned_in, gradient_steps, priority
 from memrl_jax.episodic import Acted, Lookup, Tables
 from memrl_jax.networks import EmbeddingHead
@@ -151,7 +151,7 @@ def nec(config: NECConfig, spec: Spec, body: Body, replay: ReplayMemory) -> Agen
         env_steps = exploration.count_steps(state.env_steps, segment)
         return NECState(learner, replayed, history, env_steps)
 
-    def improve(learner: Learner, sample: Sample) -> tuple[Learner, Loss]:
+    def improve(learner: Learner, sample: Sample) -> tuple[Learner, Loss, dict[str, Array]]:
         params, tables, optimizer_state = learner
         memory, _, segment = burned_in(params, params, network, replay.burn_in, sample.segment)
         before = tree.at(segment.timestep, slice(-1))
@@ -164,23 +164,26 @@ def nec(config: NECConfig, spec: Spec, body: Body, replay: ReplayMemory) -> Agen
         (by_query, by_keys, by_values), loss = grad(
             query, keys, values, found, segment.extras, weight
         )
-        step, optimizer_state = optimizer.update(back(by_query)[0], optimizer_state, params)
+        (gradient,) = back(by_query)
+        metrics = {"loss_sum": loss.mean, "q_sum": loss.q, "updates": jnp.int32(1)}
+        metrics |= told(config.optimizer, gradient, optimizer_state)
+        step, optimizer_state = optimizer.update(gradient, optimizer_state, params)
         params = optax.apply_updates(params, step)
         # The loss is a mean over windows; an entry in the tables moves by its own window's error.
         rate = -config.table_learning_rate * weight.size
         tables = episodic.adjust(tables, action, slot, found, rate * by_keys, rate * by_values)
-        return Learner(params, tables, optimizer_state), loss
+        return Learner(params, tables, optimizer_state), loss, metrics
 
     def learn(key: Key, state: NECState, segment: Segment) -> tuple[NECState, dict[str, Array]]:
         def update(state: NECState, key: Key) -> tuple[NECState, dict[str, Array]]:
             sample = replay.sample(key, state.replay)
-            learner, loss = improve(state.learner, sample)
+            learner, loss, metrics = improve(state.learner, sample)
             size = priority(config.experience.priority_mix, loss.error, loss.valid)
             replay_state, counts = replay.update(state.replay, sample.index, size)
-            metrics = {"loss_sum": loss.mean, "q_sum": loss.q, "updates": jnp.int32(1), **counts}
-            return state._replace(learner=learner, replay=replay_state), metrics
+            return state._replace(learner=learner, replay=replay_state), metrics | counts
 
-        return gradient_steps(key, state, update, config.updates)
+        state, metrics = gradient_steps(key, state, update, config.updates)
+        return state, exploration.told(config.exploration, state.env_steps, segment, metrics)
 
     def params(state: NECState) -> Any:
         return {**state.learner.params, "tables": state.learner.tables}

@@ -11,6 +11,7 @@ import optax
 from memrl_jax import checks
 from memrl_jax.schedules import linear
 from memrl_jax.settings import Settings, static
+from memrl_jax.types import Array
 
 SMALL, LARGE = 1e-30, 1e30  # within these, a rate and 1 / rate are finite and not 0 in float32
 
@@ -88,3 +89,16 @@ def _adam(config: OptimizerConfig) -> optax.GradientTransformation:
         return adam
     checks.within("max_gradient_norm", config.max_gradient_norm, SMALL, LARGE)
     return optax.chain(optax.clip_by_global_norm(config.max_gradient_norm), adam)
+
+
+def told(config: OptimizerConfig, gradient: Any, state: Any) -> dict[str, Array]:
+    """Return metrics [] of a step from the optimizer state before it.
+
+    `gradient_norm_sum`, global and before clipping, and `learning_rate_sum`, if the rate falls.
+    """
+    metrics = {"gradient_norm_sum": optax.tree.norm(gradient)}
+    if config.decay_updates is not None:
+        (_, count), *_ = optax.tree.get_all_with_path(state, "count")  # all are alike
+        rate = linear(config.learning_rate, 0.0, config.decay_updates)
+        metrics["learning_rate_sum"] = rate(count)
+    return metrics

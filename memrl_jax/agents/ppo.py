@@ -8,7 +8,7 @@ import optax
 
 from memrl_jax import checks, distributions, spaces, tree
 from memrl_jax.agents.minibatches import epochs
-from memrl_jax.agents.optimizer import LARGE, OptimizerConfig, make_optimizer
+from memrl_jax.agents.optimizer import LARGE, OptimizerConfig, make_optimizer, told
 from memrl_jax.distributions import Distribution
 from memrl_jax.networks import actor_critic
 from memrl_jax.normalize import Statistics, normalizer
@@ -148,7 +148,9 @@ def ppo(config: PPOConfig, spec: Spec, body: Body) -> Agent:
         if config.max_kl is not None:
             going = going & (means["kl"] <= config.max_kl)
             moved = tree.where(going, moved, learner)
-        sums = {f"{name}_sum": jnp.where(going, x, 0.0) for name, x in means.items()}
+        sums = {f"{name}_sum": x for name, x in means.items()}
+        sums |= told(config.optimizer, gradient, learner.optimizer)
+        sums = {name: jnp.where(going, x, 0.0) for name, x in sums.items()}
         return (moved, going), sums | {"updates": going.astype(jnp.int32)}
 
     def params(state: PPOState) -> Any:
@@ -160,10 +162,10 @@ def ppo(config: PPOConfig, spec: Spec, body: Body) -> Agent:
     def inspect(state: PPOState, memory: State, timestep: TimeStep) -> dict[str, Array]:
         timestep = scales.normalize(state.statistics, timestep)
         _, (parameters, value) = network.step(state.learner.params, memory, timestep)
-        told = {"value": value, **network.inspect(state.learner.params, memory, timestep)}
+        shown = {"value": value, **network.inspect(state.learner.params, memory, timestep)}
         if isinstance(spec.actions, Discrete):
-            told["policy"] = jax.nn.softmax(spaces.masked(parameters, timestep.legal), axis=-1)
-        return told
+            shown["policy"] = jax.nn.softmax(spaces.masked(parameters, timestep.legal), axis=-1)
+        return shown
 
     def observe(state: PPOState, segment: Segment) -> PPOState:
         return state
@@ -213,6 +215,7 @@ def ppo_loss(
     means = {
         "policy_loss": -mean(jnp.minimum(advantage * ratio, advantage * within)),
         "value_loss": 0.5 * mean(squared_error(config.value_clip, value, batch)),
+        "value": mean(value),
         "entropy": mean(distribution.entropy(parameters, legal)),
         # Unlike the mean of -log ratio it is never negative, and has less variance (Schulman 2020).
         "kl": mean(ratio - 1 - log_ratio),

@@ -16,7 +16,7 @@ from memrl_jax.agents.exploration import (
     value_of,
 )
 from memrl_jax.agents.minibatches import epochs
-from memrl_jax.agents.optimizer import OptimizerConfig, make_optimizer
+from memrl_jax.agents.optimizer import OptimizerConfig, make_optimizer, told
 from memrl_jax.networks import QHead
 from memrl_jax.returns import lambda_returns
 from memrl_jax.settings import BodyConfig, LayersConfig, Settings, static
@@ -89,11 +89,13 @@ def pqn(config: PQNConfig, spec: Spec, body: Body) -> Agent:
 
     def learn(key: Key, state: PQNState, segment: Segment) -> tuple[PQNState, dict[str, Array]]:
         passes = config.epochs, config.minibatches
-        return epochs(key, state, lambda _: segment, update, *passes)
+        state, metrics = epochs(key, state, lambda _: segment, update, *passes)
+        return state, exploration.told(config.exploration, state.env_steps, segment, metrics)
 
     def update(state: PQNState, segment: Segment) -> tuple[PQNState, dict[str, Array]]:
         grad = jax.grad(q_loss, has_aux=True)
         gradient, metrics = grad(state.params, network, config, segment)
+        metrics |= told(config.optimizer, gradient, state.optimizer)
         step, optimizer_state = optimizer.update(gradient, state.optimizer, state.params)
         params = optax.apply_updates(state.params, step)
         state = state._replace(params=params, optimizer=optimizer_state)

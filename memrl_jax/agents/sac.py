@@ -14,6 +14,7 @@ from memrl_jax.agents.optimizer import (
     follow,
     frozen,
     make_optimizer,
+    told,
 )
 from memrl_jax.agents.sac_loss import Loss, Networks, acting, sac_loss
 from memrl_jax.agents.soft import Choices, choices
@@ -137,7 +138,9 @@ def sac(config: SACConfig, spec: Spec, body: Body, replay: ReplayMemory) -> Agen
     def observe(state: SACState, segment: Segment) -> SACState:
         return state._replace(replay=replay.add(state.replay, segment))
 
-    def improve(key: Key, learner: Learner, sample: Sample) -> tuple[Learner, Loss]:
+    def improve(
+        key: Key, learner: Learner, sample: Sample
+    ) -> tuple[Learner, Loss, dict[str, Array]]:
         rest = networks, choice, config.discount, key, sample, replay.burn_in
         grad = jax.grad(sac_loss, has_aux=True)
         gradient, loss = grad(learner.params, learner.target_critics, *rest)
@@ -148,16 +151,17 @@ def sac(config: SACConfig, spec: Spec, body: Body, replay: ReplayMemory) -> Agen
             params[name] = optax.apply_updates(x, step)
         new, old = params["critics"], learner.target_critics
         target_critics = follow(still["critics"], new, old, config.target_rate)
-        return Learner(params, target_critics, optimizer_state), loss
+        metrics = {f"{name}_sum": x for name, x in loss.means.items()}
+        metrics |= told(config.optimizer, gradient, learner.optimizer)
+        return Learner(params, target_critics, optimizer_state), loss, metrics
 
     def learn(key: Key, state: SACState, segment: Segment) -> tuple[SACState, dict[str, Array]]:
         def update(state: SACState, key: Key) -> tuple[SACState, dict[str, Array]]:
             sample_key, loss_key = draws.split(key)
             sample = replay.sample(sample_key, state.replay)
-            learner, loss = improve(loss_key, state.learner, sample)
+            learner, loss, metrics = improve(loss_key, state.learner, sample)
             size = priority(config.experience.priority_mix, loss.error, loss.valid)
             replay_state, counts = replay.update(state.replay, sample.index, size)
-            metrics = {f"{name}_sum": x for name, x in loss.means.items()}
             return SACState(learner, replay_state), metrics | {"updates": jnp.int32(1), **counts}
 
         return gradient_steps(key, state, update, config.updates)
@@ -179,10 +183,10 @@ def sac(config: SACConfig, spec: Spec, body: Body, replay: ReplayMemory) -> Agen
     def inspect(state: SACState, memory: State, timestep: TimeStep) -> dict[str, Array]:
         _, parameters = look(state.learner.params, memory, timestep)
         own = memory[0] if networks.carried else memory
-        told = actor.inspect(acting(state.learner.params), own, timestep)
+        shown = actor.inspect(acting(state.learner.params), own, timestep)
         if not isinstance(spec.actions, Discrete):
-            return told
-        return told | {"policy": jax.nn.softmax(masked(parameters, timestep.legal), axis=-1)}
+            return shown
+        return shown | {"policy": jax.nn.softmax(masked(parameters, timestep.legal), axis=-1)}
 
     return Agent(
         init,

@@ -98,7 +98,8 @@ def tabular(config: TabularConfig, spec: Spec) -> Agent:
         key: Key, state: TabularState, segment: Segment
     ) -> tuple[TabularState, dict[str, Array]]:
         _, numbers = jax.lax.scan(recall, segment.memory, segment.timestep)
-        return learn_from(config, state, transitions(numbers, segment))
+        state, metrics = learn_from(config, state, transitions(numbers, segment))
+        return state, exploration.told(config.exploration, state.env_steps, segment, metrics)
 
     def params(state: TabularState) -> dict[str, Array]:
         return {"q": state.q}

@@ -22,13 +22,14 @@ from memrl_jax.config import Config, from_json, plain, to_json
 from memrl_jax.environments import check, on_host
 from memrl_jax.host_rollout import player as host_player
 from memrl_jax.rollout import Episode, Evaluation, player
-from memrl_jax.run import elsewhere, folder, history, snapshot, taken
+from memrl_jax.run import elsewhere, folder, history, snapshot, taken, trackers
 from memrl_jax.run.history import History
 from memrl_jax.run.host_program import make_host_program
 from memrl_jax.run.lanes import NOTHING, Varied
 from memrl_jax.run.program import Carry, Program, Run, make_program, spacings
 from memrl_jax.run.program import check as check_run
 from memrl_jax.run.taken import Taken
+from memrl_jax.run.telling import Tell, telling
 from memrl_jax.statistics import carry_forward, iqm
 
 PACE = 1.0  # seconds that a chunk should take: as long as Ctrl-C may have to wait
@@ -112,16 +113,20 @@ def start(
     run = Run(**{name: plain(name, x) for name, x in vars(run).items()})
     run = dataclasses.replace(run, taken=first.record if first else None)
     program = prepare(config, run, varied, first)
+    trackers.check(run.track)
     folder.check_free(run.out)
     program.trace()
     if not on_host(config.environment):
         check(make_environment(config), jax.random.key(run.seed), name=config.environment)
     options = vars(run) | spacings(run, config.total_steps)
     more = partial(taken.save, taken=first)
-    with folder.created(run.out, config, options, varied, say, more) as place:
+    with (
+        folder.created(run.out, config, options, varied, say, more) as place,
+        telling(program, place, {}, say) as tell,
+    ):
         say(program.estimate)
         carry = _first(program, place, first)
-        return _loop(program, place, carry, program.first_step, {}, say, report)
+        return _loop(program, place, carry, program.first_step, {}, say, report, tell)
 
 
 def resume(
@@ -141,6 +146,7 @@ def resume(
     with folder.held(path, say) as place:
         _, config, run = _read(path)
         config, run, changed = _changed(config, run, changes)
+        trackers.check(run.track)
         program = prepare(config, run, folder.varied(place), None)
         anew = not snapshot.checkpoints(place) and not history.read(place / "metrics.npz")
         if anew:  # it was killed before its first checkpoint
@@ -163,7 +169,8 @@ def resume(
             say(program.lost)
         if others := folder.other_versions(place):
             say(f"begun with others, so that numbers may differ: {', '.join(others)}")
-        return _loop(program, place, carry, about.timestep, past, say, report)
+        with telling(program, place, past, say) as tell:
+            return _loop(program, place, carry, about.timestep, past, say, report, tell)
 
 
 def _changed(
@@ -172,7 +179,8 @@ def _changed(
     """Return the config and options with `changes`, and what differs: name -> [before, after]."""
     for name in changes:
         folder.check_changeable(name)
-    before = vars(run) | spacings(run, config.total_steps) | {"total_steps": config.total_steps}
+    given = vars(run) | spacings(run, config.total_steps) | {"total_steps": config.total_steps}
+    before = {name: plain(name, x) for name, x in given.items()}
     after = before | {name: plain(name, x) for name, x in changes.items()}
     changed = {name: [before[name], x] for name, x in after.items() if before[name] != x}
     config = config.replace(total_steps=after.pop("total_steps"))
@@ -239,7 +247,14 @@ def store(
 
 
 def _loop(
-    program: Program, place: Path, carry: Carry, done: int, past: History, say: Say, report: Report
+    program: Program,
+    place: Path,
+    carry: Carry,
+    done: int,
+    past: History,
+    say: Say,
+    report: Report,
+    tell: Tell,
 ) -> Result:
     """Train from each due event to the next until the end, the target return or an interrupt."""
     saved, reached = done, _reached(program.run, past)
@@ -262,6 +277,7 @@ def _loop(
                 past = history.extend(past, done, _evaluate(program, carry, done), "evaluation_")
                 reached = _reached(program.run, past)
             folder.log(place, done, past)
+            tell(past)
             if done >= save:
                 _save(program, place, done, carry, past)
                 saved = done
@@ -437,7 +453,7 @@ def _check_finite(program: Program, sums: dict[str, np.ndarray], past: History) 
     bad = [name for name, x in sums.items() if not np.all(np.isfinite(x))]
     if not bad:
         return
-    name = "reward_sum" if "reward_sum" in bad else bad[0]
+    name = next(x for x in ("reward_sum", "loss_sum", *bad) if x in bad)  # causes first
     lane = int(np.argmin(np.isfinite(sums[name])))
     since = int(past["timestep"][-1]) if past else program.first_step
     timestep = since + int(sums["training_steps"][lane]) * program.per_step

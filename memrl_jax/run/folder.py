@@ -18,8 +18,8 @@ import numpy as np
 
 from memrl_jax import __version__
 from memrl_jax.config import Config, flat, from_json, to_json
-from memrl_jax.run import files, lock
-from memrl_jax.run.history import History, timesteps, until
+from memrl_jax.run import files, history, lock, table
+from memrl_jax.run.history import History
 from memrl_jax.run.lanes import Varied
 
 CHANGEABLE = (  # settings on which no number of the training depends: a resume may change them
@@ -30,6 +30,7 @@ CHANGEABLE = (  # settings on which no number of the training depends: a resume 
     "checkpoint_every",
     "target_return",
     "max_gigabytes",
+    "track",
 )
 
 Say = Callable[[str], None]
@@ -142,7 +143,7 @@ def held(path: str, say: Say) -> Iterator[Path]:
     """
     folder, _, _ = read(path)
     with lock.held(folder, say):
-        for leftover in (*folder.iterdir(), *(folder / "checkpoints").glob("*")):
+        for leftover in (*folder.iterdir(), *folder.glob("*/*")):
             if files.is_temporary(leftover) and leftover.is_file():
                 leftover.unlink()
         yield folder
@@ -224,15 +225,21 @@ def write(path: Path, text: str | bytes) -> None:
 
 
 def log(folder: Path, timestep: int, past: History) -> None:
-    """Rewrite `metrics.npz`, and append the latest means over seeds to `progress.jsonl`."""
+    """Rewrite `metrics.npz`, and append the latest point to `metrics.csv` and `progress.jsonl`.
+
+    The first holds all metrics, the second is a table of them, the third has means over seeds.
+    """
     _measured(folder, past)
+    table.extend(folder / "metrics.csv", past)
     files.append(folder / "progress.jsonl", _line(timestep, past))
 
 
 def record(folder: Path, past: History) -> None:
     """Write all metrics of a run that is trained already, as `log` would have, point by point."""
     _measured(folder, past)
-    lines = [_line(t, until(past, t)) for t in past.get("timestep", np.zeros(0, int)).tolist()]
+    table.write(folder / "metrics.csv", past)
+    times = past.get("timestep", np.zeros(0, int)).tolist()
+    lines = [_line(t, history.until(past, t)) for t in times]
     write(folder / "progress.jsonl", "".join(f"{line}\n" for line in lines))
 
 
@@ -245,17 +252,17 @@ def _measured(folder: Path, past: History) -> None:
 def _line(timestep: int, past: History) -> str:
     line: dict[str, Any] = {"timestep": timestep, "step": float(past["step"][-1])}
     line["time"] = round(time.time(), 3)
-    for name, value in past.items():
-        if value.ndim == 2 and past[timesteps(name)][-1] == timestep:
-            mean = float(value[:, -1].mean())
-            line |= {name: mean} if math.isfinite(mean) else {}  # e.g. before an episode has ended
+    for name, value in history.at(past, timestep).items():
+        mean = float(value.mean())
+        line |= {name: mean} if math.isfinite(mean) else {}  # e.g. before an episode has ended
     return json.dumps(line)
 
 
 def cut_log(folder: Path, past: History, timestep: int) -> None:
     """Remove from `progress.jsonl` what was logged after the last checkpoint, at `timestep`.
 
-    Raises ValueError if the lines before that are not those of the points in `past`.
+    `metrics.csv` is written anew from `past`. Raises ValueError if the lines before that are not
+    those of its points.
     """
     path = folder / "progress.jsonl"
     try:
@@ -269,6 +276,7 @@ def cut_log(folder: Path, past: History, timestep: int) -> None:
         raise ValueError(f"run: {path} has other timesteps than metrics.npz up to {timestep}")
     if len(points) < len(lines):
         write(path, b"".join(lines[: len(points)]))
+    table.write(folder / "metrics.csv", past)
 
 
 def versions() -> dict[str, str]:

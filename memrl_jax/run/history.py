@@ -20,6 +20,14 @@ from memrl_jax.run import files
 
 History = dict[str, np.ndarray]
 
+SHOWN = {  # metric -> what it is called in pictures; others by their name
+    "return": "return of training episodes",
+    "length": "length of training episodes (steps)",
+    "evaluation_return": "return of greedy episodes",
+    "evaluation_length": "length of greedy episodes (steps)",
+    "evaluation_unfinished": "share of greedy episodes that did not end",
+}
+
 # The count that a sum is divided by; all others are divided by `updates`.
 PER = {"return_sum": "episodes", "length_sum": "episodes", "reward_sum": "steps"}
 
@@ -53,9 +61,25 @@ def until(history: History, timestep: int) -> History:
     return {name: x[..., keep(name)] for name, x in history.items() if np.any(keep(name))}
 
 
+def at(history: History, timestep: int) -> History:
+    """Return the values [seeds] of all metrics that have a point at a timestep."""
+    out = {}
+    for name, x in history.items():
+        own = history[timesteps(name)]
+        i = int(np.searchsorted(own, timestep))
+        if x.ndim == 2 and i < len(own) and own[i] == timestep:
+            out[name] = x[:, i]
+    return out
+
+
 def timesteps(name: str) -> str:
     """Return the name of the timesteps that belong to the array `name`."""
     return "evaluation_timestep" if name.startswith("evaluation_") else "timestep"
+
+
+def shown(name: str) -> str:
+    """Return what a metric is called in pictures."""
+    return SHOWN.get(name, name.replace("_", " "))
 
 
 def read(path: Path) -> History:

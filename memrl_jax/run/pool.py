@@ -1,4 +1,4 @@
-"""Pools of runs that share a config, and short names that tell the pools apart."""
+"""Pools of runs that share a config, their metrics, and short names that tell the pools apart."""
 
 import json
 import os
@@ -7,8 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
+from memrl_jax import checks
 from memrl_jax.config import Config, agent_name, flat, to_json
-from memrl_jax.run import experiment
+from memrl_jax.run import experiment, history
+from memrl_jax.run.history import History
 from memrl_jax.run.program import Run
 from memrl_jax.settings import named
 from memrl_jax.statistics import count
@@ -123,3 +127,40 @@ def _settings(config: Config, run: Run) -> Iterable[tuple[str, Any]]:
             yield from ((f"{name} {option}", x) for option, x in value.items())
         else:
             yield name, value
+
+
+def pasts(pool: Pool) -> dict[str, History]:
+    """Return the metrics of every run of a pool, by its folder; raises ValueError without any."""
+    found = {path: history.read(Path(path) / "metrics.npz") for path in pool.runs}
+    for path, past in found.items():
+        if not past:
+            raise ValueError(f"run: {path} has no metrics yet")
+    return found
+
+
+def series(pool: Pool, what: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return the steps [points] and values [seeds, points] of a metric, over all runs of a pool.
+
+    Raises ValueError for an unknown metric, and for runs with points at other times.
+    """
+    own = history.timesteps(what)
+    found = pasts(pool)
+    for path, past in found.items():
+        checks.known("what", what, [k for k, v in past.items() if v.ndim == 2])
+        for name in (own, own.replace("timestep", "step")):
+            if name not in past:
+                raise ValueError(f"metrics: {path}/metrics.npz has no {name!r}")
+    first, *others = times = {path: past[own] for path, past in found.items()}
+    for other in others:
+        if not np.array_equal(times[first], times[other]):
+            last = [
+                f"{x} ({len(times[x])} up to timestep {times[x][-1]:,})" for x in (first, other)
+            ]
+            raise ValueError(
+                f"runs: {' and '.join(last)} are of one config but have points at other times; "
+                "--separate draws a curve for each"
+            )
+    seeds = [run.seeds for run in pool.runs.values()]
+    steps = [past[own.replace("timestep", "step")] for past in found.values()]
+    mean = np.average(steps, axis=0, weights=seeds)
+    return mean, np.concatenate([past[what] for past in found.values()])

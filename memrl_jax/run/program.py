@@ -19,6 +19,7 @@ from memrl_jax.run.ahead import CompiledFunction
 from memrl_jax.run.lanes import NOTHING, Lanes, Varied
 from memrl_jax.run.limits import FreeMemory
 from memrl_jax.run.sums import Sums
+from memrl_jax.settings import frozen
 from memrl_jax.train import Trainer, TrainState
 from memrl_jax.types import Array, Key
 
@@ -49,6 +50,14 @@ class Run:
     taken: Mapping[str, Any] | None = None
     """Parameters that the run began with: of which run, as of when, and which parts; None if they
     are its own. It is told by `experiment.start`, not given."""
+    track: tuple[str, ...] = ()
+    """Trackers to tell of the run while it goes on: tensorboard, wandb, mlflow, or one of your own
+    in TRACKERS. The last two work offline, in the folder of the run, unless their environment
+    variables say otherwise."""
+
+    def __post_init__(self) -> None:
+        """Freeze lists, e.g. from JSON."""
+        object.__setattr__(self, "track", frozen(self.track))
 
 
 class Carry(NamedTuple):

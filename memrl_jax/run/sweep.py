@@ -61,6 +61,8 @@ def planned(config: Config, run: Run, points: Sequence[Point], rule: Rule = ONCE
     check(run)
     if run.target_return is not None:
         raise ValueError(f"target_return: {run.target_return:g} would stop all points of a sweep")
+    if run.track:
+        raise ValueError(f"track: {', '.join(run.track)} follow single runs, not a sweep")
     config = from_json(to_json(config))
     found = [{name: plain(name, x) for name, x in point.items()} for point in points]
     for point in found:
