@@ -217,7 +217,11 @@ def test_settings_out_of_range(
     [
         (
             "trian",
-            ["command: 'trian'", "did you mean 'train'?", "train, evaluate, watch, plot, list"],
+            [
+                "command: 'trian'",
+                "did you mean 'train'?",
+                "train, evaluate, watch, plot, report, list",
+            ],
         ),
         ("--hlep", ["command: '--hlep' is unknown"]),
         ("train drnq", ["preset: 'drnq'", "did you mean 'drqn'?", "dqn, drqn"]),

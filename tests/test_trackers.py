@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from memrl_jax import commands
 from memrl_jax.run import experiment, history, telling, trackers
 from memrl_jax.run.experiment import Progress, Result
 from memrl_jax.run.program import Run
@@ -406,3 +407,17 @@ def test_mlflow(tracked: tuple[Path, dict[tuple[str, int], float]]) -> None:
         for x in client.get_metric_history(run.info.run_id, name)
     }
     assert found == values
+
+
+@pytest.mark.parametrize(
+    ("words", "track"),
+    [
+        ("", None),
+        ("--track", ()),
+        ("--track wandb mlflow", ("wandb", "mlflow")),
+        ("--track wandb --track=mlflow --total-steps 8", ("wandb", "mlflow")),
+    ],
+)
+def test_trackers_on_the_command_line(words: str, track: Any) -> None:
+    given = ["--resume", "x", *words.split()]
+    assert commands.parse(commands.Resume, given, "memrl train").track == track
