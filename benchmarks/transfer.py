@@ -19,14 +19,18 @@ PARTS = "encoder", "memory"
 
 
 def ppo(corridor: int, rollouts: int) -> memrl_jax.Config:
-    """Return recurrent PPO on rollouts of 1,024 timesteps, without the last action and reward."""
+    """Return recurrent PPO, without the last action and reward, on rollouts of 8 x 64 timesteps.
+
+    Of 8 x 64, 16 x 64 and 16 x 32, training anew solved the long maze soonest with these.
+    """
     return memrl_jax.presets["recurrent-ppo"].replace(
         environment="TMaze",
         environment_args={"corridor": corridor},
         memory_args={"features": 32},
         encoder=(32,),
+        environments=8,
         rollout_length=64,
-        total_steps=1024 * rollouts,
+        total_steps=512 * rollouts,
         decay_updates=20.0 * rollouts,
     )
 

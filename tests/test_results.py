@@ -22,6 +22,7 @@ from benchmarks import (
     results,
     runs,
     tasks,
+    transfer,
     trials,
 )
 from benchmarks.findings import Findings
@@ -270,3 +271,26 @@ def test_runs_can_be_made(make_result):
     for config in (*result.runs.values(), *runs.shortened(result).runs.values()):
         _, rollouts = make(config)
         assert rollouts > 50  # enough for evaluations to differ
+
+
+def test_short_form_of_a_transfer(monkeypatch, tmp_path):
+    def ppo(corridor, rollouts):
+        config = memrl_jax.presets["recurrent-ppo"].replace(environment="TMaze", epochs=1)
+        small = config.replace(encoder=(4,), memory_args={"features": 4}, environments=2)
+        return small.replace(environment_args={"corridor": corridor}, total_steps=640)
+
+    monkeypatch.setattr(transfer, "ppo", ppo)
+    written = run("transfer", tmp_path)
+    assert [*written["steps to 0.95"]] == [transfer.SOURCE, transfer.ANEW, transfer.TAKEN]
+    assert written["configs"][transfer.TAKEN]["agent"]["optimizer"]["freeze"] == [*transfer.PARTS]
+    assert len(written["return of the short maze's agents in the long one"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("last", "reached"), [([10.0, 40.0, 20.0], True), ([30.0, 10.0, None], False)]
+)
+def test_a_transfer_is_judged_by_medians(last, reached):
+    steps = {transfer.SOURCE: [7.0], transfer.ANEW: [None, 41.0, 40.0], transfer.TAKEN: last}
+    returns = {transfer.TAKEN: np.full((3, 4), 0.9)}
+    claims = transfer.judged(returns, steps)
+    assert [claim.reached for claim in claims] == [reached, False]
