@@ -30,7 +30,7 @@ def short(monkeypatch):
 
 def test_examples_run(short):
     blocks = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
-    assert len(blocks) == 10
+    assert len(blocks) == 12
     names: dict = {}
     try:
         for block in blocks:
