@@ -220,7 +220,7 @@ def test_settings_out_of_range(
             [
                 "command: 'trian'",
                 "did you mean 'train'?",
-                "train, evaluate, watch, plot, report, list",
+                "train, sweep, evaluate, watch, plot, report, list",
             ],
         ),
         ("--hlep", ["command: '--hlep' is unknown"]),

@@ -56,7 +56,7 @@ def compile_once() -> Iterator[None]:
     """Share the compiled functions, which do not depend on who is told."""
     program = experiment.make_program(SMALL, RUN)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(experiment, "make_program", lambda config, run: program._replace(run=run))
+        patch.setattr(experiment, "make_program", lambda config, run, *_: program._replace(run=run))
         yield
 
 
