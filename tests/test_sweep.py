@@ -138,6 +138,8 @@ def test_a_point_is_the_run_that_it_would_be_alone(swept: Path, alone: Path) -> 
     """To rounding: the compiler is told to be quick here; `benchmarks.sweeps` compares bits."""
     ours, theirs = contents(swept / "points/002"), contents(alone)
     assert ours[0].keys() == theirs[0].keys()
+    for name in ("step", "evaluation_step"):  # means over the seeds of a point, not of the sweep
+        np.testing.assert_array_equal(ours[0][name], theirs[0][name])
     for name, x in theirs[0].items():
         np.testing.assert_allclose(ours[0][name], x, rtol=1e-4, err_msg=name)
     for x, y in zip(ours[1], theirs[1], strict=True):

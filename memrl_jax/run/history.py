@@ -9,7 +9,7 @@ with `evaluation_`.
 
 import hashlib
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +49,18 @@ def extend(
         append(name, np.asarray(value)[:, None])
     append("timestep", np.array([timestep]))
     append("step", out["steps"].sum(axis=-1).mean(keepdims=True))
+    return out
+
+
+def of_seeds(history: History, take: Callable[[np.ndarray], np.ndarray]) -> History:
+    """Return the history of some of the seeds: `take` chooses them from an array [seeds, ...]."""
+    out = {name: take(x) if x.ndim == 2 else x for name, x in history.items()}
+    if history:
+        steps = np.cumsum(out["steps"], axis=-1).mean(axis=0)
+        out["step"] = steps
+    if "evaluation_timestep" in out:
+        last = np.searchsorted(out["timestep"], out["evaluation_timestep"], side="right") - 1
+        out["evaluation_step"] = steps[last]
     return out
 
 

@@ -16,7 +16,6 @@ from memrl_jax.points import Group
 from memrl_jax.run import experiment, files, folder, history, lock, rounds, snapshot
 from memrl_jax.run import sweep as sweeps
 from memrl_jax.run.experiment import Prepare, Progress, Report, Say
-from memrl_jax.run.history import History
 from memrl_jax.run.lanes import NOTHING, Lanes, Varied
 from memrl_jax.run.program import Carry, Program, Run
 from memrl_jax.run.sweep import Sweep
@@ -270,7 +269,7 @@ def _carve(
     options = Run(**vars(run) | {"out": str(out)})
     settings = Lanes(run.seed, run.seeds, varied).settings()
     part = Carry(train, taken.sums, settings)
-    past = _of(history.read(place / "metrics.npz"), _lanes(members, run.seeds))
+    past = history.of_seeds(history.read(place / "metrics.npz"), _lanes(members, run.seeds))
     experiment.store(config, options, varied, part, past, about.timestep, stage.say)
 
 
@@ -278,10 +277,6 @@ def _lanes(numbers: Sequence[int], seeds: int) -> Callable[[Any], Any]:
     """Return a function that takes the lanes of these points from an array [S, ...]."""
     index = np.concatenate([np.arange(seeds) + i * seeds for i in numbers])
     return lambda x: x[index]
-
-
-def _of(past: History, take: Callable[[Any], Any]) -> History:
-    return {name: take(x) if x.ndim == 2 else x for name, x in past.items()}
 
 
 def _remove(place: Path) -> None:
