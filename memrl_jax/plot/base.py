@@ -77,6 +77,14 @@ def integer_ticks(axis: Any, most: int) -> None:
     axis.set_major_locator(MaxNLocator(most, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
 
 
+def give_room(axes: Axes) -> None:
+    """Extend the y axis to 0 where small differences would otherwise look large."""
+    low, high = axes.dataLim.intervaly
+    if high - low < 0.1 * max(abs(low), abs(high)):
+        axes.update_datalim([(axes.dataLim.x0, 0.0)])
+        axes.autoscale_view()
+
+
 def note(axes: Axes, text: str, at: Any, offset: Any, coordinates: Any, align: Any) -> None:
     """Write small grey text, inside or outside the axes."""
     style: dict[str, Any] = {"ha": align, "va": "center", "fontsize": 9, "color": GREY, **PLAIN}

@@ -15,6 +15,7 @@ from memrl_jax.plot.base import (
     PLAIN,
     STYLES,
     Array,
+    give_room,
     integer_ticks,
     new_figure,
     note,
@@ -157,18 +158,10 @@ def _decorate(axes: Axes, named: Named, xlabel: str, ylabel: str) -> None:
     axes.set_xlabel(xlabel, **PLAIN)
     axes.set_ylabel(ylabel, **PLAIN)
     axes.margins(x=0.01)
-    _give_room(axes)
+    give_room(axes)
     axes.grid(color="#DDDDDD", linewidth=0.7)
     axes.spines[["top", "right"]].set_visible(False)
     _legend(axes, named)
-
-
-def _give_room(axes: Axes) -> None:
-    """Extend the y axis to 0 where small differences would otherwise look large."""
-    low, high = axes.dataLim.intervaly
-    if high - low < 0.1 * max(abs(low), abs(high)):
-        axes.update_datalim([(axes.dataLim.x0, 0.0)])
-        axes.autoscale_view()
 
 
 def _legend(axes: Axes, named: Named) -> None:

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from memrl_jax.plot.base import BLUE, GREY, PLAIN, new_figure, note, save
+from memrl_jax.plot.base import BLUE, GREY, PLAIN, give_room, new_figure, note, save
 from memrl_jax.statistics import bootstrap, caption, iqm, real
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+LINED = 12  # most values that are joined by a line
 
 
 def effect(
@@ -29,8 +31,8 @@ def effect(
     """Draw scores against the values of the setting `name`: each point, and the IQM of a value.
 
     `values` [points] and `scores` [points, seeds] are those of a sweep. Numbers stand on an axis,
-    a logarithmic one where they are above 0 and span more than a factor of ten; if each is of one
-    point only there is no IQM. Other values stand side by side. Writes a PNG of 1200 x 750 pixels
+    a logarithmic one where they are above 0 and span a factor of ten; if there are more than twelve
+    there is no IQM of a value. Other values stand side by side. Writes a PNG of 1200 x 750 pixels
     to `path`, all of it or nothing. Raises ValueError on shapes that do not agree, a NaN or an
     infinite score and a `path` that is not a .png.
     """
@@ -43,10 +45,11 @@ def effect(
     axes = figure.add_subplot()
     x = _places(axes, values)
     axes.plot(x, iqm(y, axis=1), "o", color=GREY, alpha=0.5, markersize=4)
-    told = "a dot is the IQM of a point over its seeds"
-    places, count = np.unique(x, return_counts=True)
-    if count.max() > 1:
-        told += f"; the line: over all points, {_line(axes, places, x, y)}"
+    told = "dots: points"
+    places = np.unique(x)
+    if len(places) <= LINED:
+        told += f"; line: IQM of a value, {_line(axes, places, x, y)}"
+    give_room(axes)
     axes.set_xlabel(name, **PLAIN)
     axes.set_ylabel(ylabel, **PLAIN)
     axes.grid(color="#DDDDDD", linewidth=0.7)
@@ -60,7 +63,7 @@ def _places(axes: Axes, values: Sequence[Any]) -> Any:
     numbers = all(isinstance(x, int | float) and not isinstance(x, bool) for x in values)
     if numbers:
         x = np.asarray(values, np.float64)
-        if x.min() > 0 and x.max() > 10 * x.min():
+        if x.min() > 0 and x.max() >= 10 * x.min():
             axes.set_xscale("log")
         return x
     names = list(dict.fromkeys(map(str, values)))
