@@ -1,7 +1,8 @@
 """RL^2: what PPO with a GRU learns of learning, beside what Duan et al. (2016) published.
 
 Every trial is another task, and memories are kept through it. Published means are of 1,000 tasks,
-tables 1 and 2. Settings were chosen on seeds 100 and 101.
+tables 1 and 2. Settings were chosen on seed 100. Batches are as large as theirs, some hundred
+thousand steps, and budgets as well: an accelerator takes seconds for a run, two cores an hour.
 """
 
 from collections.abc import Callable
@@ -25,11 +26,11 @@ IN_MDPS = {LEARNED: 156.2, "random": 100.1}
 def rl2(environment: str, trial: int, steps: int, copies: int) -> memrl_jax.Config:
     """Return PPO with a GRU whose rollouts are one whole trial of so many steps in every copy.
 
-    Discount and lambda are the paper's. With a lambda of 0.9, what the next tasks happen to pay
-    drowns what exploring is worth: at 10 pulls 6.60 is reached instead of 6.62.
+    The discount is the paper's, lambda is not: with 0.3, 100 pulls paid 72.5 on the seed of the
+    tuning, with 0.95 and as much more entropy 78.6.
     """
     rollouts = steps // (copies * (trial + 1))
-    epochs = minibatches = 4
+    epochs, minibatches = 4, 8
     return memrl_jax.presets["recurrent-ppo"].replace(
         environment=environment,
         environments=copies,
@@ -41,7 +42,9 @@ def rl2(environment: str, trial: int, steps: int, copies: int) -> memrl_jax.Conf
         previous_action=True,
         previous_reward=True,
         discount=0.99,
-        gae_lambda=0.3,
+        gae_lambda=0.95,
+        entropy_bonus=0.01,
+        memory_args={"features": 128},
     )
 
 
@@ -72,7 +75,8 @@ def bandits(arms: int, pulls: int, steps: int, copies: int) -> Result:
 
 
 def tabular_mdp() -> Result:
-    runs = {LEARNED: rl2("TabularMDP", 100, 12_000_000, copies=128)}
+    config = rl2("TabularMDP", 100, 200_000_000, copies=4096)
+    runs = {LEARNED: config.replace(memory_args={"features": 256}, learning_rate=2e-3)}
     known = {
         name: float(strategies.mdp_returns(planner, 1000).mean())
         for name, planner in strategies.MDP_PLANNERS.items()
@@ -88,8 +92,8 @@ def tabular_mdp() -> Result:
 
 
 RESULTS: dict[str, Callable[[], Result]] = {
-    "bandits": partial(bandits, 5, 10, 6_000_000, 512),
-    "bandits-10-arms": partial(bandits, 10, 10, 6_000_000, 512),
-    "bandits-100-pulls": partial(bandits, 5, 100, 12_000_000, 128),
+    "bandits": partial(bandits, 5, 10, 40_000_000, 8192),
+    "bandits-10-arms": partial(bandits, 10, 10, 80_000_000, 8192),
+    "bandits-100-pulls": partial(bandits, 5, 100, 100_000_000, 4096),
     "tabular-mdp": tabular_mdp,
 }

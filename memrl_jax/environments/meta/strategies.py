@@ -164,6 +164,19 @@ def known_plan(rng: Any, true: Tables, seen: Experience, horizon: int) -> np.nda
     return best_actions(true, horizon)
 
 
+def bonus_plan(
+    rng: Any, true: Tables, seen: Experience, horizon: int, bonus: float = 0.0
+) -> np.ndarray:
+    """Plan for the expected MDP, [horizon, N, S], with `bonus` / (1 + visits) added to its rewards.
+
+    Without a bonus it is the greedy policy; with one, it explores: BEB (Kolter & Ng, 2009).
+    """
+    visits = seen.moves.sum(axis=3)
+    reward = (1 + seen.reward + bonus) / (1 + visits)
+    weight = 1 + seen.moves
+    return best_actions(Tables(reward, weight / weight.sum(axis=3, keepdims=True)), horizon)
+
+
 def posterior_plan(rng: Any, true: Tables, seen: Experience, horizon: int) -> np.ndarray:
     """Plan for MDPs that are drawn from what is known, [horizon, N, S]: PSRL (Strens, 2000).
 
@@ -187,5 +200,7 @@ BANDIT_STRATEGIES: dict[str, Callable[[int], Strategy]] = {
 MDP_PLANNERS: dict[str, Planner] = {
     "random": random_plan,
     "PSRL": posterior_plan,
+    "greedy": bonus_plan,
+    "BEB": partial(bonus_plan, bonus=0.5),
     "knows everything": known_plan,
 }
