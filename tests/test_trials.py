@@ -302,14 +302,16 @@ def test_tabular_mdps_move_and_pay_by_their_tables():
         assert ((seen - due) ** 2 / due).sum() < 16  # of 2 degrees of freedom
 
 
-def test_planners_earn_more_the_more_they_know():
-    """A random policy earns 100.1 (Duan et al., 2016, table 2); the mean reward is 1."""
+def test_planners_earn_what_is_published_or_more():
+    """Duan et al. (2016), table 2: 100.1 at random, 150.2 with a bonus (BEB)."""
     mean = {
         name: strategies.mdp_returns(planner, 1_000).mean()
         for name, planner in strategies.MDP_PLANNERS.items()
     }
     assert mean["random"] == pytest.approx(100, abs=2)
-    assert mean["random"] + 25 < mean["PSRL"] < mean["knows everything"] - 25
+    assert mean["BEB"] == pytest.approx(150.2, rel=0.02)
+    assert mean["random"] + 25 < mean["PSRL"] < mean["greedy"] < mean["BEB"]
+    assert mean["BEB"] < mean["knows everything"] - 25
 
 
 def test_what_psrl_believes_becomes_the_truth():
