@@ -1,4 +1,4 @@
-"""What mkdocs calls while it builds the site: adds the generated pages, and turns TeX into MathML."""
+"""What mkdocs calls as it builds the site: adds generated pages, and turns TeX into MathML."""
 
 import html
 import re

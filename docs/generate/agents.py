@@ -5,7 +5,7 @@ import inspect
 import textwrap
 from collections.abc import Iterator
 from dataclasses import fields
-from typing import Any
+from itertools import pairwise
 
 import memrl_jax.agents
 from generate import markdown
@@ -68,7 +68,8 @@ def helps(cls: type) -> dict[str, str]:
 
 def _strings(cls: type) -> Iterator[tuple[str, str]]:
     tree = ast.parse(textwrap.dedent(inspect.getsource(cls)))
-    body: list[Any] = tree.body[0].body  # type: ignore[attr-defined]
-    for field, below in zip(body, body[1:], strict=False):
+    (described,) = tree.body
+    for field, below in pairwise(described.body):  # type: ignore[attr-defined]
         if isinstance(field, ast.AnnAssign) and isinstance(below, ast.Expr):
-            yield field.target.id, " ".join(ast.literal_eval(below.value).split())  # type: ignore[union-attr]
+            text = ast.literal_eval(below.value)
+            yield ast.unparse(field.target), " ".join(text.split())

@@ -1,4 +1,4 @@
-"""A page for every public module, drawn by mkdocstrings; every public name must have a docstring."""
+"""A page for every public module, by mkdocstrings; every public name must have a docstring."""
 
 import importlib
 import inspect
@@ -53,7 +53,8 @@ def pages() -> dict[str, str | bytes]:
     """Return a page for every module, and a list of them; raises ValueError without a docstring."""
     rows = "".join(f"| [`{_full(x)}`]({x}.md) | {about} |\n" for x, about in MODULES.items())
     index = f"# API\n\n| module | what it holds |\n|---|---|\n{rows}"
-    return {"api/index.md": index} | {f"api/{x}.md": _page(x, about) for x, about in MODULES.items()}
+    made = {f"api/{x}.md": _page(x, about) for x, about in MODULES.items()}
+    return {"api/index.md": index} | made
 
 
 def _full(module: str) -> str:

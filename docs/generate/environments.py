@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import numpy as np
+
 from memrl_jax import environments, plot
 from memrl_jax.environments.check import recorded
 from memrl_jax.rollout import Episode
@@ -37,8 +38,10 @@ def pages() -> dict[str, str | bytes]:
     text = "# Films\n\nOne of each family, with actions drawn at random. "
     text += "`memrl watch RUN` films a trained agent, with what it has in mind.\n\n"
     for name, (_, about) in FILMS.items():
-        text += f"## {name}\n\n![{name}: {about}](films/{name}.gif)\n\n{about[0].upper()}{about[1:]}.\n\n"
-    return {"environments/films.md": text} | {f"environments/films/{k}.gif": x for k, x in films.items()}
+        told = f"{about[0].upper()}{about[1:]}."
+        text += f"## {name}\n\n![{name}: {about}](films/{name}.gif)\n\n{told}\n\n"
+    made = {f"environments/films/{name}.gif": film for name, film in films.items()}
+    return {"environments/films.md": text, **made}
 
 
 def _film(name: str, options: dict[str, Any]) -> bytes:

@@ -20,8 +20,8 @@ def folded(title: str, text: str) -> str:
 
 def docstring(thing: Callable[..., Any]) -> str:
     """Return a docstring as Markdown; its last paragraph, the paper, stands by itself."""
-    text = inspect.getdoc(thing) or ""
-    return re.sub(r"\n(?=[A-Z][^\n]*\((?:19|20)\d\d[a-z]?\))", "\n\n", text).replace("*", r"\*") + "\n\n"
+    text = (inspect.getdoc(thing) or "").replace("*", r"\*")
+    return re.sub(r"\n(?=[A-Z][^\n]*\((?:19|20)\d\d[a-z]?\))", "\n\n", text) + "\n\n"
 
 
 def signature(name: str, thing: Callable[..., Any]) -> str:

@@ -6,6 +6,7 @@ from statistics import median
 from typing import Any
 
 import jax
+
 from generate import markdown
 from memrl_jax.memory import MEMORIES, stack
 
@@ -69,10 +70,11 @@ def _table(measured: Any) -> str:
 
 def _conditions(measured: Any) -> str:
     machine = measured["machine"]
+    where = f"{machine['devices']}, jax {machine['jax']}, {machine['date'][:10]}"
     return (
-        "Microseconds: a step of one sequence alone; and of 32 sequences of 256 steps, forward and backward, "
-        "a step of all. 128 features (`ntm` and `dnc` with 128 slots of 32), inputs of 128 numbers, "
-        f"{machine['devices']}, jax {machine['jax']}, {machine['date'][:10]}, by `python -m benchmarks.memory`.\n"
+        "Microseconds: a step of one sequence alone; and of 32 sequences of 256 steps, forward and "
+        "backward, a step of all. 128 features (`ntm` and `dnc` with 128 slots of 32), inputs of "
+        f"128 numbers, {where}, by `python -m benchmarks.memory`.\n"
     )
 
 
@@ -107,6 +109,6 @@ def _picture(name: str) -> str:
         return ""
     return (
         "\n## What it addresses\n\n"
-        f"![Where `{name}` reads and writes, step by step](../pictures/addresses-{name}.png)\n\n"
-        f"Trained on a probe, then shown a new sequence: `python docs/pictures/addresses.py {name}`.\n"
+        f"![Where {name} reads and writes, step by step](../pictures/addresses-{name}.png)\n\n"
+        f"Trained, then shown something new: `python docs/pictures/draw.py {name}`.\n"
     )

@@ -1,4 +1,4 @@
-"""A page for every stored result: claims, figures, command and budget, as result.json tells them."""
+"""A page for every stored result: claims, figures, command and budget, as in result.json."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,10 @@ FEW = 12  # values that are written out side by side
 
 def pages() -> dict[str, str | bytes]:
     """Return a page for every result, its pictures, and a page of all claims."""
-    found = {path.parent.name: json.loads(path.read_text()) for path in sorted(RESULTS.glob("*/result.json"))}
+    found = {
+        path.parent.name: json.loads(path.read_text())
+        for path in sorted(RESULTS.glob("*/result.json"))
+    }
     made: dict[str, str | bytes] = {"results/claims.md": _claims(found)}
     for name, result in found.items():
         pictures = sorted((RESULTS / name).glob("*.png"))
@@ -29,8 +32,8 @@ def _claims(found: dict[str, Any]) -> str:
         for claim in result["claims"]
     ]
     missed = sum(row[-1] != "reached" for row in rows)
-    text = f"# All claims\n\n{len(rows)} claims of {len(found)} results; {missed} were not reached.\n\n"
-    return text + markdown.table(("result", "claim", "figure", ""), rows)
+    told = f"{len(rows)} claims of {len(found)} results; {missed} were not reached."
+    return f"# All claims\n\n{told}\n\n" + markdown.table(("result", "claim", "figure", ""), rows)
 
 
 def _verdict(claim: Any) -> str:
@@ -66,7 +69,8 @@ def _budget(result: Any) -> list[tuple[str, str]]:
     rows += [("cores", str(result["cores"])), ("software", software)]
     if "episodes" in result:
         rows.insert(1, ("episodes a seed", f"{result['episodes']:,}"))
-    steps = {x["total_steps"] for x in result["configs"].values() if isinstance(x, dict) and "total_steps" in x}
+    given = [x for x in result["configs"].values() if isinstance(x, dict)]
+    steps = {x["total_steps"] for x in given if "total_steps" in x}
     if steps:
         rows.insert(0, ("timesteps", ", ".join(f"{x:,}" for x in sorted(steps))))
     return rows
