@@ -16,7 +16,7 @@ test: $(VENV)/installed-test
 
 # The documentation, in site/.
 docs: $(VENV)/installed-docs
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 # The same in a browser; needs Chromium (Debian: apt-get install chromium).
 test-docs: docs

@@ -53,7 +53,8 @@ def pages() -> dict[str, str | bytes]:
     """Return a page for every module, and a list of them; raises ValueError without a docstring."""
     rows = "".join(f"| [`{_full(x)}`]({x}.md) | {about} |\n" for x, about in MODULES.items())
     index = f"# API\n\n| module | what it holds |\n|---|---|\n{rows}"
-    made = {f"api/{x}.md": _page(x, about) for x, about in MODULES.items()}
+    seen: set[str] = set()
+    made = {f"api/{x}.md": _page(x, about, seen) for x, about in MODULES.items()}
     return {"api/index.md": index} | made
 
 
@@ -61,16 +62,24 @@ def _full(module: str) -> str:
     return module if module == "memrl_jax" else f"memrl_jax.{module}"
 
 
-def _page(module: str, about: str) -> str:
+def _page(module: str, about: str, seen: set[str]) -> str:
+    """Document the public names of a module; those that were `seen` on another page are links."""
     loaded = importlib.import_module(_full(module))
     named = {name: getattr(loaded, name) for name in public(loaded)}
     undocumented = [name for name, x in named.items() if _makes(x) and not documented(x)]
     if undocumented:
         raise ValueError(f"{loaded.__name__}: no docstring: {', '.join(undocumented)}")
-    blocks = "".join(f"::: {home(loaded, name, x)}\n\n" for name, x in named.items() if _makes(x))
+    homes = {home(loaded, name, x): name for name, x in named.items() if _makes(x)}
+    blocks = "".join(f"::: {place}\n\n" for place in homes if place not in seen)
+    links = [f"- [`{name}`][{place}]\n" for place, name in homes.items() if place in seen]
+    seen.update(homes)
     constants = [f"- `{name}`: {_told(x)}\n" for name, x in named.items() if not _makes(x)]
-    said = f"\n## Constants\n\n{''.join(constants)}" if constants else ""
-    return f"# {_full(module)}\n\n{about[0].upper()}{about[1:]}.\n\n{blocks}{said}"
+    parts = (_section("Constants", constants), blocks, _section("Told elsewhere", links))
+    return f"# {_full(module)}\n\n{about[0].upper()}{about[1:]}.\n\n{''.join(parts)}"
+
+
+def _section(title: str, lines: list[str]) -> str:
+    return f"## {title}\n\n{''.join(lines)}\n" if lines else ""
 
 
 def public(module: ModuleType) -> list[str]:

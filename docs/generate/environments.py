@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from memrl_jax import environments, plot
+from memrl_jax import environments, plot, spaces
 from memrl_jax.environments.check import recorded
 from memrl_jax.rollout import Episode
 
@@ -50,6 +50,10 @@ def _film(name: str, options: dict[str, Any]) -> bytes:
     timestep, action = jax.device_get(play(jax.random.key(0)))
     steps = int(np.argmax(timestep.last)) if timestep.last.any() else STEPS
     observation, action = jax.tree.map(lambda x: x[:steps], (timestep.observation, action))
+    if spaces.discrete(env.spec.actions):
+        action = spaces.flat_index(env.spec.actions, action)
+    else:
+        action = np.zeros(steps, np.int32)  # a film shows whole numbers only
     episode = Episode(observation, action, timestep.reward[1 : steps + 1], {})
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "film.gif"
