@@ -31,11 +31,13 @@ LOOK = """() => {
   const text = document.querySelector('.md-content .md-typeset');
   const style = getComputedStyle, below = style(document.body).backgroundColor;
   const pair = [style(text).color, below].map(light);
+  const plain = text.cloneNode(true);
+  plain.querySelectorAll('pre, code, math').forEach(x => x.remove());
   const all = [...document.querySelectorAll('math')].map(x => x.getBoundingClientRect());
   return {
     pictures: [...document.images].filter(x => !(x.complete && x.naturalWidth)).map(x => x.src),
     equations: all.filter(x => !(x.width && x.height)).length,
-    tex: text.innerText.match(/\\\\[([]|arithmatex/g) || [],
+    tex: plain.innerText.match(/\\\\[a-z([]+|arithmatex/gi) || [],
     wider: document.documentElement.scrollWidth - window.innerWidth,
     contrast: (Math.max(...pair) + 0.05) / (Math.min(...pair) + 0.05),
   };

@@ -59,7 +59,7 @@ def _table(measured: Any) -> str:
         for kind, names in KINDS.items()
         for name in names
     ]
-    head = ("memory", "kind", "bytes of state", "us a step, acting", "us a step, learning")
+    head = ("memory", "kind", "bytes of state", "µs a step, acting", "µs a step, learning")
     return (
         "# All memories in a table\n\n"
         + markdown.table(head, rows)
@@ -72,7 +72,7 @@ def _conditions(measured: Any) -> str:
     machine = measured["machine"]
     where = f"{machine['devices']}, jax {machine['jax']}, {machine['date'][:10]}"
     return (
-        "Microseconds: a step of one sequence alone; and of 32 sequences of 256 steps, forward and "
+        "Microseconds (µs): a step of one sequence alone; and of 32 sequences of 256 steps, forward and "
         "backward, a step of all. 128 features (`ntm` and `dnc` with 128 slots of 32), inputs of "
         f"128 numbers, {where}, by `python -m benchmarks.memory`.\n"
     )
@@ -92,8 +92,8 @@ def _page(name: str, measured: Any) -> str:
         f"\n\n**Good at:**{good}\n",
         "## What it costs\n\n",
         f"State of one sequence, by default options: **{nbytes(name):,} bytes**. ",
-        f"A step of one sequence: **{cost(name, measured, 64, 'step'):.1f} us**.\n\n",
-        markdown.table(("steps in a sequence", "us a step of 32, learning"), rows),
+        f"A step of one sequence: **{cost(name, measured, 64, 'step'):.1f} µs**.\n\n",
+        markdown.table(("steps in a sequence", "µs a step of 32, learning"), rows),
         _conditions(measured),
         _picture(name),
         "\n## Options\n\n",
