@@ -5,7 +5,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from generate import markdown
+from generate import markdown, timings
 
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 FEW = 12  # values that are written out side by side
@@ -17,7 +17,10 @@ def pages() -> dict[str, str | bytes]:
         path.parent.name: json.loads(path.read_text())
         for path in sorted(RESULTS.glob("*/result.json"))
     }
-    made: dict[str, str | bytes] = {"results/claims.md": _claims(found)}
+    made: dict[str, str | bytes] = {
+        "results/claims.md": _claims(found),
+        "results/timings.md": timings.page(),
+    }
     for name, result in found.items():
         pictures = sorted((RESULTS / name).glob("*.png"))
         made[f"results/{name}.md"] = _page(name, result, [x.name for x in pictures])
