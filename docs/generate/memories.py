@@ -73,8 +73,8 @@ def _conditions(measured: Any) -> str:
     where = f"{machine['devices']}, jax {machine['jax']}, {machine['date'][:10]}"
     return (
         "Microseconds (µs): a step of one sequence alone; and of 32 sequences of 256 steps, "
-        "forward and backward, a step of all. 128 features (`ntm` and `dnc` with 128 slots of 32), inputs of "
-        f"128 numbers, {where}, by `python -m benchmarks.memory`.\n"
+        "forward and backward, a step of all. 128 features (`ntm` and `dnc` with 128 slots of 32), "
+        f"inputs of 128 numbers, {where}, by `python -m benchmarks.memory`.\n"
     )
 
 
