@@ -21,6 +21,18 @@ KINDS = {
     "Over past inputs": ("memn2n", "kv_memory", "mqn", "rmqn", "frmqn"),
     "Of others": ("stack",),
 }
+COPIED = (
+    "Row by row, to which past steps a step attends: from step 9 on it says again what came in."
+)
+HOW = {
+    "ntm": "While vectors come in, the write head moves on; then the read head follows its track.",
+    "dnc": "While vectors come in, free slots are written; then reads go forward along the links.",
+    **dict.fromkeys(("gtrxl", "memn2n", "kv_memory"), COPIED),
+    **dict.fromkeys(
+        ("mqn", "rmqn", "frmqn"),
+        "Row by row, to which past steps a step attends: the answer, in the last row, is the first.",
+    ),
+}
 
 
 def pages() -> dict[str, str | bytes]:
@@ -110,5 +122,5 @@ def _picture(name: str) -> str:
     return (
         "\n## What it addresses\n\n"
         f"![Where {name} reads and writes, step by step](../pictures/addresses-{name}.png)\n\n"
-        f"Trained, then shown something new: `python docs/pictures/draw.py {name}`.\n"
+        f"Trained, then shown something new: `python docs/pictures/draw.py {name}`. {HOW[name]}\n"
     )
