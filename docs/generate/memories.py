@@ -24,14 +24,12 @@ KINDS = {
 COPIED = (
     "Row by row, to which past steps a step attends: from step 9 on it says again what came in."
 )
+FIRST = "Row by row, to which past steps a step attends: the last has to tell what the first was."
 HOW = {
     "ntm": "While vectors come in, the write head moves on; then the read head follows its track.",
     "dnc": "While vectors come in, free slots are written; then reads go forward along the links.",
     **dict.fromkeys(("gtrxl", "memn2n", "kv_memory"), COPIED),
-    **dict.fromkeys(
-        ("mqn", "rmqn", "frmqn"),
-        "Row by row, to which past steps a step attends: the answer, in the last row, is the first.",
-    ),
+    **dict.fromkeys(("mqn", "rmqn", "frmqn"), FIRST),
 }
 
 
