@@ -5,14 +5,18 @@ It needs a Chromium: /usr/bin/chromium, or what CHROMIUM names.
 
 import functools
 import os
+import re
 import shutil
+import sys
 import threading
+import types
 from collections.abc import Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+from generate import api
 from playwright.sync_api import Page, sync_playwright
 
 SITE = Path(__file__).parents[1] / "site"
@@ -102,6 +106,23 @@ def test_the_site_is_there() -> None:
     """It has its hand-written pages, and the generated ones."""
     assert len(PAGES) > 100
     assert {".", "start", "concepts", "memories/frmqn", "results/tmaze", "api/types"} <= {*PAGES}
+
+
+def test_an_undocumented_public_name_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The build fails, and says which."""
+    module = types.ModuleType("memrl_jax.silent")
+    exec("def silent(): pass", vars(module))
+    monkeypatch.setitem(sys.modules, "memrl_jax.silent", module)
+    monkeypatch.setattr(api, "MODULES", {"silent": "nothing"})
+    with pytest.raises(ValueError, match="no docstring: silent"):
+        api.pages()
+
+
+def test_pages_use_what_the_api_tells_of() -> None:
+    """What their examples import from is a page of the API."""
+    text = "".join(x.read_text() for x in SITE.parent.joinpath("docs").rglob("*.md"))
+    used = set(re.findall(r"^from memrl_jax\.(\S+) import", text, flags=re.MULTILINE))
+    assert len(used) > 10 and used <= api.MODULES.keys()
 
 
 @pytest.mark.parametrize("name", PAGES)
