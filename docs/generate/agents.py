@@ -69,7 +69,7 @@ def helps(cls: type) -> dict[str, str]:
 def _strings(cls: type) -> Iterator[tuple[str, str]]:
     tree = ast.parse(textwrap.dedent(inspect.getsource(cls)))
     (described,) = tree.body
-    for field, below in pairwise(described.body):  # type: ignore[attr-defined]
+    for field, below in pairwise(described.body):
         if isinstance(field, ast.AnnAssign) and isinstance(below, ast.Expr):
             text = ast.literal_eval(below.value)
             yield ast.unparse(field.target), " ".join(text.split())

@@ -1,7 +1,9 @@
 """A page for every public module, by mkdocstrings; every public name must have a docstring."""
 
+import ast
 import importlib
 import inspect
+import textwrap
 from types import ModuleType
 from typing import Any
 
@@ -70,12 +72,24 @@ def _page(module: str, about: str, seen: set[str]) -> str:
     if undocumented:
         raise ValueError(f"{loaded.__name__}: no docstring: {', '.join(undocumented)}")
     homes = {home(loaded, name, x): name for name, x in named.items() if _makes(x)}
-    blocks = "".join(f"::: {place}\n\n" for place in homes if place not in seen)
+    blocks = "".join(_block(x, named[name]) for x, name in homes.items() if x not in seen)
     links = [f"- [`{name}`][{place}]\n" for place, name in homes.items() if place in seen]
     seen.update(homes)
     constants = [f"- `{name}`: {_told(x)}\n" for name, x in named.items() if not _makes(x)]
     parts = (_section("Constants", constants), blocks, _section("Told elsewhere", links))
     return f"# {_full(module)}\n\n{about[0].upper()}{about[1:]}.\n\n{''.join(parts)}"
+
+
+def _block(place: str, x: Any) -> str:
+    """Document a name; the fields of a tuple stand in code, with the comments beside them."""
+    if not (inspect.isclass(x) and issubclass(x, tuple)):
+        return f"::: {place}\n\n"
+    source = textwrap.dedent(inspect.getsource(x))
+    (described,) = ast.parse(source).body
+    lines = [y for y in described.body if isinstance(y, ast.AnnAssign)]
+    fields = source.splitlines()[lines[0].lineno - 1 : lines[-1].end_lineno] if lines else []
+    text = textwrap.dedent("\n".join(fields))
+    return f"::: {place}\n    options: {{show_source: false}}\n\n```python\n{text}\n```\n\n"
 
 
 def _section(title: str, lines: list[str]) -> str:
