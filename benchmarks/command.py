@@ -12,6 +12,7 @@ from rich.table import Table
 from benchmarks import report
 from benchmarks.targets import Target
 from benchmarks.timing import Timing
+from benchmarks.trials import Figures
 
 RESULTS = Path(__file__).parent / "results"
 Say = Callable[[str], None]
@@ -59,3 +60,17 @@ def run(
         console.print("", table)
         report.save(path, results | figures)
     console.print(f"figures: {path}")
+
+
+def publish(found: Sequence[Figures], name: str, console: Console) -> int:
+    """Print how trials ended, save it as `name`.json, and return the exit code."""
+    table = Table("trials", "ended", "to reach: all", "")
+    for x in found:
+        ends = "\n".join(f"{count} {end}" for end, count in x.ends.items())
+        table.add_row(x.name, ends, "\n".join(x.good), "reached" if x.reached else "not reached")
+    console.print(table)
+    ended = {x.name: {"ends": x.ends, "reached": x.reached} for x in found}
+    path = RESULTS / f"{name}.json"
+    report.save(path, {"machine": report.machine(()), "trials": ended})
+    console.print(f"figures: {path}")
+    return 0 if all(x.reached for x in found) else 1

@@ -9,7 +9,6 @@ line.
 """
 
 import json
-import os
 import random
 import shutil
 import signal
@@ -21,12 +20,19 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
-from benchmarks import command, damage, report
+from benchmarks import command, damage
 from benchmarks.kills import kills, undisturbed, writers
 from benchmarks.states import states
-from benchmarks.trials import SMALL, Figures, compiled_once, nothing, same, train
+from benchmarks.trials import (
+    SMALL,
+    Figures,
+    cached,
+    compiled_once,
+    nothing,
+    same,
+    train,
+)
 from memrl_jax.run import experiment, folder, history
 
 
@@ -115,29 +121,13 @@ def figures(place: Path, quick: bool, say: Callable[[str], None]) -> Iterator[Fi
     yield kills(place, whole, 5 if quick else 100, draw, say)
 
 
-def cached(place: Path) -> None:
-    """Let the processes that are started share compiled programs."""
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(place)
-    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
-    os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
-
-
 def main() -> int:
     quick = command.quick(__doc__.partition("\n")[0])
     console = Console()
     with tempfile.TemporaryDirectory() as place, console.status("") as status:
         cached(Path(place) / "compiled")
         found = list(figures(Path(place), quick, status.update))
-    table = Table("trials", "ended", "to reach: all", "")
-    for x in found:
-        ends = "\n".join(f"{count} {end}" for end, count in x.ends.items())
-        table.add_row(x.name, ends, "\n".join(x.good), "reached" if x.reached else "not reached")
-    console.print(table)
-    ended = {x.name: {"ends": x.ends, "reached": x.reached} for x in found}
-    path = command.RESULTS / f"faults{'-quick' * quick}.json"
-    report.save(path, {"machine": report.machine(()), "trials": ended})
-    console.print(f"figures: {path}")
-    return 0 if all(x.reached for x in found) else 1
+    return command.publish(found, f"faults{'-quick' * quick}", console)
 
 
 if __name__ == "__main__":

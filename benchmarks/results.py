@@ -29,6 +29,7 @@ from benchmarks import (
     probes,
     races,
     runs,
+    searching,
     tasks,
     traces,
     transfer,
@@ -52,6 +53,7 @@ RESULTS: dict[str, Study] = {
     **{name: partial(races.study, make) for name, make in traces.RESULTS.items()},
     **{name: partial(mazes.study, plan) for name, plan in mazes.RESULTS.items()},
     "transfer": transfer.study,
+    "searching": searching.study,
 }
 
 

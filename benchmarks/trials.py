@@ -1,6 +1,7 @@
 """A small run, and a bit-by-bit comparison of what became of it."""
 
 import json
+import os
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -60,16 +61,38 @@ def content(root: Path) -> Tree:
 
 
 def same(out: Path, like: Path) -> bool:
-    """Tell whether all bits agree, but for `out` in the config and times in the log."""
-    return _timeless(out) == _timeless(like)
+    """Tell whether all bits agree, but for places and times, which files tell of too."""
+    return _lasting(out) == _lasting(like)
 
 
-def _timeless(out: Path) -> dict[str, Any]:
-    files: dict[str, Any] = content(out)
-    config = json.loads(files["config.json"])
-    config["run"].pop("out")
-    lines = [json.loads(line) | {"time": 0} for line in files["progress.jsonl"].splitlines()]
-    return files | {"config.json": config, "progress.jsonl": lines}
+def _lasting(out: Path) -> dict[str, Any]:
+    return {name: _told(Path(name).name, data) for name, data in content(out).items()}
+
+
+def _told(name: str, data: bytes | None) -> Any:
+    """Return what a file tells of, without its place, times and the processes that wrote it."""
+    if data is None or name == "lock":
+        return None
+    if name in ("config.json", "sweep.json"):
+        given = json.loads(data)
+        return given | {"run": given["run"] | {"out": ""}}
+    if name == "progress.jsonl":
+        return [json.loads(line) | {"time": 0} for line in data.splitlines()]
+    if name == "optuna.journal":
+        return [_timeless(json.loads(line)) for line in data.splitlines()]
+    return data
+
+
+def _timeless(line: dict[str, Any]) -> dict[str, Any]:
+    told = ("datetime_start", "datetime_complete", "worker_id")
+    return {name: x for name, x in line.items() if name not in told}
+
+
+def cached(place: Path) -> None:
+    """Let the processes that are started share compiled programs."""
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(place)
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
 
 @contextmanager

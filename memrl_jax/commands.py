@@ -32,7 +32,7 @@ from memrl_jax.memory import MEMORIES
 from memrl_jax.preset_configs import presets
 from memrl_jax.replay import REPLAYS
 from memrl_jax.rollout import Evaluation
-from memrl_jax.run import experiment, folder, history
+from memrl_jax.run import experiment, files, folder, history
 from memrl_jax.run.pool import Pool, pools, series, short, told
 from memrl_jax.run.program import Run
 from memrl_jax.run.taken import Taken
@@ -359,7 +359,10 @@ def list_names(arguments: list[str]) -> int:
 
 
 def check_out(path: str, suffix: str) -> None:
-    """Raise ValueError for a file that cannot be written, before the work on its contents."""
+    """Raise ValueError for a file that cannot be written, before the work on its contents.
+
+    What processes that were killed while they wrote it left behind is removed.
+    """
     out = Path(path)
     if out.suffix != suffix:
         raise ValueError(f"out: {path!r} does not end in {suffix}")
@@ -369,6 +372,9 @@ def check_out(path: str, suffix: str) -> None:
         if out.is_dir():
             raise ValueError(f"out: {path!r} is a folder")
         tempfile.TemporaryFile(dir=out.parent, prefix=f".{out.name}.").close()
+        for left in out.parent.iterdir():
+            if files.is_temporary(left, of=out.name):
+                left.unlink(missing_ok=True)
     except OSError as error:
         raise ValueError(f"out: {path!r} cannot be written ({error.strerror})") from None
 

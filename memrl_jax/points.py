@@ -91,20 +91,13 @@ def _value(word: str) -> Any:
 def grid(vary: Vary, draws: int = 1, seed: int = 0) -> list[dict[str, Any]]:
     """Return all points: every combination of the listed values, with ranges drawn `draws` times.
 
-    Ranges are drawn anew for every point. Raises ValueError where nothing varies, for a setting
-    without values or with one twice, and for `draws` without a range.
+    Ranges are drawn anew for every point. Raises ValueError as `check` does, and for `draws`
+    without a range.
     """
     checks.positive("draws", draws)
-    if not vary:
-        raise ValueError("vary: name at least one setting")
+    check(vary)
     lists = {name: [*x] for name, x in vary.items() if not isinstance(x, Range)}
     ranges = {name: x for name, x in vary.items() if isinstance(x, Range)}
-    for name, x in lists.items():
-        if not x:
-            raise ValueError(f"vary: {name} has no values")
-        for i, value in enumerate(x):
-            if value in x[:i]:
-                raise ValueError(f"vary: {name} has {checks.shown(value)} twice")
     if draws > 1 and not ranges:
         raise ValueError(f"draws: {draws} are more than 1, but no setting has a range to draw from")
     random = np.random.default_rng(seed)
@@ -115,6 +108,26 @@ def grid(vary: Vary, draws: int = 1, seed: int = 0) -> list[dict[str, Any]]:
             drawn = {name: x.draw(random) for name, x in ranges.items()}
             points.append({name: (point | drawn)[name] for name in vary})
     return points
+
+
+def check(vary: Vary) -> None:
+    """Raise ValueError where nothing varies, for a setting without values or with one twice."""
+    if not vary:
+        raise ValueError("vary: name at least one setting")
+    for name, x in vary.items():
+        values = [] if isinstance(x, Range) else [*x]
+        if not (isinstance(x, Range) or values):
+            raise ValueError(f"vary: {name} has no values")
+        for i, value in enumerate(values):
+            if value in values[:i]:
+                raise ValueError(f"vary: {name} has {checks.shown(value)} twice")
+
+
+def corners(vary: Vary) -> list[dict[str, Any]]:
+    """Return a few points that have, together, every value and both ends of every range."""
+    ends = {name: [x.low, x.high] if isinstance(x, Range) else [*x] for name, x in vary.items()}
+    count = max(map(len, ends.values()))
+    return [{name: x[i % len(x)] for name, x in ends.items()} for i in range(count)]
 
 
 def at(config: Config, point: Point) -> Config:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import tyro
@@ -17,17 +17,21 @@ from rich.table import Table
 
 from memrl_jax import checks, commands, imports, plot, points, statistics
 from memrl_jax.config import Config
-from memrl_jax.points import Point
+from memrl_jax.points import Point, Vary
 from memrl_jax.preset_configs import presets
 from memrl_jax.run import files, folder, history, sweep, sweep_training
 from memrl_jax.run.program import Run
 from memrl_jax.run.rounds import Rule
+from memrl_jax.run.search import Search
 from memrl_jax.run.sweep import Sweep
+from memrl_jax.statistics import iqm
 
 RETURN = "evaluation_return"
 LABELLED = 8  # points whose curves have a colour and a label, the best ones
+BATCH = 8  # trials of a search at once
 
 HELP = """usage: memrl sweep PRESET --vary NAME=VALUE,VALUE,... [OPTIONS]
+       memrl sweep PRESET --vary NAME=log:LOW..HIGH --search tpe --trials N [OPTIONS]
        memrl sweep --resume SWEEP
 
 presets: {presets}
@@ -58,6 +62,13 @@ class Options:
     from the states of the best quarter, with settings a little higher or lower than theirs."""
     own_replay: bool = False
     """A member of the population that copies another one keeps its own experience."""
+    search: Literal["tpe"] | None = None
+    """Try points one batch after another, each where those before promise most: tpe are
+    tree-structured Parzen estimators, asked of Optuna."""
+    trials: int | None = None
+    """Points that a search tries."""
+    trials_at_once: int | None = None
+    """Points in a batch, trained side by side in one program; by default 8."""
 
 
 @dataclass(frozen=True)
@@ -84,10 +95,26 @@ def command(arguments: list[str]) -> int:
     config = Config(**commands.fields_of(given.config))
     run = replace(Run(**vars(given.run)), out=given.run.out or f"sweeps/{name}")
     vary = _given(given.vary) | _listed(given.grid, given.vary)
-    found = points.grid(vary, given.draws, run.seed)
+    search = _search(given, vary)
+    found = [] if search else points.grid(vary, given.draws, run.seed)
     ranges = {name: x for name, x in vary.items() if isinstance(x, points.Range)}
-    rule = Rule(given.halve, given.evolve_every, given.own_replay, ranges)
-    return _follow(sweep.planned(config, run, found, rule), sweep_training.start)
+    evolving = {} if given.evolve_every is None else ranges
+    rule = Rule(given.halve, given.evolve_every, given.own_replay, evolving)
+    return _follow(sweep.planned(config, run, found, rule, search), sweep_training.start)
+
+
+def _search(given: Options, vary: Vary) -> Search | None:
+    """Return the search that was asked for; raises ValueError for options without their others."""
+    if given.search is None:
+        for name in ("trials", "trials_at_once"):
+            if getattr(given, name) is not None:
+                raise ValueError(f"{name}: {getattr(given, name)} is for a search; name search too")
+        return None
+    if given.trials is None:
+        raise ValueError("search: tpe of how many points? name trials")
+    if given.draws != 1:
+        raise ValueError(f"draws: {given.draws} are for a grid; a search draws by itself")
+    return Search(given.trials, given.trials_at_once or BATCH, vary)
 
 
 def _given(words: Sequence[str]) -> dict[str, Any]:
@@ -130,7 +157,7 @@ def _follow(done: Sweep, train: Any) -> int:
     if not finished:
         print(f"interrupted and saved; go on with: memrl sweep --resume {done.folder}")
         return 130
-    console.print(write(done))
+    console.print(write(done._replace(points=sweep.asked(done))))
     print(f"finished: {done.folder} (sweep.csv, curves.png, a picture a setting, points/)")
     return 0
 
@@ -151,7 +178,24 @@ def write(done: Sweep) -> Table:
         title = f"{done.config.environment}: {name}"
         out = done.folder / f"effect-{name}.png"
         plot.effect(name, values, returns, out, ylabel=history.shown(RETURN), title=title)
+    if done.rule.evolve_every is not None:
+        _schedule(done, scores)
     return _table(done, scores)
+
+
+def _schedule(done: Sweep, scores: Mapping[int, Mapping[str, np.ndarray]]) -> None:
+    """Draw who went on from whose state after each round, and how settings moved."""
+    decided = sweep.decisions(done)
+    first = done.groups[0].varied
+    last = [float(iqm(scores[number]["return"])) for number in range(len(done.points))]
+    plot.schedule(
+        [*done.budgets],
+        [*(decision["scores"] for decision in decided), last],
+        [decision["source"] for decision in decided],
+        {name: [first[name], *(x["varied"][name] for x in decided)] for name in first},
+        done.folder / "schedule.png",
+        title=f"{done.config.environment}: {len(last)} members, {len(decided) + 1} rounds",
+    )
 
 
 def _curves(done: Sweep, ranked: Sequence[int]) -> None:

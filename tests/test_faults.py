@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import damage, faults, kills, states, trials
+from benchmarks import damage, faults, interrupted, kills, states, trials
 from benchmarks.trials import SMALL, Figures
 from memrl_jax.run import experiment
 
@@ -55,6 +55,16 @@ def test_a_process_that_is_killed(whole: Path, tmp_path: Path) -> None:
         child.kill()
     assert trials.train(tmp_path / "run", SMALL)
     assert faults.numbers(tmp_path / "run") == faults.numbers(whole)
+
+
+@pytest.mark.parametrize("what", ["sweep", "report"])
+def test_a_command_that_is_killed(what: str, whole: Path, tmp_path: Path) -> None:
+    """SIGKILL at a random moment; given again, it leaves what it would have left."""
+    command = interrupted.report(whole) if what == "report" else interrupted.sweep("halving", 640)
+    undisturbed = interrupted.undisturbed(tmp_path, command)
+    draw = random.Random(4)
+    found = interrupted.kills(tmp_path, command, undisturbed, 1, draw, lambda _: None)
+    assert found.reached and found.ends.total() >= 1, found
 
 
 def test_of_two_writers_one_is_refused(whole: Path, tmp_path: Path) -> None:

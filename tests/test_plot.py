@@ -393,6 +393,47 @@ def test_colours_are_distinct_and_dark_enough_on_white():
     assert max(luminance) < 0.75
 
 
+POPULATION: dict[
+    str, Any
+] = {  # two rounds, then member 0 goes on from member 2, which was member 1 before
+    "ends": [100, 200, 300],
+    "scores": [[1.0, 3.0, 2.0], [1.0, 2.0, 3.0], [4.0, 1.0, 2.0]],
+    "sources": [[0, 1, 1], [2, 1, 2]],
+}
+RATE = [[1.0, 2.0, 3.0], [1.0, 2.0, 20.0], [25.0, 2.0, 20.0]]
+
+
+def test_a_schedule_shows_who_copied_whom_and_the_way_to_the_best(tmp_path):
+    path = tmp_path / "schedule.png"
+    figure = plot.schedule(**POPULATION, varied={"rate": RATE, "mix": RATE}, path=path)
+    assert png_size(path)[0] == 1200
+    members, rate, mix = figure.axes
+    texts: list[Any] = members.texts
+    arrows = [(x.xyann, x.xy) for x in texts]
+    assert arrows == [((100, 1.0), (100, 2.0)), ((200, 2.0), (200, 0.0))]
+    (way,) = members.lines
+    assert [*np.ravel(way.get_xdata())] == [0, 100, 100, 200, 200, 300]
+    assert [*np.ravel(way.get_ydata())] == [1, 1, 2, 2, 0, 0]
+    best = rate.lines[-1]
+    assert [*np.ravel(best.get_ydata())] == [2, 2, 20, 20, 25, 25]
+    assert best.get_color() == way.get_color() != rate.lines[0].get_color()
+    assert rate.get_yscale() == "log" and len(rate.lines) == 4
+    assert [axes.get_ylabel() for axes in (members, rate, mix)] == ["member", "rate", "mix"]
+
+
+@pytest.mark.parametrize(
+    "changes, problem",
+    [
+        ({"sources": [[0, 1, 1]]}, "are not .rounds, members."),
+        ({"scores": [[1.0, 2.0, nan]] * 3}, "scores: not all"),
+        ({"varied": {"rate": [[1.0] * 3]}}, r"rate: \(1, 3\) is not the shape of the scores"),
+    ],
+)
+def test_a_schedule_that_does_not_agree_is_refused(changes, problem):
+    with pytest.raises(ValueError, match=problem):
+        plot.schedule(**{**POPULATION, "varied": {"rate": RATE}, **changes})
+
+
 def test_drawing_imports_no_pyplot_and_changes_no_setting(tmp_path):
     program = """
 import sys

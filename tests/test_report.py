@@ -184,6 +184,7 @@ def test_the_command(
     runs: dict[str, Result], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run, out = str(runs["gru <b>&"].folder), tmp_path / "x.html"
+    (tmp_path / f"x.html.{16 * '0'}.tmp").write_text("of a process that was killed")
     assert cli.main(["report", run, "--out", str(out)]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == str(out)
     assert Page(out.read_text()).of("img") and list(tmp_path.iterdir()) == [out]

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,16 @@ import pytest
 import memrl_jax
 from memrl_jax import cli, points, sweeping
 from memrl_jax.points import Range, Vary
-from memrl_jax.run import checkpoint, experiment, history, rounds, snapshot, sweep, sweep_training
+from memrl_jax.run import (
+    checkpoint,
+    experiment,
+    history,
+    rounds,
+    search,
+    snapshot,
+    sweep,
+    sweep_training,
+)
 from memrl_jax.run.program import Run
 from memrl_jax.run.rounds import Rule
 from tests.small import SMALL
@@ -250,6 +260,7 @@ def test_the_command_ends_with_a_table_a_file_and_pictures(
         (["--vary", "discount=0.9", "--target-return", "1"], "would stop all points"),
         (["--vary", "discount=0.9", "--track", "wandb"], "not a sweep"),
         (["--vary", "environment=gymnasium:CartPole-v1", "discount=.9,.8"], "on the host"),
+        (["--vary", "discount=0.9", "--trials", "8"], "name search too"),
         ([], "name at least one"),
     ],
 )
@@ -261,6 +272,28 @@ def test_errors_are_one_line(
     said = capsys.readouterr().err
     assert problem in said and said.count("\n") == 1
     assert not [*tmp_path.iterdir()]
+
+
+def test_a_search_without_optuna_names_the_extra(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(search, "find_spec", lambda _: None)
+    words = ["--vary", "discount=uniform:0.9..0.99", "--search", "tpe", "--trials", "8"]
+    assert cli.main(["sweep", "dqn", *words, "--out", str(tmp_path / "x")]) == 2
+    said = capsys.readouterr().err
+    assert said == 'memrl: search: optuna is not installed; pip install "memrl_jax[search]"\n'
+    assert not [*tmp_path.iterdir()]
+
+
+def test_a_population_ends_with_a_picture_of_its_schedule(swept: Path, tmp_path: Path) -> None:
+    found = points.grid({"learning_rate": [1e-4, 1e-3, 3e-3, 1e-2]})
+    done = sweep.Sweep(tmp_path, SMALL, RUN, found, Rule(evolve_every=320))
+    decided = {"timestep": 320, "scores": [1.0, 2.0, 3.0, 4.0], "source": [3, 1, 2, 3]}
+    decided["varied"] = {"learning_rate": [8e-3, 1e-3, 3e-3, 1e-2]}
+    (tmp_path / "rounds.json").write_text(json.dumps([decided]))
+    shutil.copytree(swept / "points", tmp_path / "points")
+    sweeping.write(done)
+    assert (tmp_path / "schedule.png").stat().st_size > 10_000
 
 
 def test_the_folder_of_another_thing_is_refused(swept: Path, tmp_path: Path) -> None:

@@ -7,7 +7,8 @@ from memrl_jax.plot.effects import effect
 from memrl_jax.plot.episode import episode
 from memrl_jax.plot.film import film
 from memrl_jax.plot.lags import erasure, sensitivity
+from memrl_jax.plot.schedules import schedule
 from memrl_jax.plot.state import state
 
 __all__ = ["COLORS", "STYLES", "addresses", "attention", "curves", "effect", "episode", "erasure"]
-__all__ += ["extrapolation", "film", "hops", "sensitivity", "state"]
+__all__ += ["extrapolation", "film", "hops", "schedule", "sensitivity", "state"]

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from memrl_jax.run import files
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -61,7 +63,7 @@ def replacing(path: str | os.PathLike[str], suffix: str) -> Iterator[Path]:
     """Yield a temporary file, which becomes `path` in the end unless an exception is raised."""
     if Path(path).suffix != suffix:
         raise ValueError(f"path: {str(path)!r} does not end in {suffix}")
-    temporary = Path(path).with_name(f".{Path(path).name}.{os.getpid()}")
+    temporary = files.temporary(Path(path))
     try:
         yield temporary
         os.replace(temporary, path)

@@ -3,7 +3,8 @@
 A sweep's folder has `sweep.json` (config, options, points, and how it goes on after a round),
 `rounds.json` (what was decided after each), `groups/` with the runs of several points that are
 under way, and `points/`, where every point ends as an ordinary run: it can be evaluated, watched,
-drawn and continued like any other.
+drawn and continued like any other. That of a search also has `trials.json` (the points asked for so
+far) and `optuna.journal` (for Optuna's dashboard).
 """
 
 import json
@@ -21,10 +22,12 @@ from memrl_jax.points import Group, Point, Range
 from memrl_jax.run import files, history
 from memrl_jax.run.program import Run, check, spacings
 from memrl_jax.run.rounds import Rule
+from memrl_jax.run.search import Search, described, restored
 from memrl_jax.statistics import iqm
 
 ONCE = Rule()  # all points are trained to the end
 FILE, ROUNDS = "sweep.json", "rounds.json"
+TRIALS, JOURNAL = "trials.json", "optuna.journal"
 
 
 class Sweep(NamedTuple):
@@ -35,6 +38,8 @@ class Sweep(NamedTuple):
     run: Run
     points: list[dict[str, Any]]
     rule: Rule
+    search: Search | None = None  # then `points` are those of a batch, or none before it is asked
+    first: int = 0  # number of the first point
 
     @property
     def groups(self) -> list[Group]:
@@ -49,33 +54,56 @@ class Sweep(NamedTuple):
 
     def point(self, number: int) -> Path:
         """Return the folder of a point's run."""
-        return self.folder / f"points/{number:03d}"
+        return self.folder / f"points/{self.first + number:03d}"
 
     def group(self, round_: int, number: int) -> Path:
         """Return the folder of a group that is under way."""
         return self.folder / f"groups/{round_:02d}-{number:03d}"
 
 
-def planned(config: Config, run: Run, points: Sequence[Point], rule: Rule = ONCE) -> Sweep:
-    """Check every point, and return the sweep."""
+def planned(
+    config: Config,
+    run: Run,
+    points: Sequence[Point],
+    rule: Rule = ONCE,
+    search: Search | None = None,
+) -> Sweep:
+    """Check every point, or what a search may ask for, and return the sweep."""
     check(run)
     if run.target_return is not None:
         raise ValueError(f"target_return: {run.target_return:g} would stop all points of a sweep")
     if run.track:
         raise ValueError(f"track: {', '.join(run.track)} follow single runs, not a sweep")
     config = from_json(to_json(config))
+    if search is not None:
+        return _planned(config, run, search, rule)
     found = [{name: plain(name, x) for name, x in point.items()} for point in points]
-    for point in found:
-        try:
-            make(of_points.at(config, point))
-        except ValueError as error:
-            raise ValueError(f"{error} (at {of_points.told(point)})") from None
+    _make(config, found)
     rule.check([group.varied for group in of_points.groups(config, found)])
     if rule != ONCE:
         run = _in_rounds(config, run, found)
     sweep = Sweep(Path(run.out), config, run, found, rule)
     make(config.replace(total_steps=sweep.budgets[0]))
     return sweep
+
+
+def _planned(config: Config, run: Run, search: Search, rule: Rule) -> Sweep:
+    """Check what a search may ask for, and return its sweep, which has no points yet."""
+    if rule != ONCE:
+        raise ValueError("search: halve and evolve_every are for points that are known before")
+    search = restored(described(search))
+    search.check(config)
+    _make(config, of_points.corners(search.vary))
+    return Sweep(Path(run.out), config, run, [], rule, search)
+
+
+def _make(config: Config, found: Sequence[Point]) -> None:
+    """Raise ValueError for settings out of range at any of the points."""
+    for point in found:
+        try:
+            make(of_points.at(config, point))
+        except ValueError as error:
+            raise ValueError(f"{error} (at {of_points.told(point)})") from None
 
 
 def _in_rounds(config: Config, run: Run, points: Sequence[Point]) -> Run:
@@ -86,12 +114,13 @@ def _in_rounds(config: Config, run: Run, points: Sequence[Point]) -> Run:
     return Run(**vars(run) | spacings(run, config.total_steps))
 
 
-def describe(sweep: Sweep, place: Path) -> str:
+def describe(sweep: Sweep) -> str:
     """Return the text of `sweep.json`."""
     rule = sweep.rule._asdict()
     rule["ranges"] = {name: list(x) for name, x in sweep.rule.ranges.items()}
     given = {"config": json.loads(to_json(sweep.config)), "run": vars(sweep.run)}
-    return json.dumps(given | {"points": sweep.points, "rule": rule}, indent=2)
+    search = {} if sweep.search is None else {"search": described(sweep.search)}
+    return json.dumps(given | {"points": sweep.points, "rule": rule} | search, indent=2)
 
 
 def read(path: str) -> Sweep:
@@ -102,16 +131,25 @@ def read(path: str) -> Sweep:
         config, run, points = given["config"], Run(**given["run"] | {"out": path}), given["points"]
         ranges = {name: Range(*x) for name, x in given["rule"]["ranges"].items()}
         rule = Rule(**given["rule"] | {"ranges": ranges})
+        search = restored(given["search"]) if "search" in given else None
     except FileNotFoundError:
         raise ValueError(f"sweep: {path} is not the folder of a sweep (no {FILE} in it)") from None
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise _unreadable(place / FILE, error) from None
-    return planned(from_json(json.dumps(config)), run, points, rule)
+    return planned(from_json(json.dumps(config)), run, points, rule, search)
 
 
 def decisions(sweep: Sweep) -> list[dict[str, Any]]:
     """Return what was decided after each round so far."""
-    path = sweep.folder / ROUNDS
+    return _listed(sweep.folder / ROUNDS)
+
+
+def asked(sweep: Sweep) -> list[dict[str, Any]]:
+    """Return all points: of a search, those it has asked for so far."""
+    return sweep.points if sweep.search is None else _listed(sweep.folder / TRIALS)
+
+
+def _listed(path: Path) -> list[dict[str, Any]]:
     try:
         return list(files.parse(files.read(path))) if path.exists() else []
     except (OSError, ValueError, TypeError) as error:

@@ -1,0 +1,66 @@
+"""Training the points that a search asks for, batch after batch, each the lanes of one program."""
+
+import json
+from typing import Any
+
+from memrl_jax import points as of_points
+from memrl_jax.run import folder, group_training, history
+from memrl_jax.run import sweep as sweeps
+from memrl_jax.run.experiment import Progress, Report
+from memrl_jax.run.search import Search, ask, journal
+from memrl_jax.run.stages import Stage
+from memrl_jax.run.sweep import Sweep
+from memrl_jax.statistics import iqm
+
+
+def sample(sweep: Sweep, search: Search) -> Sweep:
+    """Return a batch that a search might ask for."""
+    return sweep._replace(points=of_points.corners(search.vary)[:1] * search.at_once)
+
+
+def train(stage: Stage, search: Search) -> bool:
+    """Ask for points and train them until there are enough; return whether all were finished."""
+    sweep, total = stage.sweep, stage.sweep.config.total_steps
+    done = max(0, len(sweeps.asked(sweep)) - search.at_once)  # all but the last batch, if any
+    for first in range(done, search.trials, search.at_once):
+        tried, scores = sweeps.asked(sweep), _scores(sweep, first)
+        if len(tried) == first:
+            tried = tried + ask(search, sweep.config, sweep.run.seed, tried, scores)
+            folder.write(sweep.folder / sweeps.TRIALS, json.dumps(tried, indent=2))
+        _keep(sweep, search, tried, scores)
+        last = first + search.at_once
+        stage.say(f"trials {first} to {last - 1} of {search.trials}{_best(tried, scores)}")
+        batch = sweep._replace(points=tried[first:last], first=first)
+        report = _share(stage.report, first * total, search.trials * total, search.at_once)
+        if not group_training.train(stage._replace(sweep=batch, report=report)):
+            return False
+    _keep(sweep, search, sweeps.asked(sweep), _scores(sweep, search.trials))
+    return True
+
+
+def _keep(sweep: Sweep, search: Search, tried: list[dict[str, Any]], scores: list[float]) -> None:
+    """Write Optuna's journal."""
+    folder.write(sweep.folder / sweeps.JOURNAL, journal(search, sweep.folder.name, tried, scores))
+
+
+def _scores(sweep: Sweep, trials: int) -> list[float]:
+    """Return the interquartile mean over seeds of the last evaluation of the first trials."""
+    pasts = [history.read(sweep.point(number) / "metrics.npz") for number in range(trials)]
+    return [float(iqm(past["evaluation_return"][:, -1])) for past in pasts]
+
+
+def _best(tried: list[dict[str, Any]], scores: list[float]) -> str:
+    if not scores:
+        return ""
+    best = max(range(len(scores)), key=scores.__getitem__)
+    return f"; the best so far: {of_points.told(tried[best])}, return {scores[best]:.4g}"
+
+
+def _share(report: Report, before: int, total: int, at_once: int) -> Report:
+    """Return a `report` that counts the progress of a batch as a part of the whole."""
+
+    def share(progress: Progress) -> None:
+        done = before + at_once * progress.timesteps
+        report(progress._replace(timesteps=done, total_steps=total))
+
+    return share
