@@ -117,7 +117,7 @@ def main() -> int:
     console = Console()
     with tempfile.TemporaryDirectory() as place, console.status("") as status:
         trials.cached(Path(place) / "compiled")
-        found = list(figures(Path(place), 2 if quick else 20, status.update))
+        found = list(figures(Path(place), 2 if quick else 10, status.update))
     return command.publish(found, f"interrupted{'-quick' * quick}", console)
 
 

@@ -408,7 +408,7 @@ def test_a_schedule_shows_who_copied_whom_and_the_way_to_the_best(tmp_path):
     figure = plot.schedule(**POPULATION, varied={"rate": RATE, "mix": RATE}, path=path)
     assert png_size(path)[0] == 1200
     members, rate, mix = figure.axes
-    texts: list[Any] = members.texts
+    texts: list[Any] = [*members.texts]
     arrows = [(x.xyann, x.xy) for x in texts]
     assert arrows == [((100, 1.0), (100, 2.0)), ((200, 2.0), (200, 0.0))]
     (way,) = members.lines
