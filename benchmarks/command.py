@@ -62,6 +62,14 @@ def run(
     console.print(f"figures: {path}")
 
 
+def keep(found: Sequence[Figures], name: str) -> Path:
+    """Save how trials ended, and return the path."""
+    ended = {x.name: {"ends": x.ends, "reached": x.reached} for x in found}
+    path = RESULTS / f"{name}.json"
+    report.save(path, {"machine": report.machine(()), "trials": ended})
+    return path
+
+
 def publish(found: Sequence[Figures], name: str, console: Console) -> int:
     """Print how trials ended, save it as `name`.json, and return the exit code."""
     table = Table("trials", "ended", "to reach: all", "")
@@ -69,8 +77,5 @@ def publish(found: Sequence[Figures], name: str, console: Console) -> int:
         ends = "\n".join(f"{count} {end}" for end, count in x.ends.items())
         table.add_row(x.name, ends, "\n".join(x.good), "reached" if x.reached else "not reached")
     console.print(table)
-    ended = {x.name: {"ends": x.ends, "reached": x.reached} for x in found}
-    path = RESULTS / f"{name}.json"
-    report.save(path, {"machine": report.machine(()), "trials": ended})
-    console.print(f"figures: {path}")
+    console.print(f"figures: {keep(found, name)}")
     return 0 if all(x.reached for x in found) else 1

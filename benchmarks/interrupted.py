@@ -107,18 +107,21 @@ def figures(place: Path, count: int, say: Callable[[str], None]) -> Iterator[Fig
     run = place / "run"
     trials.train(run, trials.SMALL)
     kinds = [sweep(name) for name in KINDS if name != "search" or find_spec("optuna")]
-    for what in [*kinds, report(run)]:
+    for what in [report(run), *kinds]:
         undisturbed(place, what)  # it compiles
         yield kills(place, what, undisturbed(place, what), count, draw, say)
 
 
 def main() -> int:
     quick = command.quick(__doc__.partition("\n")[0])
-    console = Console()
+    console, name = Console(), f"interrupted{'-quick' * quick}"
     with tempfile.TemporaryDirectory() as place, console.status("") as status:
         trials.cached(Path(place) / "compiled")
-        found = list(figures(Path(place), 2 if quick else 10, status.update))
-    return command.publish(found, f"interrupted{'-quick' * quick}", console)
+        found = []
+        for x in figures(Path(place), 2 if quick else 10, status.update):
+            found.append(x)
+            command.keep(found, name)  # it takes long
+    return command.publish(found, name, console)
 
 
 if __name__ == "__main__":

@@ -94,18 +94,26 @@ def _members(axes: Axes, borders: Array, scores: Array, sources: Array, way: Seq
     """Draw a row a member, and an arrow wherever one goes on from the state of another."""
     count = scores.shape[1]
     rows = np.arange(count + 1) - 0.5
-    mesh = axes.pcolormesh(borders, rows, scores.T, cmap="cividis", edgecolors="white", linewidth=1)
+    shades: dict[str, Any] = {"cmap": "cividis", "alpha": 0.5, "edgecolors": "white"}
+    mesh = axes.pcolormesh(borders, rows, scores.T, linewidth=1, **shades)
     colorbar(mesh, label="return")
-    style: dict[str, Any] = {"arrowstyle": "-|>", "color": VERMILLION, "linewidth": 1.5}
-    style |= {"shrinkA": 0, "shrinkB": 0}
-    for end, source in zip(borders[1:], sources, strict=False):
-        for member in np.flatnonzero(source != np.arange(count)):
-            copied, own = (end, float(source[member])), (end, float(member))
-            axes.annotate("", own, copied, arrowprops=style)
+    for start, end, source in zip(borders, borders[1:], sources, strict=False):
+        _copies(axes, end, 0.3 * (end - start), source)
     axes.plot(*_steps(borders, np.asarray(way, float)), color=BLUE, linewidth=2.5)
     axes.set(ylabel="member", ylim=(count - 0.5, -0.5))
     integer_ticks(axes.yaxis, 8)
     axes.spines[:].set_visible(False)
+
+
+def _copies(axes: Axes, end: float, width: float, source: Array) -> None:
+    """Draw the copies at the end of a round, side by side: a dot at the source, an arrow to it."""
+    members = np.flatnonzero(source != np.arange(len(source)))
+    style: dict[str, Any] = {"arrowstyle": "-|>", "color": VERMILLION, "linewidth": 1.4}
+    places = end + width * (np.arange(1, len(members) + 1) / (len(members) + 1) - 0.5)
+    for x, member in zip(places.tolist(), members.tolist(), strict=True):
+        copied, own = (x, float(source[member])), (x, float(member))
+        axes.annotate("", own, copied, arrowprops={**style, "shrinkA": 0, "shrinkB": 0})
+        axes.plot(*copied, ".", color=VERMILLION)
 
 
 def _setting(axes: Axes, name: str, borders: Array, values: Array, way: Sequence[int]) -> None:
