@@ -412,7 +412,7 @@ def test_a_schedule_shows_who_copied_whom_and_the_way_to_the_best(tmp_path):
     arrows = [(x.xyann, x.xy) for x in texts]
     assert arrows == [((100, 1.0), (100, 2.0)), ((200, 2.0), (200, 0.0))]
     *sources, way = members.lines
-    assert [x.get_ydata()[0] for x in sources] == [1, 2]
+    assert [np.ravel(x.get_ydata())[0] for x in sources] == [1, 2]
     assert [*np.ravel(way.get_xdata())] == [0, 100, 100, 200, 200, 300]
     assert [*np.ravel(way.get_ydata())] == [1, 1, 2, 2, 0, 0]
     best = rate.lines[-1]
