@@ -16,7 +16,8 @@ from rich.console import Console
 
 import memrl_jax
 from benchmarks.findings import Claim, Findings
-from memrl_jax import build, commands, parallel, plot
+from memrl_jax import build, parallel, plot
+from memrl_jax.commands import shown
 from memrl_jax.config import to_json
 from memrl_jax.environments.diagnostic import LENGTHS, SIZES, score
 from memrl_jax.types import Array, Key
@@ -117,7 +118,7 @@ def study(experiment: Experiment, console: Console, place: Path, quick: bool) ->
     configs = {
         label: json.loads(to_json(config(experiment, name))) for label, name in MEMORIES.items()
     }
-    table = commands.table({label: {"score": x} for label, x in scores.items()}, "bsuite")
+    table = shown.table({label: {"score": x} for label, x in scores.items()}, "bsuite")
     claims: list[Claim] = []
     minutes = sum(seconds.values()) / 60
     return Findings(experiment.title, claims, figures, minutes, configs, table)

@@ -24,11 +24,12 @@ from benchmarks.trials import Figures
 
 SMALL = "--environment TMaze --environments 2 --rollout-length 4 --encoder 8 --batch-size 4"
 SMALL += " --capacity 160 --learning-starts 80 --seeds 2 --evaluate-episodes 4"
+SMALL += " --log-every 200 --evaluate-every 500 --checkpoint-every 250"
 RATES = "--vary learning_rate=log:1e-4..1e-2"
 KINDS = {  # words of `memrl sweep dqn`
     "sweep": "--vary learning_rate=1e-3,3e-3 batch_size=4,8",
     "halving": "--vary learning_rate=1e-4,1e-3,3e-3 batch_size=4,8 --halve 2",
-    "population": f"{RATES} --draws 4 --evolve-every 1000",
+    "population": f"{RATES} --draws 4 --evolve-every 500",
     "search": f"{RATES} --search tpe --trials 8 --trials-at-once 2",
 }
 
@@ -40,7 +41,7 @@ class Command(NamedTuple):
     words: Callable[[Path], list[str]]  # to make it, or to go on
 
 
-def sweep(name: str, steps: int = 4000) -> Command:
+def sweep(name: str, steps: int = 2000) -> Command:
     def words(out: Path) -> list[str]:
         if (out / "sweep.json").exists():
             return ["sweep", "--resume", str(out)]

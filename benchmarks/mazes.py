@@ -15,8 +15,9 @@ from rich.console import Console
 import memrl_jax
 from benchmarks import runs
 from benchmarks.findings import Claim, Findings
-from memrl_jax import commands, diagnose, parallel, plot
+from memrl_jax import diagnose, parallel, plot
 from memrl_jax.build import make, make_environment
+from memrl_jax.commands import shown
 from memrl_jax.config import to_json
 from memrl_jax.environments.mazes import success
 from memrl_jax.run import experiment
@@ -57,7 +58,7 @@ def study(plan: Callable[[], Plan], console: Console, place: Path, quick: bool) 
         "seeds": list(range(result.seeds)),
     }
     configs = {label: json.loads(to_json(config)) for label, config in result.runs.items()}
-    table = commands.table({label: by_place(places, x) for label, x in found.items()}, "evaluation")
+    table = shown.table({label: by_place(places, x) for label, x in found.items()}, "evaluation")
     claims = [] if quick else result.claims(found)
     return Findings(result.title, claims, figures, minutes, configs, table)
 

@@ -17,7 +17,8 @@ from rich.console import Console
 
 import memrl_jax
 from benchmarks.findings import Claim, Findings
-from memrl_jax import commands, plot
+from memrl_jax import plot
+from memrl_jax.commands import shown
 from memrl_jax.config import to_json
 from memrl_jax.run import experiment, folder, history
 from memrl_jax.run.program import Run, spacings
@@ -70,7 +71,7 @@ def findings(
         **more,
     }
     configs = {label: json.loads(to_json(config)) for label, config in result.runs.items()}
-    table = commands.table({label: {"return": x} for label, x in means.items()}, "evaluation")
+    table = shown.table({label: {"return": x} for label, x in means.items()}, "evaluation")
     return Findings(result.title, claims, figures, minutes, configs, table)
 
 
@@ -97,7 +98,7 @@ def train(result: Result, kept: Path, console: Console) -> tuple[dict, dict, flo
         run = Run(out=str(kept / label), seeds=result.seeds, evaluate_every=every)
         took = Path(run.out) / "seconds"
         first = taken(result, label, kept)
-        with commands.progress_bar(console) as progress:
+        with shown.progress_bar(console) as progress:
             done = begin_or_go_on(config, run, console.print, timed(progress, took), first)
         if not done.finished:
             raise KeyboardInterrupt

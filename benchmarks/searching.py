@@ -10,7 +10,8 @@ from rich.console import Console
 import memrl_jax
 from benchmarks import runs
 from benchmarks.findings import Claim, Findings
-from memrl_jax import commands, plot, points
+from memrl_jax import plot, points
+from memrl_jax.commands import shown
 from memrl_jax.config import to_json
 from memrl_jax.points import Range
 from memrl_jax.run import history, sweep, sweep_training
@@ -21,7 +22,7 @@ from memrl_jax.statistics import iqm
 
 RATES = Range(1e-5, 1e-2, logarithmic=True)
 GRID, TRIALS, AT_ONCE = 8, 32, 8
-SEEDS = 4
+SEEDS = 2
 CORRIDOR = 8
 
 
@@ -45,14 +46,15 @@ def study(console: Console, place: Path, quick: bool) -> Findings:
     vary = {"learning_rate": RATES}
     rates = np.geomspace(RATES.low, RATES.high, GRID).tolist()
     began = time.perf_counter()
-    run = Run(seeds=SEEDS, evaluate_episodes=runs.EPISODES)
+    once = base.total_steps  # all that counts is the return in the end
+    run = Run(seeds=SEEDS, evaluate_every=once, evaluate_episodes=runs.EPISODES)
     listed = trained(console, base, run, place / "runs/grid", rates=rates)
     searched = trained(console, base, run, place / "runs/tpe", Search(trials, AT_ONCE, vary))
     minutes = (time.perf_counter() - began) / 60
     found = {"grid": tried(listed), "TPE": tried(searched)}
     draw(found, place)
     best = {name: max(pairs, key=lambda pair: pair[1]) for name, pairs in found.items()}
-    table = commands.table({k: {"return": np.array([x])} for k, (_, x) in best.items()}, "best")
+    table = shown.table({k: {"return": np.array([x])} for k, (_, x) in best.items()}, "best")
     claims = [] if quick else [judged(found)]
     figures = {"learning rates and returns": found, "seeds": [*range(SEEDS)]}
     configs = {"all": json.loads(to_json(base))}
@@ -72,7 +74,7 @@ def trained(
     run = Run(**vars(run) | {"out": str(out)})
     begin = sweep_training.resume if out.exists() else sweep_training.start
     done = sweep.planned(base, run, listed, search=search)
-    with commands.progress_bar(console) as report:
+    with shown.progress_bar(console) as report:
         if not begin(done, console.print, report):
             raise KeyboardInterrupt
     return done._replace(points=sweep.asked(done))

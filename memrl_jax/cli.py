@@ -4,12 +4,23 @@ jax is imported only once a command needs it, so that help comes at once.
 """
 
 import contextlib
+import importlib
 import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from memrl_jax import compiled
+
+COMMANDS = {  # name -> module of memrl_jax.commands, function
+    "train": ("training", "train"),
+    "sweep": ("sweeping", "sweep"),
+    "evaluate": ("evaluating", "evaluate"),
+    "watch": ("drawing", "watch"),
+    "plot": ("drawing", "plot"),
+    "report": ("drawing", "report"),
+    "list": ("listing", "list_names"),
+}
 
 HELP = """usage: memrl COMMAND ...
 
@@ -82,24 +93,20 @@ def leave(code: int) -> None:
 
 
 def _command(name: str, cached: bool) -> Callable[[list[str]], int]:
-    names = ("train", "sweep", "evaluate", "watch", "plot", "report", "list")
-    if name not in names:
+    if name not in COMMANDS:
         import difflib
 
-        near = difflib.get_close_matches(name, names, n=1)
+        near = difflib.get_close_matches(name, COMMANDS, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
-        raise ValueError(f"command: {name!r} is unknown; {hint}(one of: {', '.join(names)})")
+        raise ValueError(f"command: {name!r} is unknown; {hint}(one of: {', '.join(COMMANDS)})")
     use_every_core()
     if cached:
         compiled.keep()
     else:
         compiled.forgo()
     start_platforms()
-    from memrl_jax import commands, sweeping
-
-    if name == "sweep":
-        return sweeping.command
-    return getattr(commands, name if name != "list" else "list_names")
+    module, function = COMMANDS[name]
+    return getattr(importlib.import_module(f"memrl_jax.commands.{module}"), function)
 
 
 def use_every_core() -> None:

@@ -24,8 +24,9 @@ from rich.console import Console
 
 import memrl_jax
 from benchmarks import damage
-from memrl_jax import cli, commands, config, plot
+from memrl_jax import cli, config, plot
 from memrl_jax.agents import AGENTS, DQNConfig, ExplorationConfig, OptimizerConfig
+from memrl_jax.commands import drawing, evaluating, listing, shown, training
 from memrl_jax.config import is_part
 from memrl_jax.environments import ENVIRONMENTS
 from memrl_jax.kinds import hints
@@ -544,7 +545,7 @@ def test_resume_for_longer(memrl: Memrl, copy: Path) -> None:
 
 def test_an_interrupted_run_says_how_to_go_on(capsys: pytest.CaptureFixture[str]) -> None:
     path = Path("runs") / ("a [long] name " * 10)
-    assert commands.follow(lambda say, report: Result(path, {}, finished=False)) == 130
+    assert training.follow(lambda say, report: Result(path, {}, finished=False)) == 130
     assert f"memrl train --resume {path}\n" in capsys.readouterr().out
 
 
@@ -563,7 +564,7 @@ def test_output_that_nothing_reads_ends_no_command(
 
     reader, writer = os.pipe()
     os.close(reader)
-    monkeypatch.setattr(commands, "list_names", trained)
+    monkeypatch.setattr(listing, "list_names", trained)
     with open(writer, "w") as closed:
         monkeypatch.setattr(sys, "stdout", closed)
         assert cli.main(["list"]) == 0
@@ -577,7 +578,7 @@ def test_letters_that_a_terminal_lacks_are_escaped(
 ) -> None:
     written = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding))
-    monkeypatch.setattr(commands, "list_names", lambda arguments: print("finished: 学") or 0)
+    monkeypatch.setattr(listing, "list_names", lambda arguments: print("finished: 学") or 0)
     assert cli.main(["list"]) == 0
     assert written.getvalue() == "finished: 学\n".encode(encoding, "backslashreplace")
 
@@ -586,7 +587,7 @@ def test_a_message_of_several_lines_is_one(memrl: Memrl, monkeypatch: pytest.Mon
     def fails(arguments: list[str]) -> int:
         raise ValueError("x: FrozenDict({\n    a: 1,\n}) is wrong\n")
 
-    monkeypatch.setattr(commands, "list_names", fails)
+    monkeypatch.setattr(listing, "list_names", fails)
     assert_one_line(memrl("list"), "memrl: x: FrozenDict({ a: 1, }) is wrong\n")
 
 
@@ -594,7 +595,7 @@ def test_ctrl_c_elsewhere(memrl: Memrl, monkeypatch: pytest.MonkeyPatch) -> None
     def interrupted(arguments: list[str]) -> int:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(commands, "list_names", interrupted)
+    monkeypatch.setattr(listing, "list_names", interrupted)
     assert memrl("list") == (130, "", "memrl: interrupted\n")
 
 
@@ -602,7 +603,7 @@ def test_ctrl_c_elsewhere(memrl: Memrl, monkeypatch: pytest.MonkeyPatch) -> None
 def test_progress(terminal: bool) -> None:
     wide = 140 if terminal else 40
     console = Console(file=io.StringIO(), force_terminal=terminal, width=wide)
-    with commands.progress_bar(console) as report:
+    with shown.progress_bar(console) as report:
         console.print("compiling takes a while")
         for steps in range(0, 1000, 20):
             report(Progress(steps, steps, 1000, 5432.1, float("nan"), None))
@@ -624,7 +625,7 @@ def test_progress(terminal: bool) -> None:
 def test_tables_say_how_many_seeds_there_were_and_what_intervals_are_worth() -> None:
     console = Console(file=io.StringIO(), width=100)
     rows = {"a [red] $b$": {"return": np.array([0.25, 0.75, 0.5])}, "c": {"return": np.ones(1)}}
-    console.print(commands.table(rows, "evaluation"))
+    console.print(shown.table(rows, "evaluation"))
     assert isinstance(console.file, io.StringIO)
     said = console.file.getvalue()
     assert re.search(r"│ a \[red\] \$b\$ │ 3 +│ 0.5 \[0.25, 0.75\] +│", said)
@@ -774,7 +775,7 @@ def test_help_names_the_presets(memrl: Memrl, words: str) -> None:
 
 @pytest.mark.parametrize(
     "command, cls",
-    [("evaluate", commands.Evaluate), ("watch", commands.Watch), ("plot", commands.Plot)],
+    [("evaluate", evaluating.Evaluate), ("watch", drawing.Watch), ("plot", drawing.Plot)],
 )
 def test_help_of_a_command(memrl: Memrl, command: str, cls: type) -> None:
     answer = memrl(command, "--help")

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 import memrl_jax
-from memrl_jax import cli, points, sweeping
+from memrl_jax import cli, points
+from memrl_jax.commands import sweeping
 from memrl_jax.points import Range, Vary
 from memrl_jax.run import (
     checkpoint,

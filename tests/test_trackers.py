@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from memrl_jax import commands
+from memrl_jax.commands import arguments, training
 from memrl_jax.run import experiment, history, telling, trackers
 from memrl_jax.run.experiment import Progress, Result
 from memrl_jax.run.program import Run
@@ -420,4 +420,4 @@ def test_mlflow(tracked: tuple[Path, dict[tuple[str, int], float]]) -> None:
 )
 def test_trackers_on_the_command_line(words: str, track: Any) -> None:
     given = ["--resume", "x", *words.split()]
-    assert commands.parse(commands.Resume, given, "memrl train").track == track
+    assert arguments.parse(training.Resume, given, "memrl train").track == track

@@ -9,7 +9,7 @@ import pytest
 
 import memrl_jax
 from memrl_jax.build import make_environment
-from memrl_jax.commands import parse
+from memrl_jax.commands.arguments import parse
 from memrl_jax.config import Config
 from memrl_jax.environments import Arrival, check, episodic, make
 from memrl_jax.environments.check import QUICKLY

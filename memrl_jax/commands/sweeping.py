@@ -15,11 +15,15 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from memrl_jax import checks, commands, imports, plot, points, statistics
+from memrl_jax import checks, imports, plot, points, statistics
+from memrl_jax.commands import training
+from memrl_jax.commands.arguments import fields_of, modules, parse
+from memrl_jax.commands.shown import cell, progress_bar
 from memrl_jax.config import Config
 from memrl_jax.points import Point, Vary
 from memrl_jax.preset_configs import presets
-from memrl_jax.run import files, folder, history, sweep, sweep_training
+from memrl_jax.run import files, folder, history, sweep_training
+from memrl_jax.run import sweep as sweeps
 from memrl_jax.run.program import Run
 from memrl_jax.run.rounds import Rule
 from memrl_jax.run.search import Search
@@ -44,8 +48,8 @@ presets: {presets}
 class Options:
     """Train a preset with several seeds at every combination of values of some settings."""
 
-    config: commands.Trained
-    run: commands.Around
+    config: training.Trained
+    run: training.Around
     vary: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=VALUES ...")] = ()
     """Settings and their values: learning_rate=1e-4,3e-4, memory=gru,lru, encoder=[64],[64,64],
     memory_args.features=32,64; or ranges to draw from, learning_rate=log:1e-5..1e-2,
@@ -79,20 +83,20 @@ class Resume:
     """Folder of the sweep."""
 
 
-def command(arguments: list[str]) -> int:
+def sweep(arguments: list[str]) -> int:
     """Run `memrl sweep`."""
     if not arguments or arguments[0] in ("-h", "--help"):
         print(HELP.format(presets=", ".join(presets)), end="")
         return 0
     if any(word.partition("=")[0] == "--resume" for word in arguments):
-        path = commands.parse(Resume, arguments, "memrl sweep").resume
-        return _follow(sweep.read(path), sweep_training.resume)
-    for module in commands.modules(arguments):
+        path = parse(Resume, arguments, "memrl sweep").resume
+        return _follow(sweeps.read(path), sweep_training.resume)
+    for module in modules(arguments):
         imports.load("imports", module)
     name = checks.known("preset", arguments[0], presets)
-    default = Options(commands.Trained(**commands.fields_of(presets[name])), commands.Around())
-    given = commands.parse(Options, arguments[1:], f"memrl sweep {name}", default)
-    config = Config(**commands.fields_of(given.config))
+    default = Options(training.Trained(**fields_of(presets[name])), training.Around())
+    given = parse(Options, arguments[1:], f"memrl sweep {name}", default)
+    config = Config(**fields_of(given.config))
     run = replace(Run(**vars(given.run)), out=given.run.out or f"sweeps/{name}")
     vary = _given(given.vary) | _listed(given.grid, given.vary)
     search = _search(given, vary)
@@ -100,7 +104,7 @@ def command(arguments: list[str]) -> int:
     ranges = {name: x for name, x in vary.items() if isinstance(x, points.Range)}
     evolving = {} if given.evolve_every is None else ranges
     rule = Rule(given.halve, given.evolve_every, given.own_replay, evolving)
-    return _follow(sweep.planned(config, run, found, rule, search), sweep_training.start)
+    return _follow(sweeps.planned(config, run, found, rule, search), sweep_training.start)
 
 
 def _search(given: Options, vary: Vary) -> Search | None:
@@ -152,25 +156,25 @@ def _listed(path: str | None, words: Sequence[str]) -> dict[str, Any]:
 def _follow(done: Sweep, train: Any) -> int:
     """Train with a progress bar, tell how it ended, and return the exit code."""
     console = Console()
-    with commands.progress_bar(console) as report:
+    with progress_bar(console) as report:
         finished = train(done, partial(console.print, markup=False), report)
     if not finished:
         print(f"interrupted and saved; go on with: memrl sweep --resume {done.folder}")
         return 130
-    console.print(write(done._replace(points=sweep.asked(done))))
+    console.print(write(done._replace(points=sweeps.asked(done))))
     print(f"finished: {done.folder} (sweep.csv, curves.png, a picture a setting, points/)")
     return 0
 
 
 def write(done: Sweep) -> Table:
     """Write `sweep.csv` and the pictures of a finished sweep; return the table of its points."""
-    rows = [*sweep.table(done)]
+    rows = [*sweeps.table(done)]
     text = io.StringIO()
     written = csv.DictWriter(text, [*rows[0]], lineterminator="\n")
     written.writeheader()
     written.writerows(rows)
     folder.write(done.folder / "sweep.csv", text.getvalue())
-    scores = sweep.scores(done)
+    scores = sweeps.scores(done)
     _curves(done, [*scores])
     for name in done.points[0]:
         values = [done.points[number][name] for number in scores]
@@ -185,7 +189,7 @@ def write(done: Sweep) -> Table:
 
 def _schedule(done: Sweep, scores: Mapping[int, Mapping[str, np.ndarray]]) -> None:
     """Draw who went on from whose state after each round, and how settings moved."""
-    decided = sweep.decisions(done)
+    decided = sweeps.decisions(done)
     first = done.groups[0].varied
     last = [float(iqm(scores[number]["return"])) for number in range(len(done.points))]
     plot.schedule(
@@ -220,7 +224,7 @@ def _table(done: Sweep, scores: Mapping[int, Mapping[str, np.ndarray]]) -> Table
     for number, score in scores.items():
         point: Point = done.points[number]
         settings = [escape(points.told({name: point[name]}).partition("=")[2]) for name in names]
-        cells = [commands.cell(score[name]) for name in ("return", "length")]
+        cells = [cell(score[name]) for name in ("return", "length")]
         table.add_row(f"{number:03d}", *settings, *cells)
     table.caption = statistics.caption([done.run.seeds])
     return table

@@ -1,0 +1,1 @@
+"""The commands of `memrl`, one group of them a module."""
