@@ -57,13 +57,11 @@ def test_a_process_that_is_killed(whole: Path, tmp_path: Path) -> None:
     assert faults.numbers(tmp_path / "run") == faults.numbers(whole)
 
 
-@pytest.mark.parametrize("what", ["sweep", "report"])
-def test_a_command_that_is_killed(what: str, whole: Path, tmp_path: Path) -> None:
-    """SIGKILL at a random moment; given again, it leaves what it would have left."""
-    command = interrupted.report(whole) if what == "report" else interrupted.sweep("halving", 640)
-    undisturbed = interrupted.undisturbed(tmp_path, command)
-    draw = random.Random(4)
-    found = interrupted.kills(tmp_path, command, undisturbed, 1, draw, lambda _: None)
+def test_a_sweep_that_is_killed(tmp_path: Path) -> None:
+    """SIGKILL at a random moment; given again, the command leaves what it would have left."""
+    command = interrupted.sweep("population", 640)
+    whole = interrupted.undisturbed(tmp_path, command)
+    found = interrupted.kills(tmp_path, command, whole, 1, random.Random(4), lambda _: None)
     assert found.reached and found.ends.total() >= 1, found
 
 
