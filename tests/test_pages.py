@@ -14,9 +14,11 @@ import numpy as np
 import pytest
 
 import memrl_jax
-from memrl_jax import cli, commands, points, presets, settings, sweeping
+from memrl_jax import cli, points, presets, settings
 from memrl_jax import config as config_module
 from memrl_jax.agents import AGENTS
+from memrl_jax.commands import drawing, evaluating, listing, sweeping, training
+from memrl_jax.commands.arguments import fields_of, parse
 from memrl_jax.environments import ENVIRONMENTS
 from memrl_jax.memory import MEMORIES
 from memrl_jax.run.trackers import TRACKERS
@@ -40,11 +42,11 @@ SHORT = {
     "docs/how-to/memory.md": {"steps=300": "steps=30", "count=1000": "count=10"},
 }
 COMMANDS = {
-    "evaluate": commands.Evaluate,
-    "watch": commands.Watch,
-    "plot": commands.Plot,
-    "report": commands.Report,
-    "list": commands.List,
+    "evaluate": evaluating.Evaluate,
+    "watch": drawing.Watch,
+    "plot": drawing.Plot,
+    "report": drawing.Report,
+    "list": listing.List,
 }
 OWN = {"Lighthouse", "leaky", "elman", "a2c"}  # parts that pages make
 
@@ -164,14 +166,14 @@ def parsed(command: str, words: list[str]) -> None:
     """Parse the words of one of memrl's commands, and look up the parts that are named."""
     assert command in cli.HELP
     if "--resume" in words:
-        resumed = {"train": commands.Resume, "sweep": sweeping.Resume}[command]
-        commands.parse(resumed, words, command)
+        resumed = {"train": training.Resume, "sweep": sweeping.Resume}[command]
+        parse(resumed, words, command)
     elif command in COMMANDS:
-        commands.parse(COMMANDS[command], words, command)
+        parse(COMMANDS[command], words, command)
     else:
-        plain = commands.Trained(**commands.fields_of(presets[words[0]])), commands.Around()
-        made: Any = {"train": commands.Train, "sweep": sweeping.Options}[command]
-        given = commands.parse(made, words[1:], command, made(*plain))
+        plain = training.Trained(**fields_of(presets[words[0]])), training.Around()
+        made: Any = {"train": training.Train, "sweep": sweeping.Options}[command]
+        given = parse(made, words[1:], command, made(*plain))
         known(given.config)
         for word in getattr(given, "vary", ()):
             setting, _, text = word.partition("=")
