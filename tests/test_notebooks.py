@@ -1,5 +1,7 @@
 """Every notebook runs from top to bottom, shows its pictures and leaves nothing behind."""
 
+import ast
+import re
 from pathlib import Path
 
 import nbformat
@@ -21,6 +23,10 @@ SHORT = {
         "epochs=30": "epochs=2",
         "total_steps=1_024_000": "total_steps=3_072",
     },
+    "bandits": {"updates = 213": "updates = 20", "machines = 2_000": "machines = 10"},
+    "own_agent": {"total_steps=99_328": "total_steps=26_624"},
+    "own_environment": {"total_steps=99_840": "total_steps=10_240"},
+    "recommender": {"total_steps=299_008": "total_steps=20_480", "users = 1_000": "users = 10"},
 }
 
 
@@ -29,12 +35,40 @@ def test_there_are_notebooks():
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_notebook_is_valid_and_stored_without_outputs(path):
+def test_notebook_is_stored_as_it_ran_from_top_to_bottom(path):
+    """Pictures are there, nothing was complained of, and no folder of a machine is told."""
     notebook = nbformat.read(path, as_version=4)
     nbformat.validate(notebook)
-    for cell in notebook.cells:
-        if cell.cell_type == "code":
-            assert (cell.outputs, cell.execution_count) == ([], None)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
+    outputs = [x for cell in code for x in cell.outputs]
+    assert not [x for x in outputs if x.output_type == "error" or x.get("name") == "stderr"]
+    assert any("image/png" in x.get("data", {}) for x in outputs)
+    assert path.stat().st_size < 300_000
+    assert not re.search(r"/(home|root|tmp|work|Users)/", path.read_text())
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook_first_installs_what_is_missing(path):
+    notebook = nbformat.read(path, as_version=4)
+    first = next(cell for cell in notebook.cells if cell.cell_type == "code")
+    assert 'find_spec("memrl_jax") is None' in first.source
+    assert "%pip install" in first.source
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook_uses_public_names_only(path):
+    """What it imports of the library is there, and has no leading underscore."""
+    notebook = nbformat.read(path, as_version=4)
+    cells = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+    python = re.sub(r"^(\s*)%.*$", r"\1pass", "\n".join(cells), flags=re.MULTILINE)
+    for node in ast.walk(ast.parse(python)):
+        if isinstance(node, ast.Attribute):
+            assert not node.attr.startswith("_") or node.attr in ("_replace", "_asdict")
+        if isinstance(node, ast.ImportFrom) and node.module.startswith("memrl_jax"):
+            for name in node.names:
+                assert not re.search(r"(^|\.)_", f"{node.module}.{name.name}")
+                exec(ast.unparse(node), {})  # it is there
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
