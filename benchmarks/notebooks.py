@@ -17,7 +17,7 @@ from nbclient import NotebookClient
 from PIL import Image
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
-COLOURS = 64
+COLOURS = 256
 
 
 def run(notebook: Any) -> None:
@@ -35,7 +35,7 @@ def run(notebook: Any) -> None:
 
 
 def shrink(data: dict[str, str]) -> None:
-    """Replace a picture by one of a palette, a fourth as large."""
+    """Replace a picture by one of a palette, a third as large."""
     if "image/png" in data:
         picture = Image.open(BytesIO(b64decode(data["image/png"]))).convert("RGB")
         small = BytesIO()
