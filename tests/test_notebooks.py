@@ -35,7 +35,7 @@ SHORT = {
     "own_agent": {"total_steps=99_328": "total_steps=26_624"},
     "own_environment": {"total_steps=99_840": "total_steps=10_240"},
     "recommender": {"total_steps=299_008": "total_steps=20_480", "users = 1_000": "users = 10"},
-    "robot": {"total_steps=1_200_128": "total_steps=20_480"},
+    "robot": {"total_steps=1_601_536": "total_steps=40_960"},
     "sweep": {
         "total_steps=59_904": "total_steps=10_240",
         r"\"gru\", \"lru\", \"mingru\"]": r"\"gru\"]",
