@@ -30,12 +30,13 @@ SHORT = {
     "language": {
         "COUNT = 10_000": "COUNT = 200",
         "total_steps=199_680": "total_steps=20_480",
+        "updates=8": "updates=1",
         "asked = 2_000": "asked = 200",
     },
     "own_agent": {"total_steps=99_328": "total_steps=26_624"},
     "own_environment": {"total_steps=99_840": "total_steps=10_240"},
     "recommender": {"total_steps=299_008": "total_steps=20_480", "users = 1_000": "users = 10"},
-    "robot": {"total_steps=1_601_536": "total_steps=40_960"},
+    "robot": {"total_steps=800_768": "total_steps=40_960"},
     "sweep": {
         "total_steps=59_904": "total_steps=10_240",
         r"\"gru\", \"lru\", \"mingru\"]": r"\"gru\"]",
