@@ -4,7 +4,7 @@ import html
 import re
 from typing import Any
 
-from generate import agents, api, drawings, environments, memories, results
+from generate import agents, api, drawings, environments, memories, notebooks, results
 from latex2mathml.converter import convert
 from mkdocs.structure.files import File
 
@@ -13,6 +13,7 @@ SECTIONS = {
     "Agents": agents,
     "Environments": environments,
     "Results": results,
+    "Notebooks": notebooks,
     "API": api,
 }
 TEX = re.compile(r'<(span|div) class="arithmatex">(.*?)</\1>', re.DOTALL)

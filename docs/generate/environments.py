@@ -21,12 +21,14 @@ FILMS: dict[str, tuple[dict[str, Any], str]] = {
     "RockSample": ({}, "a rover among rocks"),
     "MiniGrid-MemoryS7": ({}, "a corridor of MiniGrid, seen from within"),
     "IMaze": ({}, "a first-person maze"),
+    "bAbI": ({}, "a story, a sentence a step, then the question; words are numbers"),
     "RepeatPreviousEasy": ({}, "cards, one after another"),
     "BattleshipEasy": ({}, "hits and misses"),
     "CartPole-positions": ({}, "where the cart and the pole are, not how fast they move"),
     "Breakout-MinAtar": ({}, "Breakout of MinAtar"),
     "HiddenRobot": ({}, "a robot that does not see its velocity"),
     "Recommender": ({}, "clicks of a user"),
+    "Instructions": ({}, "a sentence to be followed in a room"),
     "BernoulliBandit": ({}, "a bandit"),
 }
 STEPS = 24
