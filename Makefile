@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: train test docs test-docs clean
+.PHONY: train test check docs test-docs clean
 
 train: $(VENV)/installed
 	$(BIN)/python -m benchmarks.results tmaze --out runs/tmaze
@@ -13,6 +13,16 @@ test: $(VENV)/installed-test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+# Lint, types, and tests that train nothing: of data, files, text, numbers and states.
+QUICK := checks kinds table statistics files history sums tree docstrings states returns draws normalize \
+  suites benchmarks
+
+check: $(VENV)/installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile $(QUICK:%=tests/test_%.py)
 
 # The documentation, in site/.
 docs: $(VENV)/installed-docs

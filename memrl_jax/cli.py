@@ -1,4 +1,4 @@
-"""The command line: `memrl train | sweep | evaluate | watch | plot | report | list`.
+"""The command line: `memrl train`, `memrl evaluate` and the other COMMANDS.
 
 jax is imported only once a command needs it, so that help comes at once.
 """
@@ -20,6 +20,8 @@ COMMANDS = {  # name -> module of memrl_jax.commands, function
     "plot": ("drawing", "plot"),
     "report": ("drawing", "report"),
     "list": ("listing", "list_names"),
+    "doctor": ("doctor", "doctor"),
+    "completion": ("completing", "completion"),
 }
 
 HELP = """usage: memrl COMMAND ...
@@ -35,6 +37,8 @@ commands:
   plot RUN [RUN ...]           draw the learning curves of runs in one picture
   report RUN [RUN ...]         tell of runs on one page of HTML: settings, curves, episodes
   list                         name environments, memories, replays, agents, presets and trackers
+  doctor                       tell versions, devices, memory, cache, and what is missing
+  completion SHELL             print what completes these words in bash, zsh or fish
 
 with any command:
   --no-cache                   compile everything anew; by default compiled programs are kept in

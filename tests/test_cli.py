@@ -221,7 +221,7 @@ def test_settings_out_of_range(
             [
                 "command: 'trian'",
                 "did you mean 'train'?",
-                "train, sweep, evaluate, watch, plot, report, list",
+                "train, sweep, evaluate, watch, plot, report, list, doctor, completion",
             ],
         ),
         ("--hlep", ["command: '--hlep' is unknown"]),

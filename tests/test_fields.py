@@ -18,8 +18,8 @@ from memrl_jax.agents import AGENTS
 from memrl_jax.config import Config
 from memrl_jax.environments import ENVIRONMENTS, view
 from memrl_jax.spaces import Continuous
+from memrl_jax.testing.probes import PROBES, environment
 from memrl_jax.types import Environment
-from tests.probes import PROBES, environment
 
 
 def seen(kind: str = "discrete", shape: tuple[int, ...] = (), probe: str = "both") -> Environment:

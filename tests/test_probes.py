@@ -10,7 +10,7 @@ import pytest
 
 from memrl_jax.environments import numbered
 from memrl_jax.environments.check import QUICKLY, observed, play, traced
-from tests.probes import BRIBE, KINDS, PROBES, STEPS, Probe, environment, value
+from memrl_jax.testing.probes import BRIBE, KINDS, PROBES, STEPS, Probe, environment, value
 
 LANES = Probe(*(np.stack(x) for x in zip(*PROBES.values(), strict=True)))
 

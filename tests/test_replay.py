@@ -1,10 +1,8 @@
 """Replay memories against what their definition says, held in Python deques."""
 
-import math
 import os
-from collections import deque
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,30 +13,12 @@ from hypothesis import strategies as st
 
 from memrl_jax import tree
 from memrl_jax.replay import REPLAYS, ring, uniform
-from memrl_jax.types import ReplayMemory, Sample, Segment, TimeStep
+from memrl_jax.testing.replay import PROPERTIES, SIZES
+from memrl_jax.testing.replay_trial import DRAWS, Trial, play, try_out
+from memrl_jax.testing.streams import Case, Oracle, first, noise, segments, stream
+from memrl_jax.types import Segment, TimeStep
 
 DTYPES = ["float32", "uint8", "bool", "int8", "int32", "float16"]
-BITS = 14  # of an environment's number (2) and a time (12), enough for every test here
-DRAWS = 1024  # so many that of some sixty windows none is missed
-
-
-class Case(NamedTuple):
-    """Sizes of a replay memory, and the dtype of observations: one, or a tree of all."""
-
-    segments: int
-    period: int
-    length: int
-    stride: int
-    environments: int
-    dtype: str | None = None
-
-    @property
-    def stored(self) -> bool:
-        return self.stride == self.period > 1
-
-    @property
-    def replay(self) -> ReplayMemory:
-        return uniform(self.segments, self.period, self.length, DRAWS, self.stride)
 
 
 CASES = [
@@ -54,118 +34,15 @@ CASES = [
 ]
 
 
-def encode(environment: Any, time: Any, dtype: str) -> Any:
-    """Write an environment's number and a time in zeros and ones of any dtype."""
-    number = np.asarray(environment * 4096 + time)
-    return (number[..., None] >> np.arange(BITS) & 1).astype(dtype)
-
-
-def first(sample: Sample) -> Any:
-    """Return the environment and the time at which each window begins, [N] and [N]."""
-    code = np.asarray(jax.tree.leaves(sample.segment.timestep.observation)[0])[0]
-    return divmod((code != 0) @ 2 ** np.arange(BITS), 4096)
-
-
-def noise(rng: np.random.Generator, shape: tuple[int, ...], dtype: Any) -> Any:
-    """Draw random bits: floats of all kinds, NaN with payloads among them."""
-    if dtype == "bool":
-        return rng.integers(0, 2, shape).astype(bool)
-    size = math.prod(shape) * np.dtype(dtype).itemsize
-    return np.frombuffer(rng.bytes(size), dtype).reshape(shape)
-
-
-def stream(case: Case, seed: int, steps: int) -> tuple[TimeStep, Any, Any]:
-    """Make `steps` + 1 timesteps, and the extras and memories of every step."""
-    rng, batch = np.random.default_rng(seed), (steps + 1, case.environments)
-    time, environment = np.indices(batch)
-    observation: Any = encode(environment, time, case.dtype or "float32")
-    if case.dtype is None:
-        shapes = {"uint8": (3,), "bool": (2, 3), "int8": (), "int32": (2,), "float16": (1, 3)}
-        others = {dtype: noise(rng, (*batch, *shape), dtype) for dtype, shape in shapes.items()}
-        observation = {"a": observation, "others": others}
-    timestep = TimeStep(
-        observation,
-        action=noise(rng, batch, "int32"),
-        reward=noise(rng, batch, "float32"),
-        discount=noise(rng, batch, "float32"),
-        start=noise(rng, batch, "bool"),
-        last=noise(rng, batch, "bool"),
-    )
-    extras = {"log_prob": noise(rng, batch, "float32"), "mask": noise(rng, (*batch, 3), "bool")}
-    memory = (noise(rng, (*batch, 2), "float32"), noise(rng, batch, "int8"))
-    return timestep, extras, memory
-
-
-def segments(case: Case, seed: int, count: int) -> list[Segment]:
-    """Cut a stream into consecutive segments, which share a timestep where they meet."""
-    timestep, extras, memory = stream(case, seed, count * case.period)
-
-    def cut(begin: int) -> Segment:
-        end = begin + case.period
-        return Segment(
-            memory=jax.tree.map(lambda x: x[begin], memory),
-            timestep=jax.tree.map(lambda x: x[begin : end + 1], timestep),
-            action=timestep.action[begin + 1 : end + 1],
-            extras=jax.tree.map(lambda x: x[begin:end], extras),
-        )
-
-    return [cut(k * case.period) for k in range(count)]
-
-
-class Machine(NamedTuple):
-    """A replay memory, compiled, and its state before anything was added."""
-
-    replay: ReplayMemory
-    empty: Any
-    add: Any
-    sample: Any
-
-
 @cache
-def machine(case: Case) -> Machine:
-    replay = case.replay
-    timestep, extras, memory = jax.tree.map(lambda x: x[0], stream(case, 0, 0))
-    example = Segment(memory, timestep, timestep.action, extras)
-    return Machine(replay, replay.init(example), jax.jit(replay.add), jax.jit(replay.sample))
+def trial(name: str, case: Case) -> Trial:
+    return try_out(REPLAYS[name], case)
 
 
-class Oracle:
-    """All that a replay memory may know: per time one row, per segment one memory."""
-
-    def __init__(self, case: Case) -> None:
-        self.case, self.time = case, 0
-        self.rows: deque = deque(maxlen=case.segments * case.period)
-        self.memories: deque = deque(maxlen=case.segments)
-
-    def add(self, segment: Segment) -> None:
-        self.memories.append((self.time, segment.memory))
-        for t in range(self.case.period):
-            row = (segment.timestep, segment.action, segment.extras)
-            self.rows.append((self.time, jax.tree.map(lambda x, t=t: x[t], row)))
-            self.time += 1
-
-    def starts(self) -> list[int]:
-        """Return the times from which `length` + 1 rows are held."""
-        held = {time for time, _ in self.rows}
-        needed = range(self.case.length + 1)
-        return [t for t in held if t % self.case.stride == 0 and all(t + i in held for i in needed)]
-
-    def windows(self, environment: np.ndarray, start: np.ndarray) -> Segment:
-        """Return the windows that begin at these times."""
-        stacked = jax.tree.map(lambda *x: np.stack(x), *(row for _, row in self.rows))
-        where = start - self.rows[0][0] + np.arange(self.case.length + 1)[:, None]
-        timestep, action, extras = jax.tree.map(lambda x: x[where, environment], stacked)
-        _, newest = self.memories[-1]
-        memory = jax.tree.map(lambda x: np.zeros((len(start), *x.shape[1:]), x.dtype), newest)
-        if self.case.stored:
-            times = [time for time, _ in self.memories]
-            stacked = jax.tree.map(lambda *x: np.stack(x), *(m for _, m in self.memories))
-            where = np.searchsorted(times, start)
-            memory = jax.tree.map(lambda x: x[where, environment], stacked)
-        else:
-            timestep.start[0] = True
-        action, extras = jax.tree.map(lambda x: x[:-1], (action, extras))
-        return Segment(memory, timestep, action, extras)
+def machine(case: Case) -> Any:
+    """Return a uniform replay memory, its first state, and its functions, compiled."""
+    _, _, replay, empty, add, sample, _ = trial("uniform", case)
+    return replay, empty, add, sample
 
 
 def bits(x: Any) -> tuple[str, tuple[int, ...], bytes]:
@@ -176,30 +53,25 @@ def assert_same_bits(ours: Any, theirs: Any) -> None:
     assert jax.tree.map(bits, ours) == jax.tree.map(bits, theirs)
 
 
-def check_sample(case: Case, oracle: Oracle, sample: Sample) -> None:
-    environment, time = first(sample)
-    drawn = set(zip(environment.tolist(), time.tolist(), strict=True))
-    assert drawn == {(e, t) for e in range(case.environments) for t in oracle.starts()}
-    assert_same_bits(jax.device_get(sample.segment), oracle.windows(environment, time))
-    np.testing.assert_array_equal(sample.weight, np.ones(DRAWS, np.float32), strict=True)
+@pytest.mark.parametrize("holds", PROPERTIES, ids=lambda holds: holds.__name__)
+@pytest.mark.parametrize("case", SIZES, ids=str)
+@pytest.mark.parametrize("name", REPLAYS)
+def test_replays_keep_what_the_checks_hold(name: str, case: Case, holds: Any) -> None:
+    holds(trial(name, case), 0)
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 @settings(max_examples=25, deadline=None, derandomize=True, database=None)
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=8), st.integers(0, 2**31))
 def test_holds_and_draws_what_the_definition_says(case: Case, bursts: list[int], seed: int) -> None:
-    replay, state, add, sample = machine(case)
-    oracle, more = Oracle(case), iter(segments(case, seed, sum(bursts)))
-    for burst in bursts:
-        for _ in range(burst):
-            segment = next(more)
-            state = add(state, segment)
-            oracle.add(segment)
-            assert bool(oracle.starts()) == (len(oracle.memories) >= replay.warmup)
-            assert replay.can_sample(state) == bool(oracle.starts())
-        if oracle.starts():
-            check_sample(case, oracle, sample(jax.random.key(seed + oracle.time), state))
-    assert add._cache_size() == 1 and sample._cache_size() <= 1
+    """Every window that is whole, each with the same weight."""
+    tried = trial("uniform", case)
+    for oracle, _, sample in play(tried, bursts, seed):
+        environment, time = first(sample)
+        drawn = set(zip(environment.tolist(), time.tolist(), strict=True))
+        assert drawn == {(e, t) for e in range(case.environments) for t in oracle.starts()}
+        np.testing.assert_array_equal(sample.weight, np.ones(DRAWS, np.float32), strict=True)
+    assert tried.add._cache_size() == 1 and tried.sample._cache_size() <= 1
 
 
 @pytest.mark.parametrize("case", [CASES[2], CASES[5], CASES[7]], ids=str)
@@ -220,31 +92,6 @@ def test_every_window_is_equally_likely(case: Case, added: str) -> None:
     chi_squared = np.sum((seen - expected) ** 2) / expected
     p = jax.scipy.special.gammaincc((cells - 1) / 2, chi_squared / 2)
     assert p > 1e-4
-
-
-def test_mapped_rings_are_rings() -> None:
-    case, seeds = CASES[6], range(3)
-    _, empty, add, sample = machine(case)
-    states = jax.tree.map(lambda x: jnp.stack([x] * len(seeds)), empty)
-    alone, together = [empty] * len(seeds), jax.jit(jax.vmap(case.replay.add))
-    for parts in zip(*(segments(case, seed, 7) for seed in seeds), strict=True):
-        alone = [add(state, part) for state, part in zip(alone, parts, strict=True)]
-        states = together(states, jax.tree.map(lambda *x: np.stack(x), *parts))
-    keys = jax.random.split(jax.random.key(0), len(seeds))
-    ours = jax.device_get(jax.jit(jax.vmap(case.replay.sample))(keys, states))
-    theirs = [jax.device_get(sample(*pair)) for pair in zip(keys, alone, strict=True)]
-    assert_same_bits(ours, jax.tree.map(lambda *x: np.stack(x), *theirs))
-
-
-def test_adding_inside_a_loop_is_adding() -> None:
-    case = CASES[2]
-    _, state, add, _ = machine(case)
-    parts = segments(case, 3, 7)
-    stacked = jax.tree.map(lambda *x: np.stack(x), *parts)
-    looped = jax.lax.scan(lambda s, x: (case.replay.add(s, x), None), state, stacked)[0]
-    for part in parts:
-        state = add(state, part)
-    assert_same_bits(jax.device_get(looped), jax.device_get(state))
 
 
 def test_priorities_mean_nothing_to_uniform_replay() -> None:

@@ -130,7 +130,7 @@ def traced(env: Environment, name: str = "environment") -> None:
     fields = dict(action=action, reward=number, discount=number, start=flag, last=flag)
     fields["legal"] = over(_mask, env.spec.actions) if env.spec.legal else ()
     for field, like in fields.items():
-        _alike(f"{name}: {field}", getattr(after[1], field), like)
+        alike(f"{name}: {field}", getattr(after[1], field), like)
 
 
 def _mask(space: Discrete | Continuous) -> Any:
@@ -138,7 +138,8 @@ def _mask(space: Discrete | Continuous) -> Any:
     return jax.ShapeDtypeStruct((space.n,), bool) if isinstance(space, Discrete) else ()
 
 
-def _alike(field: str, x: Any, like: Any) -> None:
+def alike(field: str, x: Any, like: Any) -> None:
+    """Raise ValueError unless two pytrees agree in structure, shapes and dtypes."""
     given, wanted = named(x), named(like)
     for path in given | wanted:
         pair = (given.get(path), wanted.get(path))
