@@ -23,6 +23,8 @@ from memrl_jax.settings import BodyConfig, ReplayConfig, named
 from memrl_jax.train import Metrics, Trainer, TrainState, make_trainer
 from memrl_jax.types import Agent, Body, Environment, Key, NeuralMemory, ReplayMemory, Spec
 
+SHARDED = "dqn", "pqn", "ppo", "sac"  # agents that change by averaged gradients alone
+
 
 def make_environment(config: Config) -> Environment:
     """Make one environment; raises ValueError for unknown names, options and values."""
@@ -40,7 +42,7 @@ def make_on_host(config: Config, copies: int) -> HostEnvironment:
     Raises ValueError for unknown names and options, and for settings of environments within JAX.
     """
     check(config)
-    for field in ("view", "number_actions", "frames"):
+    for field in ("view", "number_actions", "frames", "data_parallel"):
         value = getattr(config, field)
         if value != getattr(Config, field):
             raise ValueError(
@@ -54,6 +56,7 @@ def make_on_host(config: Config, copies: int) -> HostEnvironment:
 def make_agent(config: Config, env: Environment | HostEnvironment) -> Agent:
     """Make the agent with all its parts; raises ValueError for what does not fit together."""
     check(config)
+    _check_shards(config)
     _, construct = AGENTS[agent_name(config)]
     agent = construct(config.agent, parts(config, env))
     checks.kind("agent", agent, Agent)
@@ -63,6 +66,18 @@ def make_agent(config: Config, env: Environment | HostEnvironment) -> Agent:
     if config.restart_hold:
         raise ValueError(f"restart_hold: {config.restart_hold} updates after restart = None")
     return agent
+
+
+def _check_shards(config: Config) -> None:
+    """Raise ValueError for shards of an agent that does not learn by averaged gradients alone."""
+    if checks.positive("data_parallel", config.data_parallel) == 1:
+        return
+    if agent_name(config) not in SHARDED:
+        named = f"{', '.join(SHARDED)}, not {agent_name(config)}"
+        raise ValueError(f"data_parallel: {config.data_parallel} shards are for {named}")
+    if config.restart is not None:
+        said = f"restart: {config.restart} is not for data_parallel = {config.data_parallel}"
+        raise ValueError(said)
 
 
 def _check_restart(config: Config) -> None:
@@ -102,7 +117,7 @@ def make_replay(experience: ReplayConfig, config: Config) -> ReplayMemory:
         segments=segments,
         period=period,
         length=length,
-        batch_size=experience.batch_size,
+        batch_size=_per_shard("batch_size", experience.batch_size, config),
         stride=stride,
         **_priorities(experience, constructor),
         **_frames(experience, config, constructor),
@@ -111,6 +126,13 @@ def make_replay(experience: ReplayConfig, config: Config) -> ReplayMemory:
     starts = checks.at_least("learning_starts", experience.learning_starts, 0)
     warmup = max(replay.warmup, math.ceil(starts / per_rollout(config)))
     return replay._replace(warmup=warmup, burn_in=experience.burn_in)
+
+
+def _per_shard(field: str, value: int, config: Config) -> int:
+    """Return a shard's part of a number; raises ValueError unless all have the same."""
+    return checks.divides(
+        field, checks.positive(field, value), "data_parallel", config.data_parallel
+    )
 
 
 def _sizes(experience: ReplayConfig, config: Config) -> tuple[int, int, int, int]:
@@ -176,11 +198,15 @@ def _frames(experience: ReplayConfig, config: Config, constructor: Any) -> dict[
 
 
 def make(config: Config) -> tuple[Trainer, int]:
-    """Return the trainer of a config, and how many of its steps a run takes after the warm-up."""
+    """Return the trainer of a config, and how many of its steps a run takes after the warm-up.
+
+    With `data_parallel` it is that of a shard, for `parallel.update_seeds` to run with the others.
+    """
     rollouts = total_rollouts(config)
     env = make_environment(config)
     agent = make_agent(config, env)
-    trainer = make_trainer(env, agent, config.environments, config.rollout_length)
+    copies = _per_shard("environments", config.environments, config)
+    trainer = make_trainer(env, agent, copies, config.rollout_length)
     return trainer, after_warmup(config, agent, rollouts)
 
 
@@ -223,6 +249,9 @@ def make_train(config: Config) -> Callable[..., tuple[TrainState, Metrics]]:
     environment on the host cannot be, in a pure function: `run.experiment.start` trains there.
     """
     trainer, steps = make(config)
+    if config.data_parallel > 1:
+        alone = "is for a run of its own (memrl train, run.experiment.start)"
+        raise ValueError(f"data_parallel: {config.data_parallel} {alone}")
 
     def train(key: Key, taken: Mapping[str, Any] | None = None) -> tuple[TrainState, Metrics]:
         state, warmup = trainer.init(key, taken)

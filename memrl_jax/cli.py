@@ -10,7 +10,8 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from memrl_jax import compiled
+from memrl_jax import compiled, hosts
+from memrl_jax.hosts import Place
 
 COMMANDS = {  # name -> module of memrl_jax.commands, function
     "train": ("training", "train"),
@@ -40,9 +41,16 @@ commands:
   doctor                       tell versions, devices, memory, cache, and what is missing
   completion SHELL             print what completes these words in bash, zsh or fish
 
+with train, in each of several processes that train one run together:
+  --coordinator HOST:PORT      where process 0 listens, and the others find it
+  --processes N --process I    how many there are, and which one this is, from 0
+                               (SLURM tells all of it; --processes 1 trains alone)
+
 with any command:
   --no-cache                   compile everything anew; by default compiled programs are kept in
                                ~/.cache/memrl_jax and the same run starts sooner the next time
+  --gpu-memory SHARE           share of a GPU's memory to take at the start, by default jax's, 0.75;
+                               0 takes it as it is needed
 
 `memrl COMMAND --help` says more, `memrl train PRESET --help` lists every setting.
 """
@@ -58,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     with contextlib.redirect_stdout(Output(sys.stdout)):
         try:
-            code = _run(given)
+            code = _run(given, in_process=arguments is not None)
         finally:
             sys.stdout.flush()
     if code and arguments is None:
@@ -66,15 +74,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
-def _run(given: list[str]) -> int:
+def _run(given: list[str], in_process: bool) -> int:
     words = [word for word in given if word != "--no-cache"]
-    if not words or words[0] in ("-h", "--help"):
-        print(HELP, end="")
-        return 0
+    cached = words == given
+    here = None
     try:
-        return _command(words[0], cached=words == given)(words[1:])
+        words = set_gpu_memory(words)
+        if not words or words[0] in ("-h", "--help"):
+            print(HELP, end="")
+            return 0
+        if words[0] == "train":
+            here, words = hosts.place(words, os.environ)
+        if here and not in_process:
+            hosts.supervised(here)
+        code = _command(words[0], cached, here)(words[1:])
+        if here:
+            hosts.leave()
+        return code
     except _failures() as error:
         said, code = " ".join(str(error).split()) or type(error).__name__, 2
+        said = hosts.lost(here) if here and hosts.is_lost(error) else said
     except KeyboardInterrupt:
         said, code = "interrupted", 130
     print(f"memrl: {said}", file=sys.stderr)
@@ -96,7 +115,7 @@ def leave(code: int) -> None:
     os._exit(code)
 
 
-def _command(name: str, cached: bool) -> Callable[[list[str]], int]:
+def _command(name: str, cached: bool, here: Place | None) -> Callable[[list[str]], int]:
     if name not in COMMANDS:
         import difflib
 
@@ -108,9 +127,27 @@ def _command(name: str, cached: bool) -> Callable[[list[str]], int]:
         compiled.keep()
     else:
         compiled.forgo()
+    if here:
+        hosts.join(here)
     start_platforms()
     module, function = COMMANDS[name]
     return getattr(importlib.import_module(f"memrl_jax.commands.{module}"), function)
+
+
+def set_gpu_memory(words: list[str]) -> list[str]:
+    """Tell jax, before it starts, what `--gpu-memory` says; return the other words."""
+    values, rest = hosts.options(words, ("--gpu-memory",))
+    for name, value in values.items():
+        try:
+            share = float(value)
+        except ValueError:
+            share = -1.0
+        if not 0 <= share <= 1:
+            raise ValueError(f"{name}: {value!r} is not a share from 0 to 1")
+        if share:
+            os.environ["XLA_PYTHON_CLIENT_MEM_FRACTION"] = value
+        os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "true" if share else "false"
+    return rest
 
 
 def use_every_core() -> None:

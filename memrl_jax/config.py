@@ -35,6 +35,9 @@ class Config(Settings):
     """Last observations that are seen at once; replay stores each a single time."""
     environments: int = static(10)
     """Copies of the environment that are stepped together (num_envs)."""
+    data_parallel: int = static(1)
+    """Shards that the copies are divided among, over several devices if there are (dqn, pqn, ppo,
+    sac): each keeps and samples its own experience, and gradients are averaged over all of them."""
     rollout_length: int = static(1)
     """Actions in every copy between two updates (num_steps)."""
     total_steps: checks.Steps = static(500_000)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from memrl_jax import spaces
+from memrl_jax import shards, spaces
 from memrl_jax.spaces import Continuous
 from memrl_jax.types import Array, Spec, TimeStep
 
@@ -34,16 +34,19 @@ def moments(shape: tuple[int, ...]) -> Moments:
 def update(old: Moments, x: Array, mask: Array) -> Moments:
     """Update moments with the values of `x` [*mask.shape, ...] where `mask` (bool) is true.
 
+    Values of all shards count.
+
     Values are taken relative to the mean so far, then to their own mean, whose rounding error is
     corrected: a large mean costs no more digits than it takes up in the values themselves.
     Chan et al. (1983), equations 1.5 and 1.8.
     """
     axes = tuple(range(mask.ndim))
     valid = mask.reshape(mask.shape + (1,) * (x.ndim - mask.ndim))
-    n = jnp.sum(mask, dtype=jnp.float32)
+    n = shards.total(jnp.sum(mask, dtype=jnp.float32))
 
     def average(x: Array) -> Array:
-        return jnp.sum(jnp.where(valid, x, 0.0), axis=axes) / jnp.maximum(n, 1)
+        total = shards.total(jnp.sum(jnp.where(valid, x, 0.0), axis=axes))
+        return total / jnp.maximum(n, 1)
 
     def relative(x: Array, to: Array) -> Array:
         return x - jnp.broadcast_to(to, x.shape)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 
 from memrl_jax import checks, parallel, points
-from memrl_jax.build import make, make_train
+from memrl_jax.build import make_train
 from memrl_jax.config import Config
 from memrl_jax.points import Group, Range
 from memrl_jax.run.lanes import Lanes
@@ -41,7 +41,7 @@ def sweep(
     read = {k: points.values(k, x) if isinstance(x, str) else x for k, x in vary.items()}
     found = points.grid(read, draws, seed)
     for point in found:
-        make(points.at(config, point))
+        make_train(points.at(config, point))
     trained = {
         number: x
         for group in points.groups(config, found)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from memrl_jax import draws, tree
+from memrl_jax import draws, shards, tree
 from memrl_jax.environments.base import EpisodeStatistics, batch, episode_metrics
 from memrl_jax.rollout import Actor, Evaluation, evaluate, initial, rollout
 from memrl_jax.transfer import begin
@@ -62,6 +62,7 @@ def make_trainer(env: Environment, agent: Agent, environments: int, length: int)
 
     Rollouts have `length` actions. Metrics [] are sums and counts over one step, so they can be
     added up over steps. Those of `init` are over the whole warm-up, with losses and updates of 0.
+    In shards (see `shards`), each has so many copies, and metrics of these.
     """
     env = batch(env)
 
@@ -88,6 +89,8 @@ def make_trainer(env: Environment, agent: Agent, environments: int, length: int)
 
     def init(key: Key, taken: Mapping[str, Any] | None = None) -> tuple[TrainState, Metrics]:
         key, env_key, agent_key = draws.split(key, 3)
+        # The agents of all shards begin alike, and meet with different things.
+        key, env_key = shards.own(key), shards.own(env_key)
         actor = initial(env, agent.initial_memory(environments), env_key, environments)
         state = begin(agent, agent_key, actor.timestep, taken)
         train = TrainState(key, actor, EpisodeStatistics.zeros(environments), state)

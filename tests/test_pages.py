@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import memrl_jax
-from memrl_jax import cli, points, presets, settings
+from memrl_jax import cli, hosts, points, presets, settings
 from memrl_jax import config as config_module
 from memrl_jax.agents import AGENTS
 from memrl_jax.commands import drawing, evaluating, listing, sweeping, training
@@ -155,6 +155,7 @@ def test_commands_exist(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for line in "".join(blocks(name, "sh")).replace("\\\n", " ").splitlines():
         words = shlex.split(line, comments=True)
         if words[:1] == ["memrl"]:
+            _, words = hosts.place([word for word in words if word != "&"], {})
             parsed(words[1], words[2:])
         if words[:2] == ["python", "-m"]:
             assert importlib.util.find_spec(words[2]), line

@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from memrl_jax import checks, draws, tree
+from memrl_jax import checks, draws, shards, tree
 from memrl_jax.agents.optimizer import LARGE
 from memrl_jax.schedules import linear
 from memrl_jax.settings import Settings
@@ -50,7 +50,8 @@ def discrete_actions(agent: str, spec: Spec) -> int:
 def epsilon(config: ExplorationConfig, env_steps: Array, batch: int) -> Array:
     """Return the probability [B] of a random action after `env_steps` environment steps."""
     base = linear(config.epsilon_start, config.epsilon_end, config.epsilon_steps)(env_steps)
-    return base ** (1 + config.epsilon_spread * jnp.linspace(0, 1, batch, dtype=jnp.float32))
+    place = shards.part(jnp.linspace(0, 1, batch * shards.count(), dtype=jnp.float32))
+    return base ** (1 + config.epsilon_spread * place)
 
 
 def told(
@@ -78,9 +79,10 @@ def epsilon_greedy(
 
 
 def count_steps(env_steps: Array, segment: Segment) -> Array:
-    """Add the environment steps of a segment to `env_steps`, int32 []."""
+    """Add the environment steps of a segment, in all shards, to `env_steps`, int32 []."""
     # The action at a `last` timestep is no step: it begins the next episode.
-    return tree.count(env_steps, jnp.sum(~segment.timestep.last[:-1], dtype=jnp.int32))
+    steps = jnp.sum(~segment.timestep.last[:-1], dtype=jnp.int32)
+    return tree.count(env_steps, shards.total(steps))
 
 
 def best(q: Array, legal: Any) -> Array:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from memrl_jax import checks
+from memrl_jax import checks, shards
 from memrl_jax.schedules import linear
 from memrl_jax.settings import Settings, static
 from memrl_jax.types import Array
@@ -37,15 +37,25 @@ class OptimizerConfig(Settings):
 def make_optimizer(config: OptimizerConfig, still: Any = None) -> optax.GradientTransformation:
     """Return Adam as configured, for parameters by part, {"encoder", "memory", ...}.
 
-    Parts in `freeze` get no steps, no moments, and count in no norm. `still` marks what is frozen
-    where parameters are arranged otherwise: see `frozen`. Raises ValueError for settings out of
-    range, and for unknown parts once the optimizer is initialised.
+    Gradients are averaged over shards first. Parts in `freeze` get no steps, no moments, and count
+    in no norm. `still` marks what is frozen where parameters are arranged otherwise: see `frozen`.
+    Raises ValueError for settings out of range, and for unknown parts once the optimizer is
+    initialised.
     """
     adam = _adam(config)
     if not config.freeze:
-        return adam
+        return _averaging(adam)
     labels = partial(frozen, config) if still is None else still
-    return optax.partition({True: _no_steps(), False: adam}, labels)
+    return _averaging(optax.partition({True: _no_steps(), False: adam}, labels))
+
+
+def _averaging(optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
+    """Give an optimizer gradients that are averaged over shards; its state is its own."""
+
+    def update(gradient: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        return optimizer.update(shards.mean(gradient), state, params)
+
+    return optax.GradientTransformation(optimizer.init, update)
 
 
 def frozen(config: OptimizerConfig, parts: Iterable[str]) -> Any:
@@ -96,7 +106,7 @@ def told(config: OptimizerConfig, gradient: Any, state: Any) -> dict[str, Array]
 
     `gradient_norm_sum`, global and before clipping, and `learning_rate_sum`, if the rate falls.
     """
-    metrics = {"gradient_norm_sum": optax.tree.norm(gradient)}
+    metrics = {"gradient_norm_sum": optax.tree.norm(shards.mean(gradient))}
     if config.decay_updates is not None:
         (_, count), *_ = optax.tree.get_all_with_path(state, "count")  # all are alike
         rate = linear(config.learning_rate, 0.0, config.decay_updates)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from memrl_jax import checks, distributions, spaces, tree
+from memrl_jax import checks, distributions, shards, spaces, tree
 from memrl_jax.agents.minibatches import epochs
 from memrl_jax.agents.optimizer import LARGE, OptimizerConfig, make_optimizer, told
 from memrl_jax.distributions import Distribution
@@ -146,7 +146,7 @@ def ppo(config: PPOConfig, spec: Spec, body: Body) -> Agent:
         step, optimizer_state = optimizer.update(gradient, learner.optimizer, learner.params)
         moved = Learner(optax.apply_updates(learner.params, step), optimizer_state)
         if config.max_kl is not None:
-            going = going & (means["kl"] <= config.max_kl)
+            going = going & (shards.mean(means["kl"]) <= config.max_kl)
             moved = tree.where(going, moved, learner)
         sums = {f"{name}_sum": x for name, x in means.items()}
         sums |= told(config.optimizer, gradient, learner.optimizer)
@@ -197,11 +197,11 @@ def ppo_loss(
     """Return the loss [] of T actions in B environments, to be differentiated, and its parts [].
 
     All means, also those that normalise the advantages, leave out actions at `last` timesteps,
-    which the environment ignores.
+    which the environment ignores. Over shards, loss and parts are to be averaged.
     """
     _, (parameters, value) = network.unroll(params, batch.memory, batch.timestep)
     legal, counts = batch.timestep.legal, ~batch.timestep.last
-    steps = jnp.maximum(jnp.sum(counts, dtype=jnp.float32), 1)
+    steps = shards.divisor(jnp.sum(counts, dtype=jnp.float32))
 
     def mean(x: Array) -> Array:
         return jnp.sum(jnp.where(counts, x, 0.0)) / steps
@@ -210,8 +210,8 @@ def ppo_loss(
     log_ratio = jnp.where(counts, log_prob - batch.log_prob, 0.0)
     ratio = jnp.exp(log_ratio)
     within = jnp.clip(ratio, 1 - config.clip, 1 + config.clip)
-    advantage = jnp.where(counts, batch.advantage - mean(batch.advantage), 0.0)
-    advantage = advantage / (jnp.sqrt(mean(advantage**2)) + 1e-8)
+    advantage = jnp.where(counts, batch.advantage - shards.mean(mean(batch.advantage)), 0.0)
+    advantage = advantage / (jnp.sqrt(shards.mean(mean(advantage**2))) + 1e-8)
     means = {
         "policy_loss": -mean(jnp.minimum(advantage * ratio, advantage * within)),
         "value_loss": 0.5 * mean(squared_error(config.value_clip, value, batch)),

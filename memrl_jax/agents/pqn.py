@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from memrl_jax import checks, tree
+from memrl_jax import checks, shards, tree
 from memrl_jax.agents import exploration
 from memrl_jax.agents.exploration import (
     ExplorationConfig,
@@ -130,7 +130,7 @@ def q_loss(
     # Select before squaring: 0 * NaN is NaN, in the gradient too.
     matters = ~before.last
     squared = optax.l2_loss(jnp.where(matters, error, 0.0))
-    loss = squared.sum() / jnp.maximum(matters.sum(), 1)
+    loss = squared.sum() / shards.divisor(matters.sum())
     return loss, {"loss_sum": loss, "q_sum": jnp.mean(q)}
 
 

@@ -14,7 +14,7 @@ from memrl_jax.commands.arguments import fields_of, modules, parse
 from memrl_jax.commands.shown import progress_bar, table
 from memrl_jax.config import Config
 from memrl_jax.preset_configs import presets
-from memrl_jax.run import experiment, folder
+from memrl_jax.run import experiment, folder, processes
 from memrl_jax.run.program import Run
 from memrl_jax.run.taken import Taken
 
@@ -123,15 +123,21 @@ def _first(given: Train) -> Taken | None:
 
 
 def follow(train: Callable[[experiment.Say, experiment.Report], experiment.Result]) -> int:
-    """Train with a progress bar, print how it ended, and return the exit code."""
-    console = Console()
+    """Train with a progress bar, print how it ended, and return the exit code.
+
+    Of several processes, only the first one says anything.
+    """
+    console = Console(quiet=not processes.leads())
     with progress_bar(console) as report:
         result = train(partial(console.print, markup=False), report)
     if "evaluation_return" in result.history:
         last = {k: result.history[f"evaluation_{k}"][:, -1] for k in ("return", "length")}
         console.print(table({result.folder.name: last}, "last evaluation"))
     if result.finished:
-        print(f"finished: {result.folder}")
-        return 0
-    print(f"interrupted and saved; go on with: memrl train --resume {result.folder}")
-    return 130
+        said, code = f"finished: {result.folder}", 0
+    else:
+        said = f"interrupted and saved; go on with: memrl train --resume {result.folder}"
+        code = 130
+    if processes.leads():
+        print(said)
+    return code

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from memrl_jax import tree
+from memrl_jax import shards, tree
 from memrl_jax.checks import at_least, positive, typed, within
 from memrl_jax.replay import ring, sum_tree
 from memrl_jax.replay.ring import Ring
@@ -51,8 +51,10 @@ def prioritized(
     windows, except those overwritten since. A priority that is negative, NaN or above 1e28 is
     ignored and counted as `refused_priorities`. A sample's weights are
     (windows x probability) ** -importance, divided by the largest of them; they are 0 before any
-    window is whole (see `can_sample`). Both exponents may be functions of the updates so far.
-    Sampling is stratified, and costs O(batch_size radix log_radix(windows)).
+    window is whole (see `can_sample`). Shards have a ring each, from which equally many are drawn;
+    the largest priority and the largest weight are those of all of them. Both exponents may be
+    functions of the updates so far. Sampling is stratified, and costs
+    O(batch_size radix log_radix(windows)).
     Raises ValueError like `uniform`, and for exponents outside [0, 1], a radix outside [2, 1024]
     and a batch above 2**20.
     Schaul et al. (2016), algorithm 1, proportional variant.
@@ -86,8 +88,11 @@ def prioritized(
         start = index // environments * shape.stride
         segment = ring.gather(shape, state.ring, start, index % environments)
         weight = sum_tree.read(state.weights, index)
-        # The number of windows and the total weight cancel in the division by the largest.
-        correction = (weight / jnp.min(weight)) ** -_at(importance, state.updates)
+        # The number of windows cancels in the division by the largest, and so does the total weight
+        # but between shards, from which equally many are drawn.
+        chance = weight / sum_tree.total(state.weights) if shards.several() else weight
+        least = shards.smallest(jnp.min(chance))
+        correction = (chance / least) ** -_at(importance, state.updates)
         drawn = Drawn(index, jnp.full(batch_size, state.ring.added))
         return Sample(segment, drawn, jnp.where(weight > 0, correction, 0.0))
 
@@ -104,7 +109,7 @@ def prioritized(
         weight = jnp.where(good & same & (old > 0), new, old)
         state = state._replace(
             weights=sum_tree.write(state.weights, index.start, weight),
-            largest=jnp.maximum(state.largest, jnp.max(priority)),
+            largest=jnp.maximum(state.largest, shards.largest(jnp.max(priority))),
             updates=tree.count(state.updates),
         )
         return state, {"refused_priorities": jnp.sum(~good, dtype=jnp.int32)}

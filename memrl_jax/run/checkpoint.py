@@ -87,6 +87,16 @@ def about(path: str | os.PathLike[str]) -> dict[str, Any]:
         return _read_header(file)[0]["about"]
 
 
+def checksum(path: str | os.PathLike[str]) -> bytes:
+    """Return what a checkpoint's bytes are verified by, without reading them.
+
+    Raises ValueError if there is no such file.
+    """
+    with _errors_name(path), files.opened(path) as file:
+        file.seek(-CHECKSUM, os.SEEK_END)
+        return file.read()
+
+
 @contextmanager
 def _errors_name(path: str | os.PathLike[str]) -> Iterator[None]:
     try:

@@ -3,11 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
-from memrl_jax import parallel, spaces
+from memrl_jax import parallel, shards, spaces
 from memrl_jax.build import make_agent, make_environment, make_on_host
 from memrl_jax.config import Config
 from memrl_jax.environments import on_host
 from memrl_jax.run.ahead import CompiledFunction
+from memrl_jax.run.lanes import Lanes
 from memrl_jax.train import make_trainer
 from memrl_jax.types import Key, Spec
 
@@ -43,15 +44,18 @@ def spec(config: Config) -> Spec:
 
 
 def evaluation(
-    config: Config, seeds: int, episodes: int, usual: CompiledFunction, other: Config
+    config: Config, lanes: Lanes, episodes: int, usual: CompiledFunction, other: Config
 ) -> CompiledFunction:
-    """Return what `usual` is for a config's own environment, for that of another config."""
+    """Return what `usual` is for a config's own environment, for that of another config.
+
+    A row plays so many episodes.
+    """
     agent = make_agent(config, make_environment(config))
     trainer = make_trainer(make_environment(other), agent, 1, 1)
 
     def evaluate(x: tuple[Key, Any, Any]) -> Any:
         key, agent, _ = x
-        return trainer.evaluate(key, agent, episodes)
+        return trainer.evaluate(shards.own(key), agent, episodes)
 
-    play = parallel.over_seeds(evaluate, seeds)
+    play = parallel.over_seeds(evaluate, lanes.size, lanes.shards)
     return CompiledFunction(play, usual.shapes, usual.needs, usual.room, usual.devices)

@@ -6,7 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -22,7 +22,7 @@ from memrl_jax.config import Config, from_json, plain, to_json
 from memrl_jax.environments import check, on_host
 from memrl_jax.host_rollout import player as host_player
 from memrl_jax.rollout import Episode, Evaluation, player
-from memrl_jax.run import elsewhere, folder, history, snapshot, taken, trackers
+from memrl_jax.run import elsewhere, folder, history, processes, snapshot, taken, trackers
 from memrl_jax.run.history import History
 from memrl_jax.run.host_program import make_host_program
 from memrl_jax.run.lanes import NOTHING, Varied
@@ -82,10 +82,10 @@ def prepared(
     params = first.params if first else None
     if not on_host(config.environment):
         return make_program(config, run, varied, params)
-    if varied:
-        raise ValueError(
-            f"environment: {config.environment} steps on the host, one point at a time"
-        )
+    for those, what in ((varied, "point"), (jax.process_count() > 1, "process")):
+        if those:
+            said = f"{config.environment} steps on the host, one {what} at a time"
+            raise ValueError(f"environment: {said}")
     return make_host_program(config, run, params)
 
 
@@ -102,10 +102,11 @@ def start(
 
     Or of several runs that differ in floats, in `varied`: see `make_program`.
 
-    `say` gets lines of text, `report` the progress after every chunk. Raises ValueError for
-    settings out of range and for parameters of other shapes, and MemoryError if the memory does not
-    suffice, and then leaves no folder behind; later FloatingPointError if a reward or a loss is not
-    finite.
+    `say` gets lines of text, `report` the progress after every chunk. Where there are several
+    processes (`jax.distributed`), all of them call this alike, and the first one writes the folder,
+    on a file system that they share. Raises ValueError for settings out of range and for parameters
+    of other shapes, and MemoryError if the memory does not suffice, and then leaves no folder
+    behind; later FloatingPointError if a reward or a loss is not finite.
     """
     config = from_json(to_json(config))  # train exactly what config.json will say
     if run.taken is not None:
@@ -114,15 +115,18 @@ def start(
     run = dataclasses.replace(run, taken=first.record if first else None)
     program = prepare(config, run, varied, first)
     trackers.check(run.track)
-    folder.check_free(run.out)
+    processes.check_same("settings", [to_json(config), vars(run), dict(varied)])
+    if processes.leads():
+        folder.check_free(run.out)
     program.trace()
     if not on_host(config.environment):
         check(make_environment(config), jax.random.key(run.seed), name=config.environment)
     options = vars(run) | spacings(run, config.total_steps)
     more = partial(taken.save, taken=first)
+    made = folder.created(run.out, config, options, varied, say, more)
     with (
-        folder.created(run.out, config, options, varied, say, more) as place,
-        telling(program, place, {}, say) as tell,
+        made if processes.leads() else nullcontext(Path(run.out)) as place,
+        _telling(program, place, {}, say) as tell,
     ):
         say(program.estimate)
         carry = _first(program, place, first)
@@ -143,7 +147,8 @@ def resume(
     training depends. Raises like `start`, and ValueError if the folder or its files cannot be read,
     are not those of one run, or are being written by another process.
     """
-    with folder.held(path, say) as place:
+    locked = folder.held(path, say) if processes.leads() else nullcontext(Path(path))
+    with locked as place:
         _, config, run = _read(path)
         config, run, changed = _changed(config, run, changes)
         trackers.check(run.track)
@@ -158,19 +163,37 @@ def resume(
             done = f"{about.timestep}, the timesteps that are done"
             raise ValueError(f"total_steps: {program.total_steps} is below {done}")
         past = snapshot.measured(place, about)
-        folder.cut_log(place, past, about.timestep)
-        snapshot.remove_old(place)
-        if changed:
-            entry = {"timestep": about.timestep, "changed": changed}
-            entries = [*folder.changes(place), entry]
-            folder.describe(place, config, vars(run), program.lanes.varied, entries)
+        processes.check_same("settings", [to_json(config), vars(run), about])
+        if processes.leads():
+            _tidied(program, place, past, about.timestep, changed)
         say(f"{program.estimate}; going on from timestep {about.timestep:,}")
         if program.lost and not anew:
             say(program.lost)
         if others := folder.other_versions(place):
             say(f"begun with others, so that numbers may differ: {', '.join(others)}")
-        with telling(program, place, past, say) as tell:
+        with _telling(program, place, past, say) as tell:
             return _loop(program, place, carry, about.timestep, past, say, report, tell)
+
+
+def _tidied(
+    program: Program, place: Path, past: History, timestep: int, changed: dict[str, Any]
+) -> None:
+    """Bring a folder to where its last checkpoint is, and enter what was changed."""
+    folder.cut_log(place, past, timestep)
+    snapshot.remove_old(place)
+    if changed:
+        entries = [*folder.changes(place), {"timestep": timestep, "changed": changed}]
+        run, varied = vars(program.run), program.lanes.varied
+        folder.describe(place, program.config, run, varied, entries)
+
+
+def _telling(
+    program: Program, place: Path, past: History, say: Say
+) -> AbstractContextManager[Tell]:
+    """Tell trackers of a run, from the first process."""
+    if processes.leads():
+        return telling(program, place, past, say)
+    return nullcontext(lambda past: None)
 
 
 def _changed(
@@ -210,15 +233,17 @@ def _kept(program: Program, place: Path) -> Taken | None:
     """Return the parameters that a run in a folder begins with, if it took any."""
     if program.run.taken is None:
         return None
-    shapes = jax.eval_shape(jax.vmap(program.params), program.shapes.train.agent)
+    agents = jax.eval_shape(program.lanes.first, program.shapes.train.agent)
+    shapes = jax.eval_shape(jax.vmap(program.params), agents)
     return taken.load(place, program.run.taken, shapes)
 
 
 def _first(program: Program, place: Path, first: Taken | None) -> Carry:
     """Compile, warm up all seeds and save the first checkpoint."""
-    program.compile()
-    lanes, params = program.lanes, first.params if first else None
-    carry = program.init(parallel.pad((lanes.keys(), lanes.settings(), params), lanes.size))
+    _compiled(program)
+    lanes = program.lanes
+    params = lanes.repeated(first.params) if first else None
+    carry = program.init(lanes.pad((lanes.keys(), lanes.settings(), params)))
     _save(program, place, program.first_step, carry, {})
     return carry
 
@@ -226,8 +251,7 @@ def _first(program: Program, place: Path, first: Taken | None) -> Carry:
 def _save(program: Program, place: Path, step: int, carry: Carry, past: History) -> None:
     """Write a checkpoint, without the lanes that are padding."""
     settings = folder.settings(program.config, vars(program.run), program.lanes.varied)
-    saved = jax.tree.map(lambda x: x[: program.lanes.size], tree.clone_keys(carry))
-    snapshot.save(place, step, saved, settings, past)
+    snapshot.save(place, step, parallel.held(carry, program.lanes.rows), settings, past)
 
 
 def store(
@@ -260,10 +284,14 @@ def _loop(
     saved, reached = done, _reached(program.run, past)
     if reached or done >= program.total_steps:
         return Result(place, past, finished=True)
-    say(program.compile())
-    with interruptible() as interrupted:
+    say(_compiled(program))
+    with interruptible() as asked:
+
+        def interrupted() -> bool:
+            return bool(processes.largest(asked()))
+
         carry, handover = program.handover(carry)
-        pace = Pace(handover)
+        pace = Pace(processes.largest(handover))
         while done < program.total_steps and not reached:
             log, evaluation, save = program.due(done)
             due = min(log, evaluation, save)
@@ -276,7 +304,8 @@ def _loop(
             if done >= evaluation:
                 past = history.extend(past, done, _evaluate(program, carry, done), "evaluation_")
                 reached = _reached(program.run, past)
-            folder.log(place, done, past)
+            if processes.leads():
+                folder.log(place, done, past)
             tell(past)
             if done >= save:
                 _save(program, place, done, carry, past)
@@ -284,6 +313,13 @@ def _loop(
         if saved < done:
             _save(program, place, done, carry, past)
     return Result(place, past, finished=reached or done >= program.total_steps)
+
+
+def _compiled(program: Program) -> str:
+    """Compile, and wait for the other processes; return a text about the memory needed."""
+    said = program.compile()
+    processes.gathered(0)
+    return said
 
 
 def _reached(run: Run, past: History) -> bool:
@@ -307,7 +343,7 @@ def _chunks(
         before, began = sums["steps"], time.perf_counter()
         carry = program.chunk(carry, jnp.int32(steps))
         sums = program.totals(carry)
-        seconds = time.perf_counter() - began
+        seconds = processes.largest(time.perf_counter() - began)
         pace = pace.after(steps, seconds)
         _check_finite(program, sums, past)
         done += steps * program.per_step
@@ -363,8 +399,7 @@ def take(path: str, parts: Sequence[str], seeds: int) -> Taken:
     """
     place, config, run = read(path)
     program = prepared(config, run)
-    carry, about = _load(program, place)
-    agents = jax.tree.map(lambda x: x[: run.seeds], carry.train.agent)
+    agents, about = _agents(program, place)
     chosen = taken.choose(jax.vmap(program.params)(agents), parts, seeds)
     return Taken(taken.record(path, config, about.timestep, parts), chosen)
 
@@ -378,8 +413,7 @@ def play(path: str, seed: int, episodes: int) -> list[Episode]:
     checks.positive("episodes", episodes)
     checks.within("seed", checks.at_least("seed", seed, 0), 0, run.seeds - 1)
     program = prepared(config, run)
-    carry, _ = _load(program, place)
-    state = jax.device_put(tree.at(carry.train.agent, seed), jax.devices()[0])
+    state = tree.at(_agents(program, place)[0], seed)
     episode = _player(config)
     key = parallel.seed_keys(run.seed, run.seeds, WATCH)[seed]
     return [episode(state, draws.fold_in(key, i)) for i in range(episodes)]
@@ -399,14 +433,19 @@ def trained(path: str) -> tuple[Config, Run, Any]:
     Raises ValueError if the folder or its checkpoint cannot be read.
     """
     place, config, run = read(path)
-    carry, _ = _load(prepared(config, run), place)
-    return config, run, jax.tree.map(lambda x: x[: run.seeds], carry.train.agent)
+    return config, run, _agents(prepared(config, run), place)[0]
+
+
+def _agents(program: Program, place: Path) -> tuple[Any, snapshot.About]:
+    """Return the agents' states [S, ...] as last saved, and the metadata of that checkpoint."""
+    carry, about = snapshot.load(place, program.shapes)
+    return jax.tree.map(jnp.asarray, program.lanes.first(carry.train.agent)), about
 
 
 def _load(program: Program, place: Path) -> tuple[Carry, snapshot.About]:
     """Return the last checkpoint, padded, and its metadata."""
     carry, about = snapshot.load(place, program.shapes)
-    return parallel.pad(jax.tree.map(jnp.asarray, carry), program.lanes.size), about
+    return program.lanes.pad(carry), about
 
 
 def _play(program: Program, carry: Carry, *stream: int) -> Evaluation:
@@ -414,10 +453,10 @@ def _play(program: Program, carry: Carry, *stream: int) -> Evaluation:
 
     Raises FloatingPointError for the first reward that is NaN or infinite.
     """
-    lanes = program.lanes
-    keys = parallel.pad(lanes.keys(*stream), lanes.size)
-    played = jax.device_get(program.evaluate((keys, carry.train.agent, carry.varied)))
-    played = Evaluation(*(x[: lanes.size] for x in played))
+    lanes, episodes = program.lanes, program.run.evaluate_episodes
+    keys = lanes.pad(lanes.keys(*stream))
+    played = parallel.fetched(program.evaluate((keys, carry.train.agent, carry.varied)))
+    played = Evaluation(*(lanes.joined(x)[:, :episodes] for x in played))
     for lane, episode in np.argwhere(~np.isfinite(played.total)):
         value, step = played.total[lane, episode], played.length[lane, episode]
         of = lanes.told(int(lane))

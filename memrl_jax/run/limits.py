@@ -32,8 +32,8 @@ class FreeMemory(NamedTuple):
 
 
 def room(devices: int) -> FreeMemory:
-    """Return what the first `devices` devices have left; CPU devices share that of the process."""
-    used = jax.devices()[:devices]
+    """Return what the first devices of this process have left; on CPU they share what it has."""
+    used = jax.local_devices()[:devices]
     if used[0].platform == "cpu":
         return min(_process())
     stats = [device.memory_stats() or {} for device in used]

@@ -1,4 +1,4 @@
-"""The compiled parts of a run: all seeds at once, over the devices at hand."""
+"""The compiled parts of a run: all seeds at once, over the devices of all processes."""
 
 import dataclasses
 import math
@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from memrl_jax import checks, parallel, tree
+from memrl_jax import checks, parallel, shards, tree
 from memrl_jax.build import make, per_rollout
 from memrl_jax.config import Config, flat
 from memrl_jax.run import elsewhere, limits, sums
@@ -110,8 +110,11 @@ class Program(NamedTuple):
         return log, evaluation, save
 
     def totals(self, carry: Carry) -> dict[str, np.ndarray]:
-        """Fetch the sums [S] since the last point, without the lanes that are padding."""
-        return {name: x[: self.lanes.size] for name, x in sums.totals(carry.sums).items()}
+        """Fetch the sums [S] since the last point, over the shards of each lane."""
+        totals = sums.totals(parallel.fetched(carry.sums))
+        by_lane = {name: self.lanes.joined(x) for name, x in totals.items()}
+        steps = by_lane["training_steps"].min(axis=1)  # of a shard: all take them together
+        return {name: x.sum(axis=1) for name, x in by_lane.items()} | {"training_steps": steps}
 
     def handover(self, carry: Carry) -> tuple[Carry, float]:
         """Return the carry, and the seconds that a chunk of no steps takes: it copies all seeds."""
@@ -129,14 +132,15 @@ def make_program(config: Config, run: Run, varied: Varied = NOTHING, taken: Any 
     for parameters of other shapes, MemoryError if the states alone do not fit.
     """
     check(run)
-    lanes = Lanes(run.seed, run.seeds, varied)
-    room = limits.room(parallel.mesh(lanes.size).size)
+    lanes = Lanes(run.seed, run.seeds, varied, config.data_parallel)
     trainer, steps = make(config)
+    room = limits.room(_devices(lanes))
     per_step = per_rollout(config)
     varied_one = dict.fromkeys(varied, 0.0)
     one = jax.eval_shape(partial(_begin, trainer), jax.random.key(0), varied_one, of_one(taken))
-    shapes = of_seeds(one, lanes.size)
-    init, chunk, evaluate = _parts(config, run, lanes, shapes, taken, room)
+    shapes = of_seeds(one, lanes.rows)
+    episodes = -(-run.evaluate_episodes // lanes.shards)  # that a row plays
+    init, chunk, evaluate = _parts(config, run, lanes, episodes, shapes, taken, room)
     return Program(
         config,
         run,
@@ -144,7 +148,7 @@ def make_program(config: Config, run: Run, varied: Varied = NOTHING, taken: Any 
         init,
         chunk,
         evaluate,
-        partial(elsewhere.evaluation, config, run.seeds, run.evaluate_episodes, evaluate),
+        partial(elsewhere.evaluation, config, lanes, episodes, evaluate),
         trainer.params,
         parts=(chunk, evaluate, init),
         shapes=shapes,
@@ -156,12 +160,19 @@ def make_program(config: Config, run: Run, varied: Varied = NOTHING, taken: Any 
 
 
 def _parts(
-    config: Config, run: Run, lanes: Lanes, shapes: Carry, taken: Any, room: FreeMemory
+    config: Config,
+    run: Run,
+    lanes: Lanes,
+    episodes: int,
+    shapes: Carry,
+    taken: Any,
+    room: FreeMemory,
 ) -> tuple[CompiledFunction, CompiledFunction, CompiledFunction]:
     """Return the functions that begin a run, advance it and evaluate it."""
-    count = lanes.size
-    devices = parallel.mesh(count).size
-    keys, carry, taken = parallel.padded((jax.eval_shape(lanes.keys), shapes, taken), count)
+    spread = lanes.size, lanes.shards
+    devices = _devices(lanes)
+    given = jax.eval_shape(lanes.keys), shapes, jax.eval_shape(lanes.repeated, taken)
+    keys, carry, taken = parallel.padded(given, *spread)
     steps = jax.ShapeDtypeStruct((), jnp.int32)
     training, evaluation = labels(config, run)
 
@@ -170,11 +181,11 @@ def _parts(
 
     def evaluate(x: tuple[Key, Any, dict[str, Array]]) -> Any:
         key, agent, varied = x
-        return trainer(varied).evaluate(key, agent, run.evaluate_episodes)
+        return trainer(varied).evaluate(shards.own(key), agent, episodes)
 
-    init = parallel.over_seeds(lambda x: _begin(trainer(x[1]), *x), count)
-    chunk = parallel.update_seeds(lambda x, n: _advance(trainer(x.varied), x, n), count)
-    play = parallel.over_seeds(evaluate, count)
+    init = parallel.over_seeds(lambda x: _begin(trainer(x[1]), *x), *spread)
+    chunk = parallel.update_seeds(lambda x, n: _advance(trainer(x.varied), x, n), *spread)
+    play = parallel.over_seeds(evaluate, *spread)
     first = keys, carry.varied, taken
     played = keys, carry.train.agent, carry.varied
     return (
@@ -182,6 +193,15 @@ def _parts(
         CompiledFunction(chunk, (carry, steps), training, room, devices),
         CompiledFunction(play, (played,), evaluation, room, devices),
     )
+
+
+def _devices(lanes: Lanes) -> int:
+    """Return on how many devices of this process lanes are; raises ValueError if on none."""
+    here = len(parallel.mesh(lanes.size, lanes.shards).local_devices)
+    if not here:
+        rows = f"seeds x data_parallel = {lanes.rows}"
+        raise ValueError(f"processes: {jax.process_count()} are more than {rows}")
+    return here
 
 
 def of_one(states: Any) -> Any:
@@ -242,15 +262,17 @@ def _advance(trainer: Trainer, carry: Carry, steps: Array) -> Carry:
 
 def estimate(config: Config, run: Run, lanes: Lanes, state: TrainState, room: FreeMemory) -> str:
     """Describe the memory that a run's states take; raises if that is more than it may or can."""
-    whole = lanes.size * tree.nbytes(state)
+    whole = lanes.rows * tree.nbytes(state)
+    where = parallel.mesh(lanes.size, lanes.shards)
     seeds = f"{run.seeds} seed{'s' if run.seeds > 1 else ''}"
     seeds += f" at {lanes.points} points" if lanes.points > 1 else ""
-    agent, rest = tree.nbytes(state.agent), tree.nbytes(state._replace(agent=()))
+    agent, rest = (lanes.shards * tree.nbytes(x) for x in (state.agent, state._replace(agent=())))
     of_agent, of_rest = limits.format_bytes(agent), limits.format_bytes(rest)
     parts = f"{of_agent} of agent and {of_rest} of environments per seed"
     needs = f"{seeds} need {limits.format_bytes(whole)} ({parts})"
     _allow(run, needs, whole)
-    room.hold(f"{needs}{_with('capacity', config)}", whole)
+    here = whole * len(where.local_devices) // where.size
+    room.hold(f"{needs}{_with('capacity', config)}", here)
     return f"{parts}, {limits.format_bytes(whole)} for {seeds}"
 
 

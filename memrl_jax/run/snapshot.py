@@ -1,4 +1,9 @@
-"""What a run is resumed from: its checkpoints, and the metrics that belong to them."""
+"""What a run is resumed from: its checkpoints, and the metrics that belong to them.
+
+A checkpoint of several processes is a file `TIMESTEP.PROCESS.part` of each, with the rows that it
+held, and then `TIMESTEP.ckpt`, which has no leaves of its own but the checksums of these. Rows are
+put together when read, so any number of processes can go on.
+"""
 
 import re
 from collections.abc import Mapping
@@ -6,7 +11,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from memrl_jax.run import checkpoint, folder, history
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from memrl_jax.run import checkpoint, folder, history, processes
 from memrl_jax.run.history import History
 
 KEPT = 2  # checkpoints of a run
@@ -19,19 +28,48 @@ class About(NamedTuple):
     settings: dict[str, Any]  # of the run that it belongs to
     point: int | None  # timestep of the last point of the metrics before it
     metrics: str  # hash of the metrics up to there
+    parts: list[Any]  # [rows, checksum] of every process that wrote one; [] if the file is whole
 
 
 def save(place: Path, timestep: int, tree: Any, settings: Mapping[str, Any], past: History) -> None:
-    """Write a checkpoint, then remove all but the last few."""
-    said = About(timestep, dict(settings), _last(past), history.digest(past))
-    checkpoint.save(place / f"checkpoints/{timestep:012d}.ckpt", tree, said._asdict())
-    remove_old(place)
+    """Write a checkpoint of states [R, ...], then remove all but the last few.
+
+    Of several processes, each gives the rows that it holds, in their order.
+    """
+    said = About(timestep, dict(settings), _last(past), history.digest(past), [])
+    path = place / f"checkpoints/{timestep:012d}.ckpt"
+    if jax.process_count() > 1:
+        said, tree = said._replace(parts=_save_part(path, tree)), ()
+    if processes.leads():
+        checkpoint.save(path, tree, said._asdict())
+        remove_old(place)
+
+
+def _save_part(path: Path, tree: Any) -> list[Any]:
+    """Write the rows of this process; return the rows and checksums of all, once they are saved."""
+    own = _part(path, jax.process_index())
+    checkpoint.save(own, tree)
+    checksum = np.frombuffer(checkpoint.checksum(own), np.uint8)
+    every = processes.gathered(checksum), processes.gathered(_rows(tree))
+    return [[int(n), x.tobytes().hex()] for x, n in zip(*every, strict=True)]
+
+
+def _part(path: Path, process: int) -> Path:
+    return path.with_suffix(f".{process}.part")
+
+
+def _rows(tree: Any) -> int:
+    return len(jax.tree.leaves(tree)[0])
 
 
 def remove_old(place: Path) -> None:
-    """Remove all checkpoints but the last few."""
-    for old in checkpoints(place)[:-KEPT]:
-        old.unlink()
+    """Remove all checkpoints but the last few, and parts before these."""
+    saved = checkpoints(place)
+    for path in saved[:-KEPT]:
+        path.unlink()
+    for part in (place / "checkpoints").glob("*.part"):
+        if saved and part.name.partition(".")[0] < saved[-KEPT:][0].stem:
+            part.unlink()
 
 
 def load(place: Path, like: Any) -> tuple[Any, About]:
@@ -55,13 +93,34 @@ def _load(place: Path, path: Path, like: Any) -> tuple[Any, About]:
         if said.settings.get(name, now) != now:
             then = said.settings[name]
             raise ValueError(f"{path}: {name} is {then!r} in the file, {now!r} in config.json")
-    return checkpoint.load(path, like), said
+    return _whole(path, like, said), said
+
+
+def _whole(path: Path, like: Any, said: About) -> Any:
+    """Read the states [R, ...] of a checkpoint."""
+    if not said.parts:
+        return checkpoint.load(path, like)
+    if sum(rows for rows, _ in said.parts) != _rows(like):
+        rows = " + ".join(str(rows) for rows, _ in said.parts)
+        raise ValueError(f"{path}: has {rows} rows, {_rows(like)} expected")
+    parts = []
+    for process, (rows, checksum) in enumerate(said.parts):
+        part = _part(path, process)
+        if checkpoint.checksum(part).hex() != checksum:
+            raise ValueError(f"{part}: is not of the checkpoint {path.name}")
+        own = jax.eval_shape(lambda x, n=rows: jax.tree.map(lambda x: x[:n], x), like)
+        parts.append(checkpoint.load(part, own))
+    return jax.tree.map(_joined, *parts)
+
+
+def _joined(*xs: Any) -> Any:
+    return np.concatenate(xs) if isinstance(xs[0], np.ndarray) else jnp.concatenate(xs)
 
 
 def _about(path: Path) -> About:
     match checkpoint.about(path):
         case {"timestep": int(), "settings": {}, "point": int() | None, "metrics": str()} as given:
-            said = About(*(given[field] for field in About._fields))
+            said = About(*(given.get(field, []) for field in About._fields))
         case _:
             raise ValueError(f"{path}: does not say which run it is of")
     if said.timestep != int(path.stem):
