@@ -16,7 +16,7 @@ test: $(VENV)/installed-test
 
 # Lint, types, and tests that train nothing: of data, files, text, numbers and states.
 QUICK := checks kinds table statistics files history sums tree docstrings states returns draws normalize \
-  suites benchmarks
+  suites doctor completing release
 
 check: $(VENV)/installed-test
 	$(BIN)/ruff check .
