@@ -19,7 +19,7 @@ from memrl_jax.memory import MEMORIES, deltanet, from_cell, lru, mlstm, stack
 from memrl_jax.memory.deltanet import inverse
 from memrl_jax.memory.monoid import CHUNK
 from memrl_jax.testing import memory_trial
-from memrl_jax.testing.memory import PROPERTIES
+from memrl_jax.testing.memory import PROPERTIES, of_nan
 from memrl_jax.testing.memory_trial import RESET, T, Trial, try_out
 
 D = 3
@@ -129,7 +129,7 @@ def test_what_is_no_number_is_seen_until_a_start(name: str) -> None:
     trial = compiled(name)
     xs, starts = inputs(2, T)[0], np.arange(T) == RESET
     xs[:RESET] = np.nan
-    _, ys = trial.unroll(trial.state, xs, starts)
+    _, ys = trial.unroll(of_nan(trial.state), xs, starts)
     assert np.isnan(ys[:RESET]).all() and np.isfinite(ys[RESET:]).all()
 
 

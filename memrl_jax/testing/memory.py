@@ -124,13 +124,15 @@ def not_even_nan_survives_a_start(trial: Trial) -> None:
     (xs, _), starts = trial.inputs(2, T), np.arange(T) == RESET
     end, ys = trial.unroll(trial.memory.initial_state(), xs, starts)
     xs[:RESET] = np.nan
-    after, zs = trial.unroll(_of_nan(trial.state), xs, starts)
+    after, zs = trial.unroll(of_nan(trial.state), xs, starts)
     what = f"{trial.name}: NaN survives a start at step {RESET}"
     same(f"{what}: y", zs[RESET:], ys[RESET:], 0, first=RESET)
     same(f"{what}: state", after, end, 0)
 
 
-def _of_nan(state: Any) -> Any:
+def of_nan(state: Any) -> Any:
+    """Return a state like this one, of NaN wherever there can be."""
+
     def nan(x: Any) -> Any:
         return np.full_like(x, np.nan) if jnp.issubdtype(x.dtype, jnp.inexact) else x
 
