@@ -107,10 +107,10 @@ def padded(shapes: Any, seeds: int, shards: int = 1) -> Any:
 
 
 def fetched(xs: Any) -> Any:
-    """Return arrays [R, ...] that are spread over devices as NumPy arrays, in every process."""
+    """Return arrays [R, ...], spread over devices or in NumPy, as NumPy arrays in every process."""
 
-    def whole(x: Array) -> Any:
-        if x.is_fully_addressable:
+    def whole(x: Any) -> Any:
+        if isinstance(x, np.ndarray) or x.is_fully_addressable:
             return x
         return multihost_utils.process_allgather(x, tiled=True)
 

@@ -17,7 +17,15 @@ import memrl_jax
 from memrl_jax import cli, hosts, points, presets, settings
 from memrl_jax import config as config_module
 from memrl_jax.agents import AGENTS
-from memrl_jax.commands import drawing, evaluating, listing, sweeping, training
+from memrl_jax.commands import (
+    completing,
+    doctor,
+    drawing,
+    evaluating,
+    listing,
+    sweeping,
+    training,
+)
 from memrl_jax.commands.arguments import fields_of, parse
 from memrl_jax.environments import ENVIRONMENTS
 from memrl_jax.memory import MEMORIES
@@ -47,6 +55,8 @@ COMMANDS = {
     "plot": drawing.Plot,
     "report": drawing.Report,
     "list": listing.List,
+    "doctor": doctor.Doctor,
+    "completion": completing.Completion,
 }
 OWN = {"Lighthouse", "leaky", "elman", "a2c"}  # parts that pages make
 

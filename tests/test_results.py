@@ -270,7 +270,7 @@ def test_runs_can_be_made(make_result):
     result = make_result()
     for config in (*result.runs.values(), *runs.shortened(result).runs.values()):
         _, rollouts = make(config)
-        assert rollouts > 50  # enough for evaluations to differ
+        assert rollouts > result.evaluations  # enough for each to be of another policy
 
 
 def test_short_form_of_a_transfer(monkeypatch, tmp_path):

@@ -118,14 +118,28 @@ def _joined(*xs: Any) -> Any:
 
 
 def _about(path: Path) -> About:
-    match checkpoint.about(path):
-        case {"timestep": int(), "settings": {}, "point": int() | None, "metrics": str()} as given:
-            said = About(*(given.get(field, []) for field in About._fields))
+    given = {"parts": []} | checkpoint.about(path)  # files of one process did not always say so
+    match given:
+        case {
+            "timestep": int(),
+            "settings": {},
+            "point": int() | None,
+            "metrics": str(),
+            "parts": [*parts],
+        } if all(map(_is_part, parts)):
+            said = About(*(given[field] for field in About._fields))
         case _:
             raise ValueError(f"{path}: does not say which run it is of")
     if said.timestep != int(path.stem):
         raise ValueError(f"{path}: is of timestep {said.timestep}")
     return said
+
+
+def _is_part(given: Any) -> bool:
+    match given:
+        case [int(), str()]:
+            return True
+    return False
 
 
 def _advice(place: Path, saved: list[Path], like: Any) -> str:
