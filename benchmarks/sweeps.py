@@ -85,6 +85,7 @@ def main() -> None:
     rates, presets = (RATES[::4], ["dqn"]) if quick else (RATES, [*PRESETS])
     table = Table("preset", "sweep, CPU s", "8 runs less compiling, CPU s", "ratio", "same bits")
     found = {}
+    path = command.RESULTS / f"sweeps{'-quick' * quick}.json"
     for preset in presets:
         with tempfile.TemporaryDirectory() as place:
             found[preset] = x = compare(preset, PRESETS[preset], rates, Path(place))
@@ -93,9 +94,8 @@ def main() -> None:
         table.add_row(
             preset, f"{x['cpu_seconds']:.0f}", f"{singles:.0f}", f"{x['ratio']:.2f}", bits
         )
+        report.save(path, {"machine": report.machine(()), "presets": found})
     Console().print(table)
-    name = "sweeps-quick" if quick else "sweeps"
-    report.save(command.RESULTS / f"{name}.json", {"machine": report.machine(()), "presets": found})
 
 
 if __name__ == "__main__":
