@@ -8,7 +8,7 @@ import numpy as np
 from rich.console import Console
 
 import memrl_jax
-from benchmarks import runs
+from benchmarks import runs, transfer
 from benchmarks.findings import Claim, Findings
 from memrl_jax import plot, points
 from memrl_jax.commands import shown
@@ -23,26 +23,13 @@ from memrl_jax.statistics import iqm
 RATES = Range(1e-5, 1e-2, logarithmic=True)
 GRID, TRIALS, AT_ONCE = 8, 32, 8
 SEEDS = 2
-CORRIDOR = 8
-
-
-def config(rollouts: int) -> memrl_jax.Config:
-    """Return recurrent PPO with so few rollouts that most learning rates come too late."""
-    return memrl_jax.presets["recurrent-ppo"].replace(
-        environment="TMaze",
-        environment_args={"corridor": CORRIDOR},
-        memory_args={"features": 32},
-        encoder=(32,),
-        environments=8,
-        rollout_length=64,
-        total_steps=512 * rollouts,
-        decay_updates=20.0 * rollouts,
-    )
 
 
 def study(console: Console, place: Path, quick: bool) -> Findings:
     """Train a grid of learning rates, then those that a search asks for; compare the best ones."""
-    base, trials = config(10 if quick else 60), 2 * AT_ONCE if quick else TRIALS
+    # So few rollouts that most learning rates come too late.
+    base = transfer.ppo(transfer.SHORT, rollouts=10 if quick else 60)
+    trials = 2 * AT_ONCE if quick else TRIALS
     vary = {"learning_rate": RATES}
     rates = np.geomspace(RATES.low, RATES.high, GRID).tolist()
     began = time.perf_counter()
