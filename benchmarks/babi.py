@@ -22,7 +22,7 @@ from rich.table import Table
 
 from benchmarks.findings import Claim, Findings
 from memrl_jax import parallel, plot
-from memrl_jax.run.folder import write
+from memrl_jax.run.files import write
 from memrl_jax.tasks import babi
 from memrl_jax.tasks.answering import SINGLE, Setting, make_answerer
 

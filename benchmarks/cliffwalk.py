@@ -24,7 +24,7 @@ from rich.table import Table
 from benchmarks import report
 from memrl_jax import tree
 from memrl_jax.replay import REPLAYS
-from memrl_jax.run import folder
+from memrl_jax.run import files
 from memrl_jax.types import Array, Key, ReplayMemory, Segment, State, TimeStep
 
 RESULTS = Path(__file__).parent / "results"
@@ -128,7 +128,7 @@ def main() -> None:
     )
     path = RESULTS / f"cliffwalk{'-quick' * quick}.json"
     path.parent.mkdir(exist_ok=True)
-    folder.write(path, json.dumps({"machine": report.machine(), "updates": figures}, indent=2))
+    files.write(path, json.dumps({"machine": report.machine(), "updates": figures}, indent=2))
     console.print(f"figures: {path}")
 
 

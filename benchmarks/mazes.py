@@ -20,7 +20,7 @@ from memrl_jax.build import make, make_environment
 from memrl_jax.commands import shown
 from memrl_jax.config import to_json
 from memrl_jax.environments.mazes import success
-from memrl_jax.run import experiment
+from memrl_jax.run import saved
 from memrl_jax.settings import named
 from memrl_jax.types import Array, Key, State
 
@@ -70,7 +70,7 @@ def by_place(places: tuple[Any, ...], rates: np.ndarray) -> dict[str, np.ndarray
 
 def rates(folder: str, places: tuple[Any, ...], at: Callable, episodes: int) -> np.ndarray:
     """Return the success rate of every seed of a run in every place, [S, places]."""
-    config, run, states = experiment.trained(folder)
+    config, run, states = saved.trained(folder)
 
     def play(place: Any, key: Key, state: State) -> Array:
         there = at(config, place)

@@ -15,7 +15,7 @@ from benchmarks import actors, peers, purejaxrl
 from benchmarks.bare import ENVIRONMENT, UPDATE
 from benchmarks.targets import MAKE_TRAIN, Outcome, Target, outcomes
 from benchmarks.timing import Timing, ratio
-from memrl_jax.run import folder
+from memrl_jax.run import files, software
 
 PIECES = ("act", "add", "sample", "update", "prioritize")  # together an iteration
 LABELS = {
@@ -39,7 +39,7 @@ def machine(libraries: Sequence[str] = PEERS) -> dict[str, Any]:
     """Describe what the figures depend on; `libraries` are those beside ours."""
     date = datetime.datetime.now().astimezone().isoformat(timespec="minutes")
     versions = {name: peers.version(name) for name in libraries}
-    return {"cores": len(os.sched_getaffinity(0)), "date": date, **folder.versions(), **versions}
+    return {"cores": len(os.sched_getaffinity(0)), "date": date, **software.versions(), **versions}
 
 
 def tables(
@@ -69,7 +69,7 @@ def figures(timings: Sequence[Timing], targets: Sequence[Target]) -> dict[str, A
 def save(path: Path, results: Mapping[str, Any]) -> None:
     """Write results as JSON, all or nothing."""
     path.parent.mkdir(exist_ok=True)
-    folder.write(path, json.dumps(results, indent=2))
+    files.write(path, json.dumps(results, indent=2))
 
 
 def speeds(timings: Sequence[Timing]) -> Table:

@@ -37,7 +37,8 @@ from benchmarks import (
 from benchmarks.findings import Findings, Study
 from memrl_jax.checks import known
 from memrl_jax.cli import leave, use_every_core
-from memrl_jax.run.folder import versions, write
+from memrl_jax.run.files import write
+from memrl_jax.run.software import versions
 
 RESULTS: dict[str, Study] = {
     **{name: partial(runs.study, make) for name, make in agents.RESULTS.items()},

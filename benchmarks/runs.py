@@ -20,7 +20,7 @@ from benchmarks.findings import Claim, Findings
 from memrl_jax import plot
 from memrl_jax.commands import shown
 from memrl_jax.config import to_json
-from memrl_jax.run import experiment, folder, history
+from memrl_jax.run import experiment, files, history, loop, saved
 from memrl_jax.run.program import Run, spacings
 from memrl_jax.run.taken import Taken
 
@@ -104,7 +104,7 @@ def train(result: Result, kept: Path, console: Console) -> tuple[dict, dict, flo
             raise KeyboardInterrupt
         past = done.history
         series[label] = past["evaluation_step"], past["evaluation_return"]
-        returns[label] = experiment.evaluate(run.out, result.episodes, seed=1).total
+        returns[label] = saved.evaluate(run.out, result.episodes, seed=1).total
         total += seconds(took)
     return series, returns, total / 60
 
@@ -114,20 +114,20 @@ def taken(result: Result, label: str, kept: Path) -> Taken | None:
     if label not in result.takes:
         return None
     source, parts = result.takes[label]
-    return experiment.take(str(kept / source), parts, result.seeds)
+    return saved.take(str(kept / source), parts, result.seeds)
 
 
 def begin_or_go_on(
     config: memrl_jax.Config,
     run: Run,
-    say: experiment.Say,
-    report: experiment.Report,
+    say: loop.Say,
+    report: loop.Report,
     first: Taken | None = None,
-) -> experiment.Result:
+) -> loop.Result:
     """Start a run, or resume it if it was begun; raises ValueError if that was another run."""
     if not Path(run.out).exists():
         return experiment.start(config, run, say, report, first)
-    _, begun, options = experiment.read(run.out)
+    _, begun, options = saved.read(run.out)
     told = {"taken": first.record if first else None}
     asked = vars(run) | spacings(run, config.total_steps) | told
     if (to_json(begun), vars(options)) != (to_json(config), asked):
@@ -135,12 +135,12 @@ def begin_or_go_on(
     return experiment.resume(run.out, say, report)
 
 
-def timed(report: experiment.Report, path: Path) -> experiment.Report:
+def timed(report: loop.Report, path: Path) -> loop.Report:
     """Return a report that also saves to a file the seconds so far, over all interruptions."""
     earlier, began = seconds(path), time.perf_counter()
 
-    def kept(progress: experiment.Progress) -> None:
-        folder.write(path, str(earlier + time.perf_counter() - began))
+    def kept(progress: loop.Progress) -> None:
+        files.write(path, str(earlier + time.perf_counter() - began))
         report(progress)
 
     return kept

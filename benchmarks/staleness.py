@@ -27,7 +27,7 @@ from memrl_jax.config import Config
 from memrl_jax.diagnose import delta_q
 from memrl_jax.networks import QHead
 from memrl_jax.replay import ring
-from memrl_jax.run import folder
+from memrl_jax.run import files
 from memrl_jax.settings import named
 from memrl_jax.types import Array, Key
 
@@ -98,7 +98,7 @@ def main() -> None:
     )
     path = RESULTS / f"staleness{'-quick' * quick}.json"
     figures = {label: x.mean(axis=1).tolist() for label, x in played.items()}
-    folder.write(path, json.dumps({"machine": report.machine(), "delta_q": figures}, indent=2))
+    files.write(path, json.dumps({"machine": report.machine(), "delta_q": figures}, indent=2))
     console.print(f"figures: {path}")
 
 

@@ -10,7 +10,7 @@ from benchmarks import runs
 from benchmarks.findings import Claim, Findings
 from benchmarks.races import median, steps_to
 from benchmarks.runs import Result, Returns
-from memrl_jax.run import experiment
+from memrl_jax.run import saved
 
 ENOUGH = 0.95  # of a return of 1
 SHORT, LONG = 8, 32
@@ -52,7 +52,7 @@ def study(console: Console, place: Path, quick: bool) -> Findings:
     runs.draw(series, wanted, place)
     steps = {label: steps_to(ENOUGH, curve) for label, curve in series.items()}
     args = {"corridor": LONG}
-    untrained = experiment.evaluate(
+    untrained = saved.evaluate(
         str(place / "runs" / SOURCE), runs.EPISODES, 1, environment_args=args
     )
     more = {

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import memrl_jax
-from memrl_jax.run import experiment
+from memrl_jax.run import experiment, loop, preparing
 from memrl_jax.run.lanes import NOTHING, Varied
 from memrl_jax.run.program import Program, Run
 
@@ -47,7 +47,7 @@ def nothing(_: Any) -> None:
     pass
 
 
-def train(out: Path, config: memrl_jax.Config, report: experiment.Report = nothing) -> bool:
+def train(out: Path, config: memrl_jax.Config, report: loop.Report = nothing) -> bool:
     """Start a run, or go on with it; return whether it has finished."""
     if (out / "config.json").exists():
         return experiment.resume(str(out), nothing, report).finished
@@ -98,7 +98,7 @@ def cached(place: Path) -> None:
 @contextmanager
 def compiled_once() -> Iterator[None]:
     """Share compiled functions between the runs of this process."""
-    original = experiment.make_program
+    original = preparing.make_program
 
     @cache
     def made(config: memrl_jax.Config, run: Run) -> Program:
@@ -109,8 +109,8 @@ def compiled_once() -> Iterator[None]:
     ) -> Program:
         return made(config, Run(**{**vars(run), "out": ""}))._replace(run=run)
 
-    experiment.make_program = make_program
+    preparing.make_program = make_program
     try:
         yield
     finally:
-        experiment.make_program = original
+        preparing.make_program = original

@@ -13,7 +13,7 @@ from memrl_jax.environments import on_host
 from memrl_jax.environments.declared import blamed, check_declared
 from memrl_jax.environments.host import HostEnvironment
 from memrl_jax.host_rollout import acting
-from memrl_jax.run.experiment import trained
+from memrl_jax.run.saved import trained
 from memrl_jax.spaces import dtype, over
 from memrl_jax.types import Environment, TimeStep
 

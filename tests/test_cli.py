@@ -33,8 +33,9 @@ from memrl_jax.kinds import hints
 from memrl_jax.memory import MEMORIES
 from memrl_jax.preset_configs import presets
 from memrl_jax.replay import REPLAYS
-from memrl_jax.run import checkpoint, experiment, history
-from memrl_jax.run.experiment import Progress, Result, Run
+from memrl_jax.run import checkpoint, history, preparing, saved
+from memrl_jax.run.loop import Progress, Result
+from memrl_jax.run.program import Run
 from memrl_jax.settings import BodyConfig, LayersConfig, ReplayConfig
 
 ROOT = Path(__file__).parents[1]
@@ -502,8 +503,8 @@ def test_damaged_runs(
 def test_a_loss_that_is_not_finite(memrl: Memrl, copy: Path) -> None:
     (copy / LAST).unlink()
     place = copy / "checkpoints/000000000480.ckpt"
-    _, settings, run = experiment.read(str(copy))
-    carry = checkpoint.load(place, experiment.make_program(settings, run).shapes)
+    _, settings, run = saved.read(str(copy))
+    carry = checkpoint.load(place, preparing.make_program(settings, run).shapes)
     for x in jax.tree.leaves(carry.train.agent.learner.params):
         x[1] = np.nan
     checkpoint.save(place, carry, checkpoint.about(place))
@@ -514,7 +515,7 @@ def test_a_loss_that_is_not_finite(memrl: Memrl, copy: Path) -> None:
 
 def test_train(trained: tuple[Path, str]) -> None:
     out, said = trained
-    _, settings, run = experiment.read(str(out))
+    _, settings, run = saved.read(str(out))
     assert settings == configure(TINY)
     assert run == Run(out=str(out), log_every=7, **RUN)
     assert re.search(r"kB of agent and .* for 3 seeds\n", said)

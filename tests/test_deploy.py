@@ -16,7 +16,7 @@ from memrl_jax.deployment import Policy
 from memrl_jax.environments import batch
 from memrl_jax.host_rollout import seed_from
 from memrl_jax.rollout import player
-from memrl_jax.run import experiment
+from memrl_jax.run import experiment, lanes, saved
 from memrl_jax.run.program import Run
 from tests.hosted import Echo, Masked
 from tests.small import SMALL
@@ -60,10 +60,10 @@ def returned(policy: Policy, env: gymnasium.Env, seed: int) -> float:
 
 
 def test_a_plain_loop_returns_what_the_evaluation_does(trained: str) -> None:
-    played = experiment.evaluate(trained, EPISODES, seed=5)
+    played = saved.evaluate(trained, EPISODES, seed=5)
     for seed in range(2):
         policy = memrl_jax.deploy(trained, seed=seed)
-        key = parallel.seed_keys(5, 2, experiment.EVALUATE)[seed]
+        key = parallel.seed_keys(5, 2, lanes.EVALUATE)[seed]
         first = seed_from(draws.split(key)[0])  # of the copies' own seeds
         env = gymnasium.make("CartPole-v1")
         totals = [returned(policy, env, first + copy) for copy in range(EPISODES)]

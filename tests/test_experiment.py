@@ -24,10 +24,19 @@ from memrl_jax.build import make
 from memrl_jax.config import to_json
 from memrl_jax.environments import ENVIRONMENTS, batch
 from memrl_jax.rollout import Evaluation, evaluate
-from memrl_jax.run import checkpoint, experiment, folder, history, lock
-from memrl_jax.run.experiment import Progress, Result
+from memrl_jax.run import (
+    checkpoint,
+    experiment,
+    history,
+    lock,
+    loop,
+    measured,
+    preparing,
+    saved,
+)
 from memrl_jax.run.history import History
 from memrl_jax.run.lanes import NOTHING, Lanes, Varied
+from memrl_jax.run.loop import Progress, Result
 from memrl_jax.run.program import Carry, Program, Run, check
 from memrl_jax.spaces import Continuous, Discrete
 from memrl_jax.types import Environment, Spec, TimeStep
@@ -53,7 +62,7 @@ class Killed(Exception):
 @pytest.fixture(scope="module", autouse=True)
 def compile_once() -> Iterator[None]:
     """Share compiled functions between runs that would compile the same ones."""
-    original = experiment.make_program
+    original = preparing.make_program
 
     @cache
     def made(config: memrl_jax.Config, seeds: int, episodes: int) -> Program:
@@ -80,7 +89,7 @@ def compile_once() -> Iterator[None]:
         )
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(experiment, "make_program", make_program)
+        patch.setattr(preparing, "make_program", make_program)
         yield
 
 
@@ -91,7 +100,7 @@ def one_step_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def keep_pace(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
-    monkeypatch.setattr(experiment.Pace, "after", lambda pace, *_: pace._replace(steps=steps))
+    monkeypatch.setattr(loop.Pace, "after", lambda pace, *_: pace._replace(steps=steps))
 
 
 @pytest.fixture(scope="module")
@@ -165,8 +174,8 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def load(folder: Path, step: int, config: memrl_jax.Config = CONFIG) -> Carry:
-    _, _, run = experiment.read(str(folder))
-    like = experiment.make_program(config, run).shapes
+    _, _, run = saved.read(str(folder))
+    like = preparing.make_program(config, run).shapes
     return checkpoint.load(folder / f"checkpoints/{step:012d}.ckpt", like)
 
 
@@ -213,7 +222,7 @@ def test_files_of_a_run(whole: tuple[Result, Told]) -> None:
         "versions.json",
     ]
     out = str(result.folder)
-    assert experiment.read(out) == (
+    assert saved.read(out) == (
         result.folder,
         CONFIG,
         dataclasses.replace(RUN, out=out),
@@ -351,9 +360,9 @@ def test_killed_and_resumed(whole: tuple[Result, Told], tmp_path: Path, at: int)
 
 def test_what_was_loaded_lies_where_what_was_trained_does(copy: Path) -> None:
     """Otherwise going on would compile everything twice."""
-    _, config, run = experiment.read(str(copy))
-    program = experiment.make_program(config, run)
-    carry, about = experiment._load(program, copy)
+    _, config, run = saved.read(str(copy))
+    program = preparing.make_program(config, run)
+    carry, about = saved.load(program, copy)
     assert about.timestep == CONFIG.total_steps
     loaded = jax.tree.map(lambda x: x.sharding, carry)
     trained = jax.tree.map(lambda x: x.sharding, program.chunk(carry, jnp.int32(1)))
@@ -372,7 +381,7 @@ def test_killed_before_the_first_checkpoint(
         start(tmp_path / "run")
     assert checkpoints(tmp_path / "run") == []
     with pytest.raises(ValueError, match=r"^run: .* has no checkpoint$"):
-        experiment.evaluate(str(tmp_path / "run"), 4, 0)
+        saved.evaluate(str(tmp_path / "run"), 4, 0)
     resume(tmp_path / "run")
     assert_same_run(tmp_path / "run", whole[0].folder)
 
@@ -496,8 +505,8 @@ def test_a_checkpoint_of_other_settings_is_refused(
     path = re.escape(str(copy / "checkpoints/000000000640.ckpt"))
     for read in (
         lambda: resume(copy),
-        lambda: experiment.trained(str(copy)),
-        lambda: experiment.evaluate(str(copy), 4, 0),
+        lambda: saved.trained(str(copy)),
+        lambda: saved.evaluate(str(copy), 4, 0),
     ):
         with pytest.raises(ValueError, match=f"^{path}: {message}.*$") as error:
             read()
@@ -575,7 +584,7 @@ def test_other_versions_are_said(copy: Path) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | {"jax": "0.1", "python": "2.7"}))
     _, told = resume(copy)
     assert re.search(r"numbers may differ: jax 0\.1 -> 0.*, python 2\.7 -> 3", told.lines[1])
-    experiment.evaluate(str(copy), 4, 0)
+    saved.evaluate(str(copy), 4, 0)
 
 
 def test_only_one_process_writes(copy: Path) -> None:
@@ -585,8 +594,8 @@ def test_only_one_process_writes(copy: Path) -> None:
             ValueError, match=f"^run: {copy} is being written by process {os.getpid()} on .+$"
         ):
             resume(copy)
-        experiment.evaluate(str(copy), 4, 0)
-        experiment.trained(str(copy))
+        saved.evaluate(str(copy), 4, 0)
+        saved.trained(str(copy))
     assert contents(copy) == before
     (copy / "lock").write_text("1 on a machine that has died")
     assert resume(copy)[0].finished
@@ -619,7 +628,7 @@ def test_numbers_of_numpy_and_jax_are_trained_with_as_they_are_written(
         previous_action=np.bool_(True),
     )
     result, _ = start(tmp_path / "run", config, seeds=np.int64(3), target_return=np.float32(100))
-    assert to_json(experiment.read(str(result.folder))[1]) == to_json(CONFIG)
+    assert to_json(saved.read(str(result.folder))[1]) == to_json(CONFIG)
     assert_same_run(result.folder, whole[0].folder)
 
 
@@ -634,7 +643,7 @@ def test_numbers_that_cannot_be_written_leave_nothing(tmp_path: Path, value: Any
     assert names(tmp_path) == []
 
 
-@pytest.mark.parametrize("where", ["os.rename", "os.fsync", "memrl_jax.run.folder.versions"])
+@pytest.mark.parametrize("where", ["os.rename", "os.fsync", "memrl_jax.run.software.versions"])
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
 def test_a_folder_is_made_whole_or_not_at_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, error: BaseException
@@ -669,7 +678,7 @@ def test_evaluation_and_checkpoints_leave_training_untouched(
 def test_an_evaluation_afterwards_is_fresh_and_can_be_repeated(copy: Path) -> None:
     before = contents(copy)
     seeds = (RUN.seed, RUN.seed, RUN.seed + 1)
-    played = [experiment.evaluate(str(copy), episodes=4, seed=seed) for seed in seeds]
+    played = [saved.evaluate(str(copy), episodes=4, seed=seed) for seed in seeds]
     assert played[0].total.shape == played[0].length.shape == played[0].done.shape == (3, 4)
     np.testing.assert_array_equal(played[0].total, played[1].total)
     assert not np.array_equal(played[0].total, played[2].total)
@@ -689,8 +698,8 @@ def test_no_key_serves_two_purposes(
     original = parallel.seed_keys
     monkeypatch.setattr(parallel, "seed_keys", seed_keys)
     start(tmp_path / "run")
-    experiment.evaluate(str(copy), episodes=4, seed=RUN.seed)
-    experiment.play(str(copy), seed=0, episodes=1)
+    saved.evaluate(str(copy), episodes=4, seed=RUN.seed)
+    saved.play(str(copy), seed=0, episodes=1)
     keys = [tuple(key) for used in made for key in jax.random.key_data(used).tolist()]
     assert len(made) == 1 + 4 + 1 + 1 and len(set(keys)) == 3 * len(made)
 
@@ -850,7 +859,7 @@ def test_a_nan_reward_is_called_one(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_a_nan_reward_of_an_evaluation_is_called_one(
     copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = experiment.make_program
+    original = preparing.make_program
 
     def make_program(*given: Any) -> Program:
         program = original(*given)
@@ -861,10 +870,10 @@ def test_a_nan_reward_of_an_evaluation_is_called_one(
 
         return program._replace(evaluate=evaluate)
 
-    monkeypatch.setattr(experiment, "make_program", make_program)
+    monkeypatch.setattr(preparing, "make_program", make_program)
     said = r"^reward: nan at step (9|1\d) of episode 2 of an evaluation of seed 1$"
     with pytest.raises(FloatingPointError, match=said):
-        experiment.evaluate(str(copy), episodes=4, seed=0)
+        saved.evaluate(str(copy), episodes=4, seed=0)
 
 
 def test_evaluation_stops_where_a_return_ceases_to_be_finite() -> None:
@@ -927,7 +936,7 @@ def test_signals_are_left_alone_outside_the_main_thread() -> None:
     seen = []
 
     def look() -> None:
-        with experiment.interruptible() as interrupted:
+        with loop.interruptible() as interrupted:
             seen.append((interrupted(), signal.getsignal(signal.SIGINT)))
 
     thread = threading.Thread(target=look)
@@ -939,7 +948,7 @@ def test_signals_are_left_alone_outside_the_main_thread() -> None:
 def test_what_is_not_known_yet_is_left_out_of_the_log(tmp_path: Path) -> None:
     past = {"timestep": np.array([8]), "step": np.array([7.5])}
     past |= {"return": np.array([[np.nan], [1.0]]), "loss": np.array([[0.5], [1.0]])}
-    folder.log(tmp_path, 8, past)
+    measured.log(tmp_path, 8, past)
     (line,) = log(tmp_path)
     assert set(line) == {"timestep", "step", "time", "loss"} and line["loss"] == 0.75
 
@@ -948,9 +957,9 @@ def test_the_latest_return_stays_until_there_is_a_later_one() -> None:
     none = {"episodes": np.zeros(2), "return_sum": np.zeros(2)}
     some = {"episodes": np.array([1.0, 3.0]), "return_sum": np.array([1.0, 1.0])}
     past = {"return": np.array([[1.0, np.nan], [np.nan, 2.0]])}
-    assert np.isnan(experiment._latest_return(none, {}))
-    assert experiment._latest_return(none, past) == 1.5
-    assert experiment._latest_return(some, past) == 0.5
+    assert np.isnan(loop._latest_return(none, {}))
+    assert loop._latest_return(none, past) == 1.5
+    assert loop._latest_return(some, past) == 0.5
 
 
 def test_a_run_of_another_version_is_refused_and_the_version_named(copy: Path) -> None:
@@ -958,7 +967,7 @@ def test_a_run_of_another_version_is_refused_and_the_version_named(copy: Path) -
     (copy / "versions.json").write_text(json.dumps(versions | {"memrl_jax": "0.1.0"}))
     (copy / "config.json").write_text('{"config": {"as": "it was"}, "run": {}, "history": []}')
     with pytest.raises(ValueError, match=r"^run: .+ was written by memrl_jax 0\.1\.0, whose runs "):
-        experiment.read(str(copy))
+        saved.read(str(copy))
     (copy / "versions.json").write_text(json.dumps(versions))
     with pytest.raises(ValueError, match=r"^run: .+config.json: config: agent is missing$"):
-        experiment.read(str(copy))
+        saved.read(str(copy))

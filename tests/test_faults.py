@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks import damage, faults, interrupted, kills, states, trials
 from benchmarks.trials import SMALL, Figures
-from memrl_jax.run import experiment
+from memrl_jax.run import loop
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +69,7 @@ def test_of_two_writers_one_is_refused(whole: Path, tmp_path: Path) -> None:
     out, answers = tmp_path / "run", []
     both = threading.Barrier(2)
 
-    def slow(_: experiment.Progress) -> None:
+    def slow(_: loop.Progress) -> None:
         time.sleep(0.1)
 
     def write() -> None:

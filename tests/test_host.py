@@ -21,7 +21,7 @@ from memrl_jax.environments import declared, from_gymnasium, make
 from memrl_jax.environments.check import draw, observed
 from memrl_jax.environments.foreign import converted
 from memrl_jax.environments.host import HostEnvironment
-from memrl_jax.run import experiment
+from memrl_jax.run import experiment, saved
 from memrl_jax.run.host_program import make_host_program
 from memrl_jax.run.program import Run
 from memrl_jax.spaces import Continuous, Discrete
@@ -329,10 +329,10 @@ def test_a_resumed_run_says_what_is_lost_and_goes_on(
 
 
 def test_a_trained_run_can_be_evaluated_and_watched(trained: tuple[str, Path]) -> None:
-    played = experiment.evaluate(str(trained[1]), episodes=5, seed=1)
+    played = saved.evaluate(str(trained[1]), episodes=5, seed=1)
     assert played.total.shape == (2, 5) and (played.length == 3).all() and played.done.all()
     assert set(played.total.ravel()) <= {0.0, 1.0}
-    (episode,) = experiment.play(str(trained[1]), seed=1, episodes=1)
+    (episode,) = saved.play(str(trained[1]), seed=1, episodes=1)
     assert episode.observation.shape == (3,) and episode.reward[:2].tolist() == [0, 0]
     assert episode.observation[0] in (0, 1) and (episode.observation[1:] == 2).all()
 

@@ -21,7 +21,7 @@ import pytest
 
 from memrl_jax import cli, hosts
 from memrl_jax.hosts import Place
-from memrl_jax.run import experiment, history, processes
+from memrl_jax.run import history, processes, saved
 from tests.test_cli import TINY, options
 
 ROOT = Path(__file__).parents[1]
@@ -156,7 +156,7 @@ def assert_same(one: Path, other: Path) -> None:
     """Compare metrics and trained agents, with their replay memories, bit for bit."""
     ours, theirs = (history.read(x / "metrics.npz") for x in (one, other))
     assert history.digest(ours) == history.digest(theirs)
-    agents = (experiment.trained(str(x))[2] for x in (one, other))
+    agents = (saved.trained(str(x))[2] for x in (one, other))
     jax.tree.map(np.testing.assert_array_equal, *agents)
 
 
@@ -168,7 +168,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def saved(out: Path) -> int:
+def last_saved(out: Path) -> int:
     """Return the timestep of the last checkpoint, 0 without one."""
     return max((int(x.stem) for x in out.glob("checkpoints/*.ckpt")), default=0)
 
@@ -176,7 +176,7 @@ def saved(out: Path) -> int:
 def wait_for(out: Path, timestep: int, seconds: float = 300) -> None:
     """Wait for a checkpoint of a timestep or a later one."""
     deadline = time.monotonic() + seconds
-    while saved(out) < timestep:
+    while last_saved(out) < timestep:
         assert time.monotonic() < deadline, f"{out} has no checkpoint of {timestep}"
         time.sleep(0.02)
 
@@ -195,7 +195,7 @@ def test_seeds_over_processes_are_those_of_one_and_go_on_after_a_loss(
         line = rf"memrl: process {1 - lost} of 2 ended, for another one was lost; .*\n"
         assert code == 2 and re.fullmatch(line, error), error
         words = ["train", "--resume", out]
-    assert saved(out) < 640
+    assert last_saved(out) < 640
     assert_parts_belong_together(out, tmp_path / "broken")
     assert alone(*words) == 0
     assert_same(out, whole)
@@ -207,10 +207,10 @@ def assert_parts_belong_together(out: Path, broken: Path) -> None:
     before, part = sorted(broken.glob("checkpoints/*.1.part"))[-2:]
     shutil.copy(before, part)
     with pytest.raises(ValueError, match=rf"{part.name}: is not of the checkpoint .*; remove it"):
-        experiment.trained(str(broken))
+        saved.trained(str(broken))
     part.unlink()
     with pytest.raises(ValueError, match=rf"{part.name}: No such file or directory; remove it"):
-        experiment.trained(str(broken))
+        saved.trained(str(broken))
 
 
 def test_all_processes_stop_when_one_is_asked_to(
@@ -226,7 +226,7 @@ def test_all_processes_stop_when_one_is_asked_to(
     with monkeypatch.context() as patch:
         patch.setattr(processes, "largest", largest)
         assert alone(*WORDS, "--out", out) == 130
-    assert 0 < saved(out) < 640
+    assert 0 < last_saved(out) < 640
     assert alone("train", "--resume", out) == 0
     assert_same(out, whole)
 
@@ -247,5 +247,5 @@ def test_shards_over_processes_are_those_of_one(
     assert ours.keys() == theirs.keys()
     for name, x in ours.items():
         np.testing.assert_allclose(x, theirs[name], rtol=1e-4, atol=1e-5, err_msg=name)
-    agents = (experiment.trained(str(x))[2].learner for x in (out, other))
+    agents = (saved.trained(str(x))[2].learner for x in (out, other))
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), *agents)

@@ -19,7 +19,7 @@ from memrl_jax.preset_configs import presets
 from memrl_jax.report import contents, page, report
 from memrl_jax.rollout import Episode
 from memrl_jax.run import experiment, history
-from memrl_jax.run.experiment import Result
+from memrl_jax.run.loop import Result
 from memrl_jax.run.pool import pools
 from memrl_jax.run.program import Run
 from tests.small import SMALL

@@ -11,7 +11,7 @@ import pytest
 from benchmarks import trials
 from memrl_jax import cli
 from memrl_jax.points import Range, Vary
-from memrl_jax.run import checkpoint, experiment, search, stages, sweep, sweep_training
+from memrl_jax.run import checkpoint, preparing, saved, search, stages, sweep, sweep_training
 from memrl_jax.run.program import Run
 from memrl_jax.run.search import Search
 from tests.small import SMALL
@@ -98,7 +98,7 @@ def programs() -> tuple[Any, list[Any]]:
     """What is compiled, once for all searches, and the calls that made it."""
     made = []
     prepare = stages.shared()
-    make = experiment.make_program
+    make = preparing.make_program
 
     def counted(*given: Any) -> Any:
         made.append(given)
@@ -106,7 +106,7 @@ def programs() -> tuple[Any, list[Any]]:
 
     def counting(*given: Any) -> Any:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(experiment, "make_program", counted)
+            patch.setattr(preparing, "make_program", counted)
             return prepare(*given)
 
     return counting, made
@@ -132,12 +132,12 @@ def test_a_search_is_one_program_and_an_interrupt_changes_nothing(
         out.parent.mkdir()
     assert sweep_training.start(begun(whole), silent, silent)
     assert [len(given[2]["learning_rate"]) for given in once if len(given) > 2 and given[2]] == [2]
-    save, saved = checkpoint.save, []
+    save, paths = checkpoint.save, []
 
     def stop(path: Path, *rest: Any) -> None:
         save(path, *rest)
-        saved.append(path)
-        if len(saved) % 5 == 0:
+        paths.append(path)
+        if len(paths) % 5 == 0:
             raise Stopped
 
     monkeypatch.setattr(checkpoint, "save", stop)
@@ -153,7 +153,7 @@ def test_a_search_is_one_program_and_an_interrupt_changes_nothing(
     assert stops >= 4
     assert trials.same(place.parent, whole.parent)
     for number in range(6):
-        agent: Any = experiment.read(str(place / f"points/{number:03d}"))[1].agent
+        agent: Any = saved.read(str(place / f"points/{number:03d}"))[1].agent
         rate = sweep.asked(begun(place))[number]["learning_rate"]
         assert agent.optimizer.learning_rate == rate
 

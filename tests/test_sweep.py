@@ -19,7 +19,9 @@ from memrl_jax.run import (
     checkpoint,
     experiment,
     history,
+    preparing,
     rounds,
+    saved,
     search,
     snapshot,
     sweep,
@@ -123,8 +125,8 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def contents(place: Path) -> tuple[dict[str, np.ndarray], list[Any]]:
     """Return the metrics and the leaves of the last checkpoint of a run."""
-    config, run = experiment.read(str(place))[1:]
-    like = experiment.prepared(config, run).shapes
+    config, run = saved.read(str(place))[1:]
+    like = preparing.prepared(config, run).shapes
     carry, about = snapshot.load(place, like)
     assert about.timestep == config.total_steps
     keys = jax.dtypes.prng_key
@@ -403,6 +405,6 @@ def test_a_member_that_copies_goes_on_from_the_others_state(
         decision["varied"]["learning_rate"]
     )
     for i in range(4):
-        config = experiment.read(str(place / f"points/{i:03d}"))[1]
+        config = saved.read(str(place / f"points/{i:03d}"))[1]
         rate = json.loads(memrl_jax.config.to_json(config))["agent"]["optimizer"]["learning_rate"]
         assert rate == decision["varied"]["learning_rate"][i]

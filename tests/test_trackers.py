@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from memrl_jax.commands import arguments, training
-from memrl_jax.run import experiment, history, telling, trackers
-from memrl_jax.run.experiment import Progress, Result
+from memrl_jax.run import experiment, history, loop, preparing, saved, telling, trackers
+from memrl_jax.run.loop import Progress, Result
 from memrl_jax.run.program import Run
 from memrl_jax.run.trackers import TRACKERS, Curves, Told, Tracker
 from tests.small import SMALL
@@ -54,9 +54,9 @@ class Heard:
 @pytest.fixture(scope="module", autouse=True)
 def compile_once() -> Iterator[None]:
     """Share the compiled functions, which do not depend on who is told."""
-    program = experiment.make_program(SMALL, RUN)
+    program = preparing.make_program(SMALL, RUN)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(experiment, "make_program", lambda config, run, *_: program._replace(run=run))
+        patch.setattr(preparing, "make_program", lambda config, run, *_: program._replace(run=run))
         yield
 
 
@@ -153,13 +153,13 @@ def test_a_tracker_is_told_of_every_point(plain: Result, heard: Heard, tmp_path:
     assert told.name == "run" and told.folder == tmp_path / "run/trackers/heard"
     assert told.settings["environment"] == "TMaze" and told.settings["seeds"] == 2
     assert json.loads((tmp_path / "run/config.json").read_text())["run"]["track"] == ["heard"]
-    assert experiment.read(str(tmp_path / "run"))[2].track == ("heard",)
+    assert saved.read(str(tmp_path / "run"))[2].track == ("heard",)
 
 
 def test_a_resume_goes_on_in_the_same_place_and_tells_nothing_twice(
     plain: Result, heard: Heard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(experiment.Pace, "after", lambda pace, *_: pace._replace(steps=1))
+    monkeypatch.setattr(loop.Pace, "after", lambda pace, *_: pace._replace(steps=1))
     with pytest.raises(Stopped):
         train(tmp_path / "run", "heard", at=424)  # the last checkpoint is of 240
     assert len(heard.points) == 4
@@ -178,7 +178,7 @@ def test_a_tracker_that_comes_later_is_told_everything(
     changed = json.loads((tmp_path / "run/config.json").read_text())["history"][0]["changed"]
     assert changed == {"track": [[], ["heard"]]}
     resume(tmp_path / "run", track=())
-    assert len(heard.told) == 1 and experiment.read(str(result.folder))[2].track == ()
+    assert len(heard.told) == 1 and saved.read(str(result.folder))[2].track == ()
 
 
 def broken(told: Told, at: str) -> Tracker:
@@ -318,7 +318,7 @@ def tracked(
     """Where a run goes that is stopped and resumed, and what a tracker has to show of it."""
     for name in ("WANDB_MODE", "WANDB_PROJECT", "MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(experiment.Pace, "after", lambda pace, *_: pace._replace(steps=1))
+    monkeypatch.setattr(loop.Pace, "after", lambda pace, *_: pace._replace(steps=1))
     return tmp_path / "run", flat(expected(plain.history))
 
 

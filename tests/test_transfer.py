@@ -23,7 +23,7 @@ from memrl_jax.agents import AGENTS, OptimizerConfig
 from memrl_jax.agents.optimizer import make_optimizer
 from memrl_jax.config import Config, to_json
 from memrl_jax.environments import batch
-from memrl_jax.run import checkpoint, elsewhere, experiment
+from memrl_jax.run import checkpoint, elsewhere, experiment, lanes, preparing, saved
 from memrl_jax.run.host_program import make_host_program
 from memrl_jax.run.pool import pools
 from memrl_jax.run.program import Run
@@ -266,7 +266,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def first(source: Path) -> Any:
     """What three new seeds take from it."""
-    return experiment.take(str(source), ["encoder", "memory"], 3)
+    return saved.take(str(source), ["encoder", "memory"], 3)
 
 
 @pytest.fixture(scope="module")
@@ -277,8 +277,8 @@ def whole(source: Path, first: Any, tmp_path_factory: pytest.TempPathFactory) ->
 
 def params_of(folder: Path, timestep: int | None = None) -> dict[str, Any]:
     """Return the parameters [S, ...] of a run, as last saved or in an earlier checkpoint."""
-    _, config, run = experiment.read(str(folder))
-    program = experiment.prepared(config, run)
+    _, config, run = saved.read(str(folder))
+    program = preparing.prepared(config, run)
     name = f"{timestep:012d}" if timestep else sorted((folder / "checkpoints").iterdir())[-1].stem
     carry = checkpoint.load(folder / f"checkpoints/{name}.ckpt", program.shapes)
     params: dict[str, Any] = jax.vmap(program.params)(carry.train.agent)
@@ -321,7 +321,7 @@ def test_a_resumed_run_needs_its_source_no_more(
     source: Path, whole: Path, tmp_path: Path, killed: str
 ) -> None:
     gone = Path(shutil.copytree(source, tmp_path / "gone"))
-    taking = experiment.take(str(gone), ["encoder", "memory"], 3)
+    taking = saved.take(str(gone), ["encoder", "memory"], 3)
     out = start(tmp_path / "new", LONG, taking, interrupt, seeds=3)
     shutil.rmtree(gone)
     if killed != "while training":
@@ -409,16 +409,16 @@ def test_the_command_line_takes_and_freezes(
 
 def test_a_run_is_evaluated_elsewhere_and_left_as_it_is(source: Path) -> None:
     before = bits_of_files(source)
-    usual = experiment.evaluate(str(source), 3, 1)
-    same = experiment.evaluate(str(source), 3, 1, "TMaze")
-    other = experiment.evaluate(str(source), 3, 1, None, {"corridor": 11})
+    usual = saved.evaluate(str(source), 3, 1)
+    same = saved.evaluate(str(source), 3, 1, "TMaze")
+    other = saved.evaluate(str(source), 3, 1, None, {"corridor": 11})
     chex.assert_trees_all_equal(usual, same)
-    _, config, _ = experiment.read(str(source))
+    _, config, _ = saved.read(str(source))
     env = build.make_environment(config.replace(environment_args={"corridor": 11}))
     agent = build.make_agent(config, build.make_environment(config))
     play = make_trainer(env, agent, 2, 4).evaluate
-    _, _, states = experiment.trained(str(source))
-    keys = parallel.seed_keys(1, 2, experiment.EVALUATE)
+    _, _, states = saved.trained(str(source))
+    keys = parallel.seed_keys(1, 2, lanes.EVALUATE)
     for seed in range(2):
         due = jax.jit(play, static_argnums=2)(keys[seed], tree.at(states, seed), 3)
         chex.assert_trees_all_close(tree.at(other, seed), jax.device_get(due), atol=1e-6)

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from memrl_jax.commands.arguments import check_out, parse
-from memrl_jax.run import experiment, folder, history
+from memrl_jax.run import files, history, saved
 from memrl_jax.run.pool import pools, series, told
 
 
@@ -62,7 +62,7 @@ def watch(arguments: list[str]) -> int:
 
     given = parse(Watch, arguments, "memrl watch")
     check_out(given.out, ".gif")
-    episodes = experiment.play(given.run, given.seed, given.episodes)
+    episodes = saved.play(given.run, given.seed, given.episodes)
     console = Console()
     for number, episode in enumerate(episodes):
         total = float(episode.reward.sum())
@@ -103,6 +103,6 @@ def report(arguments: list[str]) -> int:
     given = parse(Report, arguments, "memrl report")
     check_out(given.out, ".html")
     text = report(given.runs, given.separate, partial(print, flush=True))
-    folder.write(Path(given.out), text)
+    files.write(Path(given.out), text)
     print(given.out)
     return 0

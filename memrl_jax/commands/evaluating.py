@@ -14,7 +14,7 @@ from memrl_jax import statistics
 from memrl_jax.commands.arguments import parse
 from memrl_jax.commands.shown import cell
 from memrl_jax.rollout import Evaluation
-from memrl_jax.run import experiment
+from memrl_jax.run import saved
 from memrl_jax.run.pool import Pool, pools, short, told
 
 
@@ -43,7 +43,7 @@ def evaluate(arguments: list[str]) -> int:
     console = Console()
     where = given.environment, given.environment_args
     for pool in found:
-        played = {x: experiment.evaluate(x, given.episodes, given.seed, *where) for x in pool.runs}
+        played = {x: saved.evaluate(x, given.episodes, given.seed, *where) for x in pool.runs}
         console.print(_evaluated(pool, played, given.episodes, _told(pool, *where)))
         unfinished = sum(int(np.sum(~x.done)) for x in played.values())
         if unfinished:

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from rich.table import Table
 
 from memrl_jax import statistics
-from memrl_jax.run import experiment
+from memrl_jax.run import loop
 from memrl_jax.statistics import iqm
 
 
@@ -33,7 +33,7 @@ def cell(values: np.ndarray, statistic: statistics.Statistic = iqm) -> str:
 
 
 @contextlib.contextmanager
-def progress_bar(console: Console) -> Iterator[experiment.Report]:
+def progress_bar(console: Console) -> Iterator[loop.Report]:
     """Show steps, steps/s, times and returns; without a terminal, a line per tenth of the run."""
     bar = Progress(
         TextColumn("{task.fields[steps]}"),
@@ -53,7 +53,7 @@ def progress_bar(console: Console) -> Iterator[experiment.Report]:
         if not console.is_terminal:
             console.print(text, soft_wrap=True)  # a line each, however wide
 
-    def report(progress: experiment.Progress) -> None:
+    def report(progress: loop.Progress) -> None:
         nonlocal tenth, compiled
         if not compiled:
             say(f"compiled in {time.monotonic() - began:.0f} s")

@@ -22,7 +22,7 @@ from memrl_jax.commands.shown import cell, progress_bar
 from memrl_jax.config import Config
 from memrl_jax.points import Point, Vary
 from memrl_jax.preset_configs import presets
-from memrl_jax.run import files, folder, history, sweep_training
+from memrl_jax.run import files, history, sweep_training
 from memrl_jax.run import sweep as sweeps
 from memrl_jax.run.program import Run
 from memrl_jax.run.rounds import Rule
@@ -173,7 +173,7 @@ def write(done: Sweep) -> Table:
     written = csv.DictWriter(text, [*rows[0]], lineterminator="\n")
     written.writeheader()
     written.writerows(rows)
-    folder.write(done.folder / "sweep.csv", text.getvalue())
+    files.write(done.folder / "sweep.csv", text.getvalue())
     scores = sweeps.scores(done)
     _curves(done, [*scores])
     for name in done.points[0]:

@@ -14,7 +14,7 @@ from memrl_jax.commands.arguments import fields_of, modules, parse
 from memrl_jax.commands.shown import progress_bar, table
 from memrl_jax.config import Config
 from memrl_jax.preset_configs import presets
-from memrl_jax.run import experiment, folder, processes
+from memrl_jax.run import experiment, folder, loop, processes, saved
 from memrl_jax.run.program import Run
 from memrl_jax.run.taken import Taken
 
@@ -119,10 +119,10 @@ def _first(given: Train) -> Taken | None:
         return None
     if given.source is None:
         raise ValueError(f"from: {', '.join(given.take)} of which run? name its folder")
-    return experiment.take(given.source, given.take, given.run.seeds)
+    return saved.take(given.source, given.take, given.run.seeds)
 
 
-def follow(train: Callable[[experiment.Say, experiment.Report], experiment.Result]) -> int:
+def follow(train: Callable[[loop.Say, loop.Report], loop.Result]) -> int:
     """Train with a progress bar, print how it ended, and return the exit code.
 
     Of several processes, only the first one says anything.

@@ -13,7 +13,7 @@ from memrl_jax.config import Config, agent_name, flat
 from memrl_jax.preset_configs import presets
 from memrl_jax.report import page
 from memrl_jax.rollout import Episode
-from memrl_jax.run import experiment, folder, history
+from memrl_jax.run import folder, history, saved, software
 from memrl_jax.run.pool import Pool, pasts, series
 
 FIRST = "evaluation_return", "return"  # metrics whose curves are shown at once
@@ -57,12 +57,12 @@ def _of_one(pool: Pool) -> Iterator[str]:
     for path, run in pool.runs.items():
         place = Path(path)
         lines = [[k, _text(x)] for k, x in {**own, **vars(run), "out": place.name}.items()]
-        software = [[k, str(x)] for k, x in folder.written_with(place).items()]
+        versions = [[k, str(x)] for k, x in software.written_with(place).items()]
         changes = [_change(entry) for entry in folder.changes(place)]
         yield page.folded(
             f"All settings and software of {place.name}",
             page.table(["setting", "value"], lines),
-            page.table(["software", "version"], software),
+            page.table(["software", "version"], versions),
             *map(page.paragraph, changes),
         )
 
@@ -129,7 +129,7 @@ def _curve(pools: Sequence[Pool], name: str) -> str:
 def episode(pool: Pool) -> str:
     """Show a greedy episode of a run's first seed, and what its memory did in it."""
     path = next(iter(pool.runs))
-    (played,) = experiment.play(path, 0, 1)
+    (played,) = saved.play(path, 0, 1)
     steps, total = len(played.reward), float(played.reward.sum())
     told = f"seed 0 of {Path(path).name}: {steps} steps, return {total:.4g}"
     shown = [page.paragraph(f"A greedy episode of {told}."), *_memory(played), _film(played)]

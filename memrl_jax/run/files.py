@@ -35,6 +35,12 @@ def replacing(path: Path) -> Iterator[BufferedWriter]:
     sync(path.parent)
 
 
+def write(path: Path, text: str | bytes) -> None:
+    """Replace the contents of a file by `text`, atomically."""
+    with replacing(path) as file:
+        file.write(text.encode() if isinstance(text, str) else text)
+
+
 def temporary(path: Path) -> Path:
     """Return a new name, in the same folder, for a file that will replace `path`."""
     return path.with_name(f"{path.name}.{secrets.token_hex(8)}.tmp")
@@ -118,3 +124,8 @@ def reason(error: Exception) -> str:
 def is_temporary(path: Path, of: str | None = None) -> bool:
     """Tell whether `path` has a temporary name: of the file name `of`, or of any."""
     return re.fullmatch((".+" if of is None else re.escape(of)) + SUFFIX, path.name) is not None
+
+
+def unreadable(path: Path, error: Exception) -> ValueError:
+    """Return the error that says that a file of a run cannot be read, and why."""
+    return ValueError(f"run: {path} cannot be read ({reason(error)})")

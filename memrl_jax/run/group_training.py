@@ -9,9 +9,9 @@ import numpy as np
 
 from memrl_jax import points as of_points
 from memrl_jax.points import Group
-from memrl_jax.run import carving, experiment, folder, history, rounds, stages
+from memrl_jax.run import carving, experiment, files, history, rounds, stages
 from memrl_jax.run import sweep as sweeps
-from memrl_jax.run.experiment import Progress, Report
+from memrl_jax.run.loop import Progress, Report
 from memrl_jax.run.program import Run
 from memrl_jax.run.stages import Stage
 from memrl_jax.run.sweep import Sweep
@@ -32,7 +32,7 @@ def train(stage: Stage) -> bool:
         if number == last:
             return True
         decided.append(_decide(sweep, number, decided))
-        folder.write(sweep.folder / sweeps.ROUNDS, json.dumps(decided, indent=2))
+        files.write(sweep.folder / sweeps.ROUNDS, json.dumps(decided, indent=2))
 
 
 def _groups(sweep: Sweep, decided: Sequence[dict[str, Any]]) -> list[Group]:

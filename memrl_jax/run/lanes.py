@@ -14,6 +14,10 @@ from memrl_jax.types import Array, Key
 Varied = Mapping[str, Sequence[float]]  # setting -> its value at every point [P]
 NOTHING: Varied = MappingProxyType({})
 
+# First numbers of streams of keys (`parallel.seed_keys`): no two purposes share keys. Training's is
+# 0; an EVALUATION during training adds its timestep; the others are `memrl evaluate` and `watch`.
+EVALUATION, EVALUATE, WATCH = 1, 2, 3
+
 
 class Lanes(NamedTuple):
     """The lanes [S] of a program: all seeds of the first point, then all of the next one.

@@ -11,7 +11,7 @@ import numpy as np
 
 from memrl_jax import checks
 from memrl_jax.config import Config, agent_name, flat, to_json
-from memrl_jax.run import experiment, history
+from memrl_jax.run import history, saved
 from memrl_jax.run.history import History
 from memrl_jax.run.program import Run
 from memrl_jax.settings import named
@@ -41,7 +41,7 @@ def pools(paths: Sequence[str], separate: bool = False) -> list[Pool]:
     if not paths:
         raise ValueError("runs: name at least one")
     _check_named_once(paths)
-    read = {path: experiment.read(path)[1:] for path in paths}
+    read = {path: saved.read(path)[1:] for path in paths}
     alike: dict[tuple[str, ...], dict[str, Run]] = {}
     for path, (config, run) in read.items():
         began = to_json(config), json.dumps(run.taken), path if separate else ""

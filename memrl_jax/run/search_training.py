@@ -4,9 +4,9 @@ import json
 from typing import Any
 
 from memrl_jax import points as of_points
-from memrl_jax.run import folder, group_training, history
+from memrl_jax.run import files, group_training, history
 from memrl_jax.run import sweep as sweeps
-from memrl_jax.run.experiment import Progress, Report
+from memrl_jax.run.loop import Progress, Report
 from memrl_jax.run.search import Search, ask, journal
 from memrl_jax.run.stages import Stage
 from memrl_jax.run.sweep import Sweep
@@ -26,7 +26,7 @@ def train(stage: Stage, search: Search) -> bool:
         tried, scores = sweeps.asked(sweep), _scores(sweep, first)
         if len(tried) == first:
             tried = tried + ask(search, sweep.config, sweep.run.seed, tried, scores)
-            folder.write(sweep.folder / sweeps.TRIALS, json.dumps(tried, indent=2))
+            files.write(sweep.folder / sweeps.TRIALS, json.dumps(tried, indent=2))
         _keep(sweep, search, tried, scores)
         last = first + search.at_once
         stage.say(f"trials {first} to {last - 1} of {search.trials}{_best(tried, scores)}")
@@ -40,7 +40,7 @@ def train(stage: Stage, search: Search) -> bool:
 
 def _keep(sweep: Sweep, search: Search, tried: list[dict[str, Any]], scores: list[float]) -> None:
     """Write Optuna's journal."""
-    folder.write(sweep.folder / sweeps.JOURNAL, journal(search, sweep.folder.name, tried, scores))
+    files.write(sweep.folder / sweeps.JOURNAL, journal(search, sweep.folder.name, tried, scores))
 
 
 def _scores(sweep: Sweep, trials: int) -> list[float]:

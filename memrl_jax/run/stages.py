@@ -6,9 +6,10 @@ from typing import NamedTuple
 
 from memrl_jax.config import Config, flat
 from memrl_jax.points import Group
-from memrl_jax.run import experiment, snapshot
-from memrl_jax.run.experiment import Prepare, Report, Say
+from memrl_jax.run import preparing, snapshot
 from memrl_jax.run.lanes import Lanes, Varied
+from memrl_jax.run.loop import Report, Say
+from memrl_jax.run.preparing import Prepare
 from memrl_jax.run.program import Program, Run
 from memrl_jax.run.sweep import Sweep
 from memrl_jax.run.taken import Taken
@@ -24,7 +25,7 @@ class Stage(NamedTuple):
 
 
 def shared() -> Prepare:
-    """Return an `experiment.prepared` that compiles once for what differs in floats or length."""
+    """Return a `preparing.prepared` that compiles once for what differs in floats or length."""
     made: dict[str, Program] = {}
 
     def prepare(config: Config, run: Run, varied: Varied, first: Taken | None = None) -> Program:
@@ -33,7 +34,7 @@ def shared() -> Prepare:
         sizes = lanes.size, run.evaluate_episodes, run.max_gigabytes, [*varied]
         key = json.dumps([fixed, sizes], sort_keys=True)
         if key not in made:
-            made[key] = experiment.prepared(config, run, varied, first)
+            made[key] = preparing.prepared(config, run, varied, first)
         total = config.total_steps
         return made[key]._replace(config=config, run=run, lanes=lanes, total_steps=total)
 

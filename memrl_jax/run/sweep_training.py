@@ -4,9 +4,9 @@ import shutil
 from pathlib import Path
 
 from memrl_jax import points as of_points
-from memrl_jax.run import folder, group_training, lock, search_training
+from memrl_jax.run import files, folder, group_training, lock, search_training
 from memrl_jax.run import sweep as sweeps
-from memrl_jax.run.experiment import Report, Say
+from memrl_jax.run.loop import Report, Say
 from memrl_jax.run.stages import Stage, shared
 from memrl_jax.run.sweep import Sweep
 
@@ -24,7 +24,7 @@ def start(sweep: Sweep, say: Say, report: Report) -> bool:
     def fill(new: Path) -> None:
         (new / "groups").mkdir()
         (new / "points").mkdir()
-        folder.write(new / sweeps.FILE, sweeps.describe(sweep))
+        files.write(new / sweeps.FILE, sweeps.describe(sweep))
 
     with folder.made(str(sweep.folder), fill, say) as place:
         try:
