@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,6 +31,7 @@ from memrl_jax.run import (
 from memrl_jax.run.program import Run
 from memrl_jax.run.rounds import Rule
 from tests.small import SMALL
+from tests.test_cli import TINY, options
 
 RUN = Run(seeds=4, log_every=160, evaluate_every=320, evaluate_episodes=4)
 RATES = [1e-3, 3e-3]
@@ -253,6 +255,30 @@ def test_the_command_ends_with_a_table_a_file_and_pictures(
     assert cli.main(["evaluate", *map(str, sorted((out / "points").iterdir()))]) == 0
 
 
+def test_a_point_that_diverges_ends_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It comes last and counts as the worst; the others are what they would be without it."""
+    words = ["sweep", "drqn", *options(TINY | {"seeds": 2, "log_every": 80, "evaluate_every": 160})]
+    for name, rates in (("one", "1e-3,1e30,1e-2"), ("other", "1e-3,1e-4,1e-2")):
+        varied = ["--vary", f"learning_rate={rates}", "--out", str(tmp_path / name)]
+        assert cli.main([*words, *varied]) == 0
+        said = capsys.readouterr().out
+        assert ("diverged" in said) == (name == "one")
+    with open(tmp_path / "one/sweep.csv") as file:
+        rows = [*csv.DictReader(file)]
+    assert [row["point"] for row in rows[-2:]] == ["1", "1"] and len(rows) == 6
+    assert [row["return"] == "nan" for row in rows] == [False] * 4 + [True] * 2
+    for number in (0, 2):
+        paths = (tmp_path / f"{name}/points/{number:03d}/metrics.npz" for name in ("one", "other"))
+        assert len({history.digest(history.read(path)) for path in paths}) == 1
+    bad = history.read(tmp_path / "one/points/001/metrics.npz")
+    assert np.isnan(bad["evaluation_return"][:, -1]).all() and bad["timestep"][-1] == 640
+    none = ["--vary", "learning_rate=1e28,1e29,1e30", "--out", str(tmp_path / "none")]
+    assert cli.main([*words, *none]) == 2
+    assert re.match("memrl: loss: .* of seed 0 with learning_rate = 1e", capsys.readouterr().err)
+
+
 @pytest.mark.parametrize(
     "arguments, problem",
     [
@@ -343,6 +369,15 @@ def contents_until(place: Path) -> int:
 
 
 RANGES = {"learning_rate": Range(1e-4, 1e-2, True), "discount": Range(0.9, 1.0, False)}
+
+
+def test_members_that_diverged_copy_and_are_not_copied() -> None:
+    scores = [-np.inf, 3.0, -np.inf, -np.inf, 2.0, 1.0, -np.inf, -np.inf]
+    varied = {"discount": np.linspace(0.9, 0.97, 8).tolist()}
+    found = rounds.evolve(scores, varied, RANGES, np.random.default_rng(0))
+    assert [i for i in range(8) if found.source[i] == i] == [1, 4, 5]
+    assert {found.source[i] for i in (0, 2, 3, 6, 7)} == {1, 4}
+    assert rounds.kept(scores, 4) == [1, 4]
 
 
 def test_populations_evolve_as_a_restatement_in_numpy_does() -> None:

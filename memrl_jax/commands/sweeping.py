@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -28,7 +29,6 @@ from memrl_jax.run.program import Run
 from memrl_jax.run.rounds import Rule
 from memrl_jax.run.search import Search
 from memrl_jax.run.sweep import Sweep
-from memrl_jax.statistics import iqm
 
 RETURN = "evaluation_return"
 LABELLED = 8  # points whose curves have a colour and a label, the best ones
@@ -175,10 +175,11 @@ def write(done: Sweep) -> Table:
     written.writerows(rows)
     files.write(done.folder / "sweep.csv", text.getvalue())
     scores = sweeps.scores(done)
-    _curves(done, [*scores])
+    well = {i: x for i, x in scores.items() if not sweeps.diverged(x["return"])}
+    _curves(done, [*well])
     for name in done.points[0]:
-        values = [done.points[number][name] for number in scores]
-        returns = np.stack([score["return"] for score in scores.values()])
+        values = [done.points[number][name] for number in well]
+        returns = np.stack([score["return"] for score in well.values()])
         title = f"{done.config.environment}: {name}"
         out = done.folder / f"effect-{name}.png"
         plot.effect(name, values, returns, out, ylabel=history.shown(RETURN), title=title)
@@ -191,15 +192,21 @@ def _schedule(done: Sweep, scores: Mapping[int, Mapping[str, np.ndarray]]) -> No
     """Draw who went on from whose state after each round, and how settings moved."""
     decided = sweeps.decisions(done)
     first = done.groups[0].varied
-    last = [float(iqm(scores[number]["return"])) for number in range(len(done.points))]
+    last = [sweeps.score(scores[number]["return"]) for number in range(len(done.points))]
     plot.schedule(
         [*done.budgets],
-        [*(decision["scores"] for decision in decided), last],
+        [*map(_drawn, (*(decision["scores"] for decision in decided), last))],
         [decision["source"] for decision in decided],
         {name: [first[name], *(x["varied"][name] for x in decided)] for name in first},
         done.folder / "schedule.png",
         title=f"{done.config.environment}: {len(last)} members, {len(decided) + 1} rounds",
     )
+
+
+def _drawn(scores: Sequence[float | None]) -> list[float]:
+    """Return scores in which members that diverged are as the worst of the others."""
+    well = [x for x in scores if x is not None and x > -math.inf]
+    return [min(well) if x is None else max(x, min(well)) for x in scores]
 
 
 def _curves(done: Sweep, ranked: Sequence[int]) -> None:
@@ -224,7 +231,8 @@ def _table(done: Sweep, scores: Mapping[int, Mapping[str, np.ndarray]]) -> Table
     for number, score in scores.items():
         point: Point = done.points[number]
         settings = [escape(points.told({name: point[name]}).partition("=")[2]) for name in names]
-        cells = [cell(score[name]) for name in ("return", "length")]
+        diverged = sweeps.diverged(score["return"])
+        cells = ["diverged", ""] if diverged else [cell(score[x]) for x in ("return", "length")]
         table.add_row(f"{number:03d}", *settings, *cells)
     table.caption = statistics.caption([done.run.seeds])
     return table

@@ -1,6 +1,7 @@
 """Training the groups of a sweep, each the lanes of one program, round by round."""
 
 import json
+import math
 import shutil
 from collections.abc import Sequence
 from typing import Any
@@ -15,7 +16,6 @@ from memrl_jax.run.loop import Progress, Report
 from memrl_jax.run.program import Run
 from memrl_jax.run.stages import Stage
 from memrl_jax.run.sweep import Sweep
-from memrl_jax.statistics import iqm
 
 
 def train(stage: Stage) -> bool:
@@ -104,7 +104,8 @@ def _decide(sweep: Sweep, number: int, decided: Sequence[dict[str, Any]]) -> dic
     groups = _groups(sweep, decided)
     found = [_scores(sweep, number, i, g) for i, g in enumerate(groups) if g.numbers]
     scores = [score for group in found for score in group]
-    decision: dict[str, Any] = {"timestep": sweep.budgets[number], "scores": scores}
+    told = [None if score == -math.inf else score for score in scores]
+    decision: dict[str, Any] = {"timestep": sweep.budgets[number], "scores": told}
     if sweep.rule.halve is not None:
         numbers = [n for group in groups for n in group.numbers]
         left = rounds.kept(scores, sweep.rule.halve)
@@ -115,10 +116,10 @@ def _decide(sweep: Sweep, number: int, decided: Sequence[dict[str, Any]]) -> dic
 
 
 def _scores(sweep: Sweep, number: int, i: int, group: Group) -> list[float]:
-    """Return the interquartile mean over seeds of the last evaluation of every point."""
+    """Return the score of the last evaluation of every point."""
     past = history.read(sweep.group(number, i) / "metrics.npz")
     last = past["evaluation_return"][:, -1].reshape(len(group.numbers), sweep.run.seeds)
-    return [float(iqm(x)) for x in last]
+    return [sweeps.score(x) for x in last]
 
 
 def _go_on(stage: Stage, decided: Sequence[dict[str, Any]]) -> None:

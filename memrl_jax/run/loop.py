@@ -87,12 +87,13 @@ def train(
             carry, done, pace = _chunks(program, carry, past, span, pace, report, interrupted)
             if done < due:
                 break
-            past = history.extend(past, done, history.means(program.totals(carry)))
+            totals = program.totals(carry)
+            past = history.extend(past, done, history.means(totals))
             carry = carry._replace(sums=jax.tree.map(jnp.zeros_like, carry.sums))
             if done >= evaluation:
-                past = history.extend(
-                    past, done, greedy.evaluate(program, carry, done), "evaluation_"
-                )
+                played = greedy.evaluate(program, carry, done)
+                told = {k: np.where(_well(totals), x, np.nan) for k, x in played.items()}
+                past = history.extend(past, done, told, "evaluation_")
                 reached = _reached(program.run, past)
             if processes.leads():
                 measured.log(place, done, past)
@@ -164,22 +165,35 @@ def _taken(past: History, sums: dict[str, np.ndarray]) -> np.ndarray:
 
 
 def _score(past: History) -> float | None:
-    """Return the interquartile mean over seeds of the last evaluation."""
-    return float(iqm(past["evaluation_return"][:, -1])) if "evaluation_return" in past else None
+    """Return the interquartile mean of the last evaluation, over the lanes that are well."""
+    if "evaluation_return" not in past:
+        return None
+    last = past["evaluation_return"][:, -1]
+    return float(iqm(last[np.isfinite(last)])) if np.any(np.isfinite(last)) else None
 
 
 def _latest_return(sums: dict[str, np.ndarray], past: History) -> float:
     """Return the mean return of the episodes since the last point, or else of the latest before."""
-    if sums["episodes"].sum():
-        return float(sums["return_sum"].sum() / sums["episodes"].sum())
-    return float(np.mean(carry_forward(past["return"])[:, -1])) if "return" in past else math.nan
+    well = _well(sums)
+    if sums["episodes"][well].sum():
+        return float(sums["return_sum"][well].sum() / sums["episodes"][well].sum())
+    return float(np.mean(carry_forward(past["return"])[well, -1])) if "return" in past else math.nan
+
+
+def _well(sums: dict[str, np.ndarray]) -> np.ndarray:
+    """Tell of every lane, bool [S], whether all its metrics are finite."""
+    return np.all([np.isfinite(x) for x in sums.values()], axis=0)
 
 
 def _check_finite(program: Program, sums: dict[str, np.ndarray], past: History) -> None:
-    """Raise FloatingPointError, naming the step, once a metric is NaN or infinite."""
-    bad = [name for name, x in sums.items() if not np.all(np.isfinite(x))]
-    if not bad:
+    """Raise FloatingPointError, naming the step, once a metric is NaN or infinite.
+
+    If the program is not strict, only once every lane has one.
+    """
+    well = _well(sums)
+    if np.all(well) or (not program.strict and np.any(well)):
         return
+    bad = [name for name, x in sums.items() if not np.all(np.isfinite(x))]
     name = next(x for x in ("reward_sum", "loss_sum", *bad) if x in bad)  # causes first
     lane = int(np.argmin(np.isfinite(sums[name])))
     since = int(past["timestep"][-1]) if past else program.first_step

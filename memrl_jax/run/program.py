@@ -86,6 +86,7 @@ class Program(NamedTuple):
     first_step: int  # timesteps of warm-up
     total_steps: int
     lost: str = ""  # what a checkpoint does not hold, so that a resumed run has other numbers
+    strict: bool = True  # whether NaN in one lane ends the run, or only NaN in all of them
 
     def trace(self) -> None:
         """Raise MemoryError if a lower bound exceeds the memory there is; takes seconds."""

@@ -88,15 +88,17 @@ def evolve(
 ) -> Generation:
     """Let the worst quarter copy members of the best quarter, and move the floats they copied.
 
-    A float goes up or down, by `FACTOR` or `SHARE`, as drawn; where that leaves its range it goes
-    the other way.
+    Members that diverged, whose score is -inf, copy as well and are not copied. A float goes up or
+    down, by `FACTOR` or `SHARE`, as drawn; where that leaves its range it goes the other way.
     """
     order = np.argsort(-np.asarray(scores), kind="stable")
     count = len(order) // QUANTILE
     source = [*range(len(order))]
     moved = {name: [float(x) for x in values] for name, values in varied.items()}
-    for loser in order[len(order) - count :].tolist():
-        source[loser] = int(order[random.integers(count)])
+    failed = int(np.sum(np.asarray(scores) == -np.inf))
+    best = order[: min(count, len(order) - failed)]
+    for loser in order[len(order) - max(count, failed) :].tolist():
+        source[loser] = int(best[random.integers(len(best))])
         for name, values in varied.items():
             up = bool(random.integers(2))
             moved[name][loser] = _moved(float(values[source[loser]]), up, ranges[name])

@@ -6,6 +6,7 @@ Optuna's journal is written for its dashboard, and never read here.
 """
 
 import json
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
@@ -79,8 +80,8 @@ def ask(
 ) -> list[dict[str, Any]]:
     """Return the next batch of points, after all that were `tried` and their scores.
 
-    The first batch is drawn at random. The points of a batch have the settings that shape the
-    program in common: those of its first point.
+    A score of -inf is that of a point that diverged. The first batch is drawn at random. The points
+    of a batch have the settings that shape the program in common: those of its first point.
     """
     import optuna
 
@@ -122,9 +123,10 @@ def _study(search: Search, tried: Sequence[Point], scores: Sequence[float], **op
     states = optuna.trial.TrialState
     for number, point in enumerate(tried):
         done = number < len(scores)
+        well = done and math.isfinite(scores[number])
         trial = optuna.trial.create_trial(
-            state=states.COMPLETE if done else states.RUNNING,
-            value=scores[number] if done else None,
+            state=states.COMPLETE if well else states.FAIL if done else states.RUNNING,
+            value=scores[number] if well else None,
             params={name: _choice(search.vary[name], x) for name, x in point.items()},
             distributions=_space(search),
         )

@@ -10,7 +10,6 @@ from memrl_jax.run.loop import Progress, Report
 from memrl_jax.run.search import Search, ask, journal
 from memrl_jax.run.stages import Stage
 from memrl_jax.run.sweep import Sweep
-from memrl_jax.statistics import iqm
 
 
 def sample(sweep: Sweep, search: Search) -> Sweep:
@@ -44,9 +43,9 @@ def _keep(sweep: Sweep, search: Search, tried: list[dict[str, Any]], scores: lis
 
 
 def _scores(sweep: Sweep, trials: int) -> list[float]:
-    """Return the interquartile mean over seeds of the last evaluation of the first trials."""
+    """Return the score of the last evaluation of the first trials."""
     pasts = [history.read(sweep.point(number) / "metrics.npz") for number in range(trials)]
-    return [float(iqm(past["evaluation_return"][:, -1])) for past in pasts]
+    return [sweeps.score(past["evaluation_return"][:, -1]) for past in pasts]
 
 
 def _best(tried: list[dict[str, Any]], scores: list[float]) -> str:

@@ -36,7 +36,8 @@ def shared() -> Prepare:
         if key not in made:
             made[key] = preparing.prepared(config, run, varied, first)
         total = config.total_steps
-        return made[key]._replace(config=config, run=run, lanes=lanes, total_steps=total)
+        program = made[key]._replace(config=config, run=run, lanes=lanes, total_steps=total)
+        return program._replace(strict=False)  # a point that diverges ends alone
 
     return prepare
 

@@ -8,6 +8,7 @@ far) and `optuna.journal` (for Optuna's dashboard).
 """
 
 import json
+import math
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -171,7 +172,8 @@ def clean(sweep: Sweep) -> None:
 def scores(sweep: Sweep) -> dict[int, dict[str, np.ndarray]]:
     """Return the last evaluation of every finished point, [seeds] a metric, the best one first.
 
-    Points that were given up come after all that were trained for longer.
+    Points that were given up come after all that were trained for longer, and last those that
+    diverged: a seed's evaluation is NaN where its metrics are not finite.
     """
     found, trained = {}, {}
     for number in range(len(sweep.points)):
@@ -179,15 +181,26 @@ def scores(sweep: Sweep) -> dict[int, dict[str, np.ndarray]]:
         if "evaluation_return" in past:
             found[number] = {k: past[f"evaluation_{k}"][:, -1] for k in ("return", "length")}
             trained[number] = int(past["timestep"][-1])
-    ranked = sorted(found, key=lambda i: (-trained[i], -float(iqm(found[i]["return"]))))
+    ended = {i: score(x["return"]) for i, x in found.items()}
+    ranked = sorted(found, key=lambda i: (ended[i] == -math.inf, -trained[i], -ended[i]))
     return {i: found[i] for i in ranked}
+
+
+def score(returns: np.ndarray) -> float:
+    """Return the interquartile mean over seeds [S], or -inf if one of them is not finite."""
+    return -math.inf if diverged(returns) else float(iqm(returns))
+
+
+def diverged(returns: np.ndarray) -> bool:
+    """Tell whether a point's evaluations [S] are not all finite."""
+    return not np.all(np.isfinite(returns))
 
 
 def table(sweep: Sweep) -> Iterator[Mapping[str, Any]]:
     """Yield the rows of `sweep.csv`: a point and a seed each, the best point first."""
-    for number, score in scores(sweep).items():
+    for number, last in scores(sweep).items():
         timestep = int(history.read(sweep.point(number) / "metrics.npz")["timestep"][-1])
         for seed in range(sweep.run.seeds):
-            values = {name: float(x[seed]) for name, x in score.items()}
+            values = {name: float(x[seed]) for name, x in last.items()}
             about = {"point": number, **sweep.points[number], "seed": seed, "timestep": timestep}
             yield about | values
