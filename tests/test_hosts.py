@@ -216,33 +216,45 @@ def assert_parts_belong_together(out: Path, broken: Path) -> None:
 def test_all_processes_stop_when_one_is_asked_to(
     whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    out = tmp_path / "run"
+    stopped_and_resumed(WORDS, out, 100, monkeypatch)
+    assert_same(out, whole)
+
+
+def stopped_and_resumed(
+    words: list[str], out: Path, after: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Train until it was looked `after` times whether somebody asked for a stop; then go on."""
     calls = itertools.count()
 
     def largest(x: float) -> float:
-        asked = isinstance(x, bool) and next(calls) > 100
+        asked = isinstance(x, bool) and next(calls) > after
         return True if asked else x
 
-    out = tmp_path / "run"
     with monkeypatch.context() as patch:
         patch.setattr(processes, "largest", largest)
-        assert alone(*WORDS, "--out", out) == 130
+        assert alone(*words, "--out", out) == 130
     assert 0 < last_saved(out) < 640
     assert alone("train", "--resume", out) == 0
-    assert_same(out, whole)
 
 
 @pytest.mark.parametrize("preset, settings", [("recurrent-ppo", PPO), ("r2d2", R2D2)])
 def test_shards_over_processes_are_those_of_one(
-    preset: str, settings: dict[str, Any], tmp_path: Path
+    preset: str, settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Up to rounding, after 20 updates: gradients are summed in another order."""
-    words = ["train", preset, *options(settings | SHARDED), "--seeds", 1]
+    """Up to rounding, after 20 updates: gradients are summed in another order.
+
+    One process that was stopped on its way ends with the bits of one that was not.
+    """
+    words = ["train", preset, *options(settings | SHARDED), "--seeds", "1"]
     out, other = tmp_path / "run", tmp_path / "alone"
     with pair(*words, "--out", out) as both:
         (code, said, error), second = both.ended()
     assert (code, error) == (0, "") and f"finished: {out}" in said, error
     assert (second[0], second[2]) == (0, "")
     assert alone(*words, "--out", other) == 0
+    stopped_and_resumed([*words, "--checkpoint-every", "64"], tmp_path / "stopped", 8, monkeypatch)
+    assert_same(tmp_path / "stopped", other)
     ours, theirs = (history.read(x / "metrics.npz") for x in (out, other))
     assert ours.keys() == theirs.keys()
     for name, x in ours.items():
