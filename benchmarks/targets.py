@@ -204,7 +204,7 @@ def outcomes(timings: Sequence[Timing], targets: Sequence[Target]) -> list[Outco
 
 def _outcome(target: Target, timings: Timings) -> Outcome:
     try:
-        value = target.measure(timings)
+        value = float(target.measure(timings))
     except KeyError:
         return Outcome(target, None, None)
     reached = value <= target.bound if target.at_most else value >= target.bound

@@ -119,6 +119,7 @@ def test_an_iteration_is_held_against_its_update():
     timings = [timing("memrl", 11.0), timing("learn", 10.0), timing("update", 8.0)]
     outcomes = targets.outcomes(timings, targets.ITERATION)
     assert [o.reached for o in outcomes] == [True, False]
+    assert {*map(type, (x for o in outcomes for x in (o.ratio, o.reached)))} == {float, bool}
 
 
 def test_report_holds_every_figure(tmp_path):

@@ -953,8 +953,10 @@ from memrl_jax.environments import ENVIRONMENTS
 ENVIRONMENTS["TMaze-active"](corridor=3)
 found.append(heavy())
 ENVIRONMENTS["CartPole-v1"]()
-print(json.dumps([*found, "gymnax" in sys.modules]))
+found.append(["gymnax" in sys.modules, "scipy.stats" in sys.modules])
+import seaborn
+print(json.dumps([*found, len(seaborn.color_palette("husl", 3)), "scipy.stats" in sys.modules]))
 """
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
-    assert json.loads(run.stdout) == [[], [], True]
+    assert json.loads(run.stdout) == [[], [], [True, False], 3, True]

@@ -5,8 +5,11 @@ one. Here the true last observation is a timestep of its own, and the step after
 episode: time limits can be told from terminations and bootstrapped from the right observation.
 """
 
+import importlib
 import inspect
+import sys
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import jax
@@ -113,8 +116,7 @@ def _horizon(what: str, params: Any) -> int:
 
 def _make(name: str, options: dict[str, Any]) -> tuple[Any, Any]:
     """Make a gymnax environment by id; `options` go to its parameters or its constructor."""
-    import gymnax
-
+    gymnax = _gymnax()
     checks.known("environment", name, gymnax.registered_envs)
     env, params = gymnax.make(name)
     ours = {key: value for key, value in options.items() if key in fields(params)}
@@ -127,6 +129,29 @@ def _make(name: str, options: dict[str, Any]) -> tuple[Any, Any]:
         with blamed(f"environment_args: {name} with {_listed(arguments)}"):
             env, params = gymnax.make(name, **arguments)
     return env, replaced(params, ours, size=True)
+
+
+def _gymnax() -> Any:
+    """Import gymnax, but seaborn, which takes a second and only its Pong names, once it is used.
+
+    `importlib.util.LazyLoader` does not help: a second import of a lazy module loads it.
+    """
+    if "gymnax" not in sys.modules:
+        sys.modules.setdefault("seaborn", _Later("seaborn"))
+    import gymnax
+
+    return gymnax
+
+
+class _Later(ModuleType):
+    """A module that is imported once something of it is asked for."""
+
+    def __getattr__(self, name: str) -> Any:
+        if sys.modules.get(self.__name__) is self:
+            del sys.modules[self.__name__]
+        module = importlib.import_module(self.__name__)
+        self.__dict__.update(vars(module))
+        return getattr(module, name)
 
 
 def _listed(options: dict[str, Any]) -> str:

@@ -137,11 +137,8 @@ def make_program(config: Config, run: Run, varied: Varied = NOTHING, taken: Any 
     trainer, steps = make(config)
     room = limits.room(_devices(lanes))
     per_step = per_rollout(config)
-    varied_one = dict.fromkeys(varied, 0.0)
-    one = jax.eval_shape(partial(_begin, trainer), jax.random.key(0), varied_one, of_one(taken))
-    shapes = of_seeds(one, lanes.rows)
     episodes = -(-run.evaluate_episodes // lanes.shards)  # that a row plays
-    init, chunk, evaluate = _parts(config, run, lanes, episodes, shapes, taken, room)
+    one, (init, chunk, evaluate) = _parts(config, run, lanes, episodes, taken, room)
     return Program(
         config,
         run,
@@ -152,7 +149,7 @@ def make_program(config: Config, run: Run, varied: Varied = NOTHING, taken: Any 
         partial(elsewhere.evaluation, config, lanes, episodes, evaluate),
         trainer.params,
         parts=(chunk, evaluate, init),
-        shapes=shapes,
+        shapes=of_seeds(one, lanes.rows),
         estimate=estimate(config, run, lanes, one.train, room),
         per_step=per_step,
         first_step=config.total_steps - steps * per_step,
@@ -161,19 +158,16 @@ def make_program(config: Config, run: Run, varied: Varied = NOTHING, taken: Any 
 
 
 def _parts(
-    config: Config,
-    run: Run,
-    lanes: Lanes,
-    episodes: int,
-    shapes: Carry,
-    taken: Any,
-    room: FreeMemory,
-) -> tuple[CompiledFunction, CompiledFunction, CompiledFunction]:
-    """Return the functions that begin a run, advance it and evaluate it."""
+    config: Config, run: Run, lanes: Lanes, episodes: int, taken: Any, room: FreeMemory
+) -> tuple[Carry, tuple[CompiledFunction, CompiledFunction, CompiledFunction]]:
+    """Return the shapes of a row, and the functions that begin a run, advance it and evaluate it.
+
+    The first of these is traced for the shapes.
+    """
     spread = lanes.size, lanes.shards
     devices = _devices(lanes)
-    given = jax.eval_shape(lanes.keys), shapes, jax.eval_shape(lanes.repeated, taken)
-    keys, carry, taken = parallel.padded(given, *spread)
+    given = jax.eval_shape(lambda: (lanes.keys(), lanes.settings(), lanes.repeated(taken)))
+    first = parallel.padded(given, *spread)
     steps = jax.ShapeDtypeStruct((), jnp.int32)
     training, evaluation = labels(config, run)
 
@@ -185,11 +179,12 @@ def _parts(
         return trainer(varied).evaluate(shards.own(key), agent, episodes)
 
     init = parallel.over_seeds(lambda x: _begin(trainer(x[1]), *x), *spread)
+    one = of_one(jax.eval_shape(init, first))
+    carry = parallel.padded(of_seeds(one, lanes.rows), *spread)
     chunk = parallel.update_seeds(lambda x, n: _advance(trainer(x.varied), x, n), *spread)
     play = parallel.over_seeds(evaluate, *spread)
-    first = keys, carry.varied, taken
-    played = keys, carry.train.agent, carry.varied
-    return (
+    played = first[0], carry.train.agent, carry.varied
+    return one, (
         CompiledFunction(init, (first,), "the warm-up needs", room, devices),
         CompiledFunction(chunk, (carry, steps), training, room, devices),
         CompiledFunction(play, (played,), evaluation, room, devices),
