@@ -4,6 +4,7 @@ jax is imported only once a command needs it, so that help comes at once.
 """
 
 import contextlib
+import gc
 import importlib
 import os
 import sys
@@ -24,6 +25,10 @@ COMMANDS = {  # name -> module of memrl_jax.commands, function
     "doctor": ("doctor", "doctor"),
     "completion": ("completing", "completion"),
 }
+
+# Python's collector goes through all that jax has made while it traces, which takes a tenth of a
+# start. So many new objects at a time are its `gc.set_threshold` here, instead of some hundred.
+COLLECT = 100_000, 50, 100
 
 HELP = """usage: memrl COMMAND ...
 
@@ -64,6 +69,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     process are taken, and a failure ends it here by `leave`.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments is None:
+        gc.set_threshold(*COLLECT)
     with contextlib.redirect_stdout(Output(sys.stdout)):
         try:
             code = _run(given, in_process=arguments is not None)

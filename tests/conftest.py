@@ -1,10 +1,12 @@
 """Two CPU devices, as on the smallest machine that memrl is used on, and short compilations."""
 
+import gc
 import os
 from importlib.metadata import version
 from pathlib import Path
 
 from memrl_jax import compiled
+from memrl_jax.cli import COLLECT
 
 # What one worker, or an earlier run, has compiled need not be compiled again: jax reads these as it
 # is imported, and so do the processes that tests start.
@@ -24,3 +26,4 @@ if version("jaxlib").startswith("0.10."):  # those after it do not know the othe
 os.environ.setdefault("XLA_FLAGS", " ".join(flags))
 
 jax.config.update("jax_num_cpu_devices", 2)
+gc.set_threshold(*COLLECT)
