@@ -287,7 +287,7 @@ def test_a_point_that_diverges_ends_alone(
         (["--vary", "discount=.9", "--vary", "discount=.8"], "given twice"),
         (["--vary", "discount=0.9", "--grid", "absent.toml"], "cannot be read"),
         (["--vary", "discount=0.9", "--target-return", "1"], "would stop all points"),
-        (["--vary", "discount=0.9", "--track", "wandb"], "not a sweep"),
+        (["--vary", "discount=0.9", "--track", "wandbb"], "did you mean 'wandb'"),
         (["--vary", "environment=gymnasium:CartPole-v1", "discount=.9,.8"], "on the host"),
         (["--vary", "discount=0.9", "--trials", "8"], "name search too"),
         ([], "name at least one"),

@@ -12,10 +12,21 @@ from typing import Any
 import numpy as np
 import pytest
 
+from memrl_jax import points
 from memrl_jax.commands import arguments, training
-from memrl_jax.run import experiment, history, loop, preparing, saved, telling, trackers
+from memrl_jax.run import (
+    experiment,
+    history,
+    loop,
+    preparing,
+    saved,
+    sweep,
+    sweep_training,
+    telling,
+    trackers,
+)
 from memrl_jax.run.loop import Progress, Result
-from memrl_jax.run.program import Run
+from memrl_jax.run.program import Run, make_program
 from memrl_jax.run.trackers import TRACKERS, Curves, Told, Tracker
 from tests.small import SMALL
 
@@ -231,6 +242,30 @@ def test_one_that_hangs_is_waited_for_no_longer_than_said(
         "track: hanging has not answered for 0.5 s; the run goes on, a resume tells it the rest"
     ]
     assert heard.points == expected(plain.history)
+
+
+def test_every_point_of_a_sweep_is_told_as_a_run_and_who_fails_is_asked_once(
+    heard: Heard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(preparing, "make_program", make_program)  # the shared one has one point
+    monkeypatch.setitem(TRACKERS, "heard", heard.start)
+    asked: list[str] = []
+
+    def failing(told: Told) -> Tracker:
+        asked.append(told.name)
+        raise ConnectionError
+
+    monkeypatch.setitem(TRACKERS, "failing", failing)
+    run = Run(**{**vars(RUN), "out": str(tmp_path / "swept"), "track": ("failing", "heard")})
+    plan = sweep.planned(SMALL, run, points.grid({"learning_rate": [1e-3, 1e-2]}))
+    lines: list[str] = []
+    assert sweep_training.start(plan, lines.append, lambda _: None)
+    assert asked == ["swept-000"] and len([x for x in lines if "track: failing" in x]) == 1
+    assert [told.name for told in heard.told] == ["swept-000", "swept-001"]
+    assert [told.settings["learning_rate"] for told in heard.told] == [1e-3, 1e-2]
+    due = [expected(history.read(plan.point(i) / "metrics.npz")) for i in range(2)]
+    assert heard.points == [point for each in due for point in each] and heard.closed == 2
+    assert saved.read(str(plan.point(1)))[2].track == ("failing", "heard")
 
 
 def test_a_damaged_note_of_what_was_told_is_named_and_the_run_goes_on(

@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +13,24 @@ import numpy as np
 from memrl_jax import points as of_points
 from memrl_jax.config import Config
 from memrl_jax.points import Group
-from memrl_jax.run import experiment, files, history, snapshot, stages
+from memrl_jax.run import experiment, files, history, snapshot, stages, telling
 from memrl_jax.run.lanes import NOTHING, Lanes, Varied
 from memrl_jax.run.program import Carry, Run
 from memrl_jax.run.stages import Stage
 
 
 def part(stage: Stage, place: Path, group: Group, numbers: Sequence[int]) -> None:
-    """Make points of a group runs of their own."""
+    """Make points of a group runs of their own, and tell the trackers of each."""
+    sweep, track = stage.sweep, stage.sweep.run.track
     for number in numbers:
-        i = group.numbers.index(number)
+        i, out = group.numbers.index(number), sweep.point(number)
         last = {name: values[i] for name, values in group.varied.items()}
-        config = of_points.at(stage.sweep.config, stage.sweep.points[number] | last)
-        if not stages.whole(stage.sweep.point(number)):
-            carve(stage, place, group, stage.sweep.point(number), [i], [i], NOTHING, config)
+        config = of_points.at(sweep.config, sweep.points[number] | last)
+        if not stages.whole(out):
+            carve(stage, place, group, out, [i], [i], NOTHING, config)
+        name, run = f"{sweep.folder.name}-{out.name}", replace(sweep.run, out=str(out), track=track)
+        failed = telling.whole(name, config, run, out, history.read(out / "metrics.npz"), stage.say)
+        track = tuple(x for x in track if x not in failed)  # nobody waits for it again
 
 
 def carve(
@@ -51,7 +56,7 @@ def carve(
     train = taken.train._replace(key=own.train.key)
     if sweep.rule.own_replay:
         train = train._replace(agent=train.agent._replace(replay=own.train.agent.replay))
-    options = Run(**vars(run) | {"out": str(out)})
+    options = Run(**vars(run) | {"out": str(out), "track": () if varied else run.track})
     settings = Lanes(run.seed, run.seeds, varied).settings()
     part = Carry(train, taken.sums, settings)
     past = history.of_seeds(history.read(place / "metrics.npz"), _lanes(members, run.seeds))

@@ -138,7 +138,7 @@ def _telling(
 ) -> AbstractContextManager[Tell]:
     """Tell trackers of a run, from the first process."""
     if processes.leads():
-        return telling(program, place, past, say)
+        return telling(program.config, program.run, place, past, say)
     return nullcontext(lambda past: None)
 
 

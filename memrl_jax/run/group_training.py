@@ -4,6 +4,7 @@ import json
 import math
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,6 @@ from memrl_jax.points import Group
 from memrl_jax.run import carving, experiment, files, history, rounds, stages
 from memrl_jax.run import sweep as sweeps
 from memrl_jax.run.loop import Progress, Report
-from memrl_jax.run.program import Run
 from memrl_jax.run.stages import Stage
 from memrl_jax.run.sweep import Sweep
 
@@ -80,7 +80,7 @@ def _grouped(stage: Stage, number: int, i: int, group: Group) -> bool:
     if stages.whole(place):
         return experiment.resume(str(place), stage.say, report, {}, stage.prepare).finished
     shutil.rmtree(place, ignore_errors=True)
-    config, run = stages.ending(sweep, group, number), Run(**vars(sweep.run) | {"out": str(place)})
+    config, run = stages.ending(sweep, group, number), replace(sweep.run, out=str(place), track=())
     told = stage.say, report
     begun = experiment.start(config, run, *told, None, group.varied, stage.prepare)
     return begun.finished

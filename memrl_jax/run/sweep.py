@@ -20,7 +20,7 @@ from memrl_jax import points as of_points
 from memrl_jax.build import make, make_train, per_rollout
 from memrl_jax.config import Config, from_json, plain, to_json
 from memrl_jax.points import Group, Point, Range
-from memrl_jax.run import files, history
+from memrl_jax.run import files, history, trackers
 from memrl_jax.run.program import Run, check, spacings
 from memrl_jax.run.rounds import Rule
 from memrl_jax.run.search import Search, described, restored
@@ -73,8 +73,7 @@ def planned(
     check(run)
     if run.target_return is not None:
         raise ValueError(f"target_return: {run.target_return:g} would stop all points of a sweep")
-    if run.track:
-        raise ValueError(f"track: {', '.join(run.track)} follow single runs, not a sweep")
+    trackers.check(run.track)
     config = from_json(to_json(config))
     if search is not None:
         return _planned(config, run, search, rule)

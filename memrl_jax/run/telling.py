@@ -9,7 +9,7 @@ import json
 import math
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from queue import SimpleQueue
@@ -17,11 +17,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from memrl_jax.config import flat, plain
+from memrl_jax.config import Config, flat, plain
 from memrl_jax.run import files, history
 from memrl_jax.run.ahead import begun
 from memrl_jax.run.history import History
-from memrl_jax.run.program import Program
+from memrl_jax.run.program import Run
 from memrl_jax.run.trackers import TRACKERS, Curves, Told
 
 PATIENCE = 60.0  # seconds after which a tracker hangs; as long it is waited for at the end
@@ -46,14 +46,12 @@ class Had(NamedTuple):
 
 
 @contextmanager
-def telling(program: Program, place: Path, past: History, say: Say) -> Iterator[Tell]:
+def telling(config: Config, run: Run, place: Path, past: History, say: Say) -> Iterator[Tell]:
     """Start the trackers of a run in `place`; yield `tell(past)`, which passes on new points.
 
     Those of `past` are told first. `say` gets a line for each tracker that fails.
     """
-    options = {name: plain(name, x) for name, x in vars(program.run).items()}
-    told = Told(place.absolute().name, "", place, flat(program.config) | options)
-    feeds = [Feed(name, told, say) for name in program.run.track]
+    feeds = _feeds(place.absolute().name, config, run, place, say)
 
     def tell(past: History) -> None:
         for feed in feeds:
@@ -63,11 +61,33 @@ def telling(program: Program, place: Path, past: History, say: Say) -> Iterator[
         tell(past)
         yield tell
     finally:
-        deadline = time.monotonic() + PATIENCE
-        for feed in feeds:
-            feed.points.put(None)
-        for feed in feeds:
-            feed.end(deadline)
+        _end(feeds)
+
+
+def whole(
+    name: str, config: Config, run: Run, place: Path, past: History, say: Say
+) -> Sequence[str]:
+    """Tell the trackers of a run, which they know as `name`, all its points; return who failed."""
+    feeds = _feeds(name, config, run, place, say)
+    for feed in feeds:
+        feed.send(past)
+    _end(feeds)
+    return [feed.name for feed in feeds if feed.failed]
+
+
+def _feeds(name: str, config: Config, run: Run, place: Path, say: Say) -> list["Feed"]:
+    options = {option: plain(option, x) for option, x in vars(run).items()}
+    told = Told(name, "", place, flat(config) | options)
+    return [Feed(tracker, told, say) for tracker in run.track]
+
+
+def _end(feeds: Sequence["Feed"]) -> None:
+    """Wait for all together, as long as for one."""
+    deadline = time.monotonic() + PATIENCE
+    for feed in feeds:
+        feed.points.put(None)
+    for feed in feeds:
+        feed.end(deadline)
 
 
 class Feed:

@@ -16,7 +16,7 @@ Curves = Mapping[str, Mapping[str, float]]  # "mean" and "seed_0", ... -> metric
 class Told(NamedTuple):
     """The run that a tracker is told of."""
 
-    name: str  # of the run's folder
+    name: str  # of the run's folder; of a sweep's point, the sweep's and its number
     id: str  # made up for a run and a tracker; the same on every resume
     folder: Path  # an existing one for the tracker's files, within the run's folder
     settings: Mapping[str, Any]  # config and options, as JSON types
