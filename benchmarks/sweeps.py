@@ -22,7 +22,7 @@ from benchmarks import command, report
 from memrl_jax.run import history
 
 RATES = [round(1e-4 * 10 ** (i / 4), 8) for i in range(8)]
-PRESETS = {"dqn": 50_000, "drqn": 20_000, "recurrent-ppo": 102_400, "pqn": 102_400}  # timesteps
+PRESETS = {"dqn": 50_000, "drqn": 20_000, "recurrent-ppo": 102_400, "pqn": 1_024_000}  # timesteps
 
 
 def trained(name: str, preset: str, steps: int, words: list[str], out: Path) -> tuple[float, float]:

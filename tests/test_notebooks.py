@@ -9,8 +9,6 @@ import pytest
 from nbclient import NotebookClient
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
-# Ten minutes of two idle cores are still to be spent on its pictures.
-STORED = [path for path in NOTEBOOKS if path.stem != "external_memory"]
 # What is written in a notebook, and what runs instead: the same with fewer updates.
 SHORT = {
     "quickstart": {"total_steps=30_000": "total_steps=3_000"},
@@ -48,7 +46,7 @@ def test_there_are_notebooks():
     assert "quickstart" in [path.stem for path in NOTEBOOKS]
 
 
-@pytest.mark.parametrize("path", STORED, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebook_is_stored_as_it_ran_from_top_to_bottom(path):
     """Pictures are there, nothing was complained of, and no folder of a machine is told."""
     notebook = nbformat.read(path, as_version=4)
