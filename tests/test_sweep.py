@@ -265,6 +265,9 @@ def test_a_point_that_diverges_ends_alone(
         assert cli.main([*words, *varied]) == 0
         said = capsys.readouterr().out
         assert ("diverged" in said) == (name == "one")
+        lines = [x for x in said.splitlines() if x.startswith("loss: ")]
+        assert len(lines) == 2 * (name == "one")  # one a seed, once
+        assert all("with learning_rate = 1e+30, timestep" in line for line in lines)
     with open(tmp_path / "one/sweep.csv") as file:
         rows = [*csv.DictReader(file)]
     assert [row["point"] for row in rows[-2:]] == ["1", "1"] and len(rows) == 6
@@ -275,8 +278,9 @@ def test_a_point_that_diverges_ends_alone(
     bad = history.read(tmp_path / "one/points/001/metrics.npz")
     assert np.isnan(bad["evaluation_return"][:, -1]).all() and bad["timestep"][-1] == 640
     none = ["--vary", "learning_rate=1e28,1e29,1e30", "--out", str(tmp_path / "none")]
-    assert cli.main([*words, *none]) == 2
-    assert re.match("memrl: loss: .* of seed 0 with learning_rate = 1e", capsys.readouterr().err)
+    assert cli.main([*words, *none]) == 0
+    assert len(re.findall(r"1e\+(?:28|29|30) +│ diverged", capsys.readouterr().out)) == 3
+    assert not (tmp_path / "none/curves.png").exists()
 
 
 @pytest.mark.parametrize(
@@ -378,6 +382,8 @@ def test_members_that_diverged_copy_and_are_not_copied() -> None:
     assert [i for i in range(8) if found.source[i] == i] == [1, 4, 5]
     assert {found.source[i] for i in (0, 2, 3, 6, 7)} == {1, 4}
     assert rounds.kept(scores, 4) == [1, 4]
+    nobody = rounds.evolve([-np.inf] * 8, varied, RANGES, np.random.default_rng(0))
+    assert nobody == rounds.Generation([*range(8)], varied)
 
 
 def test_populations_evolve_as_a_restatement_in_numpy_does() -> None:

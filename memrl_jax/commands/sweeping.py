@@ -30,6 +30,7 @@ from memrl_jax.run.rounds import Rule
 from memrl_jax.run.search import Search
 from memrl_jax.run.sweep import Sweep
 
+Scores = Mapping[int, Mapping[str, np.ndarray]]  # point -> metric -> [seeds]
 RETURN = "evaluation_return"
 LABELLED = 8  # points whose curves have a colour and a label, the best ones
 BATCH = 8  # trials of a search at once
@@ -175,7 +176,13 @@ def write(done: Sweep) -> Table:
     written.writerows(rows)
     files.write(done.folder / "sweep.csv", text.getvalue())
     scores = sweeps.scores(done)
-    well = {i: x for i, x in scores.items() if not sweeps.diverged(x["return"])}
+    if well := {i: x for i, x in scores.items() if not sweeps.diverged(x["return"])}:
+        _draw(done, scores, well)
+    return _table(done, scores)
+
+
+def _draw(done: Sweep, scores: Scores, well: Scores) -> None:
+    """Draw the points that have not diverged: curves, and returns by every setting."""
     _curves(done, [*well])
     for name in done.points[0]:
         values = [done.points[number][name] for number in well]
@@ -185,10 +192,9 @@ def write(done: Sweep) -> Table:
         plot.effect(name, values, returns, out, ylabel=history.shown(RETURN), title=title)
     if done.rule.evolve_every is not None:
         _schedule(done, scores)
-    return _table(done, scores)
 
 
-def _schedule(done: Sweep, scores: Mapping[int, Mapping[str, np.ndarray]]) -> None:
+def _schedule(done: Sweep, scores: Scores) -> None:
     """Draw who went on from whose state after each round, and how settings moved."""
     decided = sweeps.decisions(done)
     first = done.groups[0].varied
@@ -205,8 +211,8 @@ def _schedule(done: Sweep, scores: Mapping[int, Mapping[str, np.ndarray]]) -> No
 
 def _drawn(scores: Sequence[float | None]) -> list[float]:
     """Return scores in which members that diverged are as the worst of the others."""
-    well = [x for x in scores if x is not None and x > -math.inf]
-    return [min(well) if x is None else max(x, min(well)) for x in scores]
+    worst = min((x for x in scores if x is not None and x > -math.inf), default=0.0)
+    return [worst if x is None else max(x, worst) for x in scores]
 
 
 def _curves(done: Sweep, ranked: Sequence[int]) -> None:
@@ -224,7 +230,7 @@ def _curves(done: Sweep, ranked: Sequence[int]) -> None:
     plot.curves(best, out, ylabel=history.shown(RETURN), title=title, others=others)
 
 
-def _table(done: Sweep, scores: Mapping[int, Mapping[str, np.ndarray]]) -> Table:
+def _table(done: Sweep, scores: Scores) -> Table:
     """Tabulate the points, the best one first."""
     names = [*done.points[0]]
     table = Table("point", *names, "return", "length", title="last evaluation: IQM over seeds")

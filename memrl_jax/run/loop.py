@@ -78,6 +78,7 @@ def train(
         def interrupted() -> bool:
             return bool(processes.largest(asked()))
 
+        told: set[int] = set()
         carry, handover = program.handover(carry)
         pace = Pace(processes.largest(handover))
         while done < program.total_steps and not reached:
@@ -88,12 +89,16 @@ def train(
             if done < due:
                 break
             totals = program.totals(carry)
+            diverged = _diverged(program, totals, past)
+            for lane in sorted(diverged.keys() - told):
+                say(f"{diverged[lane]}; it counts as diverged, the others go on")
+            told |= diverged.keys()
             past = history.extend(past, done, history.means(totals))
             carry = carry._replace(sums=jax.tree.map(jnp.zeros_like, carry.sums))
             if done >= evaluation:
                 played = greedy.evaluate(program, carry, done)
-                told = {k: np.where(_well(totals), x, np.nan) for k, x in played.items()}
-                past = history.extend(past, done, told, "evaluation_")
+                kept = {k: np.where(_well(totals), x, np.nan) for k, x in played.items()}
+                past = history.extend(past, done, kept, "evaluation_")
                 reached = _reached(program.run, past)
             if processes.leads():
                 measured.log(place, done, past)
@@ -142,7 +147,8 @@ def _chunks(
         sums = program.totals(carry)
         seconds = processes.largest(time.perf_counter() - began)
         pace = pace.after(steps, seconds)
-        _check_finite(program, sums, past)
+        if program.strict:
+            _check_finite(program, sums, past)
         done += steps * program.per_step
         if interrupted():  # without a report: the terminal may be gone
             break
@@ -177,7 +183,9 @@ def _latest_return(sums: dict[str, np.ndarray], past: History) -> float:
     well = _well(sums)
     if sums["episodes"][well].sum():
         return float(sums["return_sum"][well].sum() / sums["episodes"][well].sum())
-    return float(np.mean(carry_forward(past["return"])[well, -1])) if "return" in past else math.nan
+    if "return" not in past or not np.any(well):
+        return math.nan
+    return float(np.mean(carry_forward(past["return"])[well, -1]))
 
 
 def _well(sums: dict[str, np.ndarray]) -> np.ndarray:
@@ -186,22 +194,24 @@ def _well(sums: dict[str, np.ndarray]) -> np.ndarray:
 
 
 def _check_finite(program: Program, sums: dict[str, np.ndarray], past: History) -> None:
-    """Raise FloatingPointError, naming the step, once a metric is NaN or infinite.
+    """Raise FloatingPointError, naming the step, once a metric is NaN or infinite."""
+    for said in _diverged(program, sums, past).values():
+        raise FloatingPointError(f"{said}; the last checkpoint before it is kept")
 
-    If the program is not strict, only once every lane has one.
-    """
-    well = _well(sums)
-    if np.all(well) or (not program.strict and np.any(well)):
-        return
-    bad = [name for name, x in sums.items() if not np.all(np.isfinite(x))]
-    name = next(x for x in ("reward_sum", "loss_sum", *bad) if x in bad)  # causes first
-    lane = int(np.argmin(np.isfinite(sums[name])))
-    since = int(past["timestep"][-1]) if past else program.first_step
-    timestep = since + int(sums["training_steps"][lane]) * program.per_step
-    raise FloatingPointError(
-        f"{name.removesuffix('_sum')}: {sums[name][lane]} at step {_taken(past, sums)[lane]:,} of "
-        f"{program.lanes.told(lane)}, timestep {timestep:,}; the last checkpoint before it is kept"
-    )
+
+def _diverged(program: Program, sums: dict[str, np.ndarray], past: History) -> dict[int, str]:
+    """Tell of every lane with a metric that is NaN or infinite which one, and at which step."""
+    said = {}
+    for lane in np.flatnonzero(~_well(sums)).tolist():
+        bad = [name for name, x in sums.items() if not np.isfinite(x[lane])]
+        name = next(x for x in ("reward_sum", "loss_sum", *bad) if x in bad)  # causes first
+        since = int(past["timestep"][-1]) if past else program.first_step
+        timestep = since + int(sums["training_steps"][lane]) * program.per_step
+        said[lane] = (
+            f"{name.removesuffix('_sum')}: {sums[name][lane]} at step "
+            f"{_taken(past, sums)[lane]:,} of {program.lanes.told(lane)}, timestep {timestep:,}"
+        )
+    return said
 
 
 @contextmanager

@@ -86,7 +86,7 @@ class Program(NamedTuple):
     first_step: int  # timesteps of warm-up
     total_steps: int
     lost: str = ""  # what a checkpoint does not hold, so that a resumed run has other numbers
-    strict: bool = True  # whether NaN in one lane ends the run, or only NaN in all of them
+    strict: bool = True  # whether a lane with a number that is not finite ends the run
 
     def trace(self) -> None:
         """Raise MemoryError if a lower bound exceeds the memory there is; takes seconds."""

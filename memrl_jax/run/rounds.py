@@ -97,7 +97,7 @@ def evolve(
     moved = {name: [float(x) for x in values] for name, values in varied.items()}
     failed = int(np.sum(np.asarray(scores) == -np.inf))
     best = order[: min(count, len(order) - failed)]
-    for loser in order[len(order) - max(count, failed) :].tolist():
+    for loser in order[len(order) - max(count, failed) :].tolist() if len(best) else ():
         source[loser] = int(best[random.integers(len(best))])
         for name, values in varied.items():
             up = bool(random.integers(2))
