@@ -1,5 +1,6 @@
 """Whether an agent learns what there is to learn, and keeps to what trainers rely on."""
 
+import warnings
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -48,12 +49,17 @@ def check_agent(
     - `with_params(state, params(state))` acts otherwise;
     - training from a state does not go on bit for bit, or not twice in the same way;
     - what is done where an episode has ended changes what is learned, or nothing is learned.
+
+    Warns if `inspect` tells no values. Masks are tried only with masked `actions`.
     """
     checks.known("actions", actions, KINDS)
     given = actions, steps, rollout, environments, discount, tolerance, remembers, number_actions
     trial = Trial(make, *given, seed)
     for holds in PROPERTIES:
         holds(trial)
+    if not {"value", "q"} & trial.trained.segment.extras.record.keys():
+        told = "inspect tells neither value nor q, so that values were not checked"
+        warnings.warn(f"{trial.name}: {told}", stacklevel=2)
 
 
 def probes_are_solved(trial: Trial) -> None:
