@@ -29,7 +29,9 @@ def part(stage: Stage, place: Path, group: Group, numbers: Sequence[int]) -> Non
         if not stages.whole(out):
             carve(stage, place, group, out, [i], [i], NOTHING, config)
         name, run = f"{sweep.folder.name}-{out.name}", replace(sweep.run, out=str(out), track=track)
-        failed = telling.whole(name, config, run, out, history.read(out / "metrics.npz"), stage.say)
+        failed = telling.tell_all(
+            name, config, run, out, history.read(out / "metrics.npz"), stage.say
+        )
         track = tuple(x for x in track if x not in failed)  # nobody waits for it again
 
 

@@ -64,7 +64,7 @@ def telling(config: Config, run: Run, place: Path, past: History, say: Say) -> I
         _end(feeds)
 
 
-def whole(
+def tell_all(
     name: str, config: Config, run: Run, place: Path, past: History, say: Say
 ) -> Sequence[str]:
     """Tell the trackers of a run, which they know as `name`, all its points; return who failed."""
