@@ -39,6 +39,7 @@ class Result(NamedTuple):
     seeds: int = 8
     episodes: int = EPISODES
     evaluations: int = 20  # in each run
+    watched: int = 32  # episodes per seed in each of these: the points of the curves
     # label -> the run before it that it takes parameters from, and which parts of them
     takes: Mapping[str, tuple[str, Sequence[str]]] = MappingProxyType({})
 
@@ -95,7 +96,12 @@ def train(result: Result, kept: Path, console: Console) -> tuple[dict, dict, flo
     for label, config in result.runs.items():
         console.print(f"{label}: {config.environment}, {result.seeds} seeds")
         every = math.ceil(config.total_steps / result.evaluations)
-        run = Run(out=str(kept / label), seeds=result.seeds, evaluate_every=every)
+        run = Run(
+            out=str(kept / label),
+            seeds=result.seeds,
+            evaluate_every=every,
+            evaluate_episodes=result.watched,
+        )
         took = Path(run.out) / "seconds"
         first = taken(result, label, kept)
         with shown.progress_bar(console) as progress:

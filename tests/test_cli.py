@@ -191,7 +191,6 @@ SETTINGS: list[tuple[dict[str, Any], list[str]]] = [
     ({"restart_hold": 5}, ["restart_hold: 5 ", "restart = None"]),
     ({"frames": 0}, ["frames: 0 is below 1"]),
     ({"frames": 77}, ["window: 4 actions", "frames = 77", "capacity / environments = 80"]),
-    ({"environment": "FrozenLake-misc", "frames": 2}, ["frames: 2 ", "without axes"]),
     ({"memory_args": {"horizon": 2}}, ["horizon: 2 is below 3"]),
     (
         {"environment": "Pendulum-v1"},

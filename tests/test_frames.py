@@ -13,7 +13,7 @@ from memrl_jax import frames, tree
 from memrl_jax.environments import ENVIRONMENTS, batch, frame_stack
 from memrl_jax.replay import REPLAYS
 from memrl_jax.rollout import initial, rollout
-from memrl_jax.spaces import Continuous, Discrete
+from memrl_jax.spaces import Continuous, Discrete, dtype, over
 from memrl_jax.types import Environment, Segment, Spec, TimeStep
 
 B = 3
@@ -21,12 +21,13 @@ FRAMES = 3
 
 
 def noisy():
-    """Episodes of 1 to 5 steps of random pictures, masks and small numbers."""
+    """Episodes of 1 to 5 steps of random pictures, masks, small numbers and the steps left."""
 
     def seen(key, left, action, start):
         image = jax.random.bits(key, (2, 2, 1), jnp.uint8)
         delta = jax.lax.bitcast_convert_type(image[0, 0], jnp.int8)
         observation = {"image": image, "mask": image[1, :, 0] > 99, "delta": delta}
+        observation["left"] = left
         return left, TimeStep(observation, action, jnp.float32(0), jnp.float32(1), start, left == 0)
 
     def reset(key):
@@ -42,6 +43,7 @@ def noisy():
         "image": Continuous((2, 2, 1), jnp.dtype(jnp.uint8), 0, 255),
         "mask": Continuous((2,), jnp.dtype(bool), np.zeros(2, bool), np.ones(2, bool)),
         "delta": Continuous((1,), jnp.dtype(jnp.int8), np.array([-128]), np.array([127])),
+        "left": Discrete(6),
     }
     return Environment(reset, step, Spec(observations, Discrete(4)), horizon=5)
 
@@ -83,6 +85,7 @@ def by_hand(observations, starts, count):
     """Stack frames [T, B, ...] of several environments."""
 
     def leaf(x):
+        x = x[..., None] if x.ndim == 2 else x  # frames without axes get one
         each = [stacked(x[:, e], starts[:, e], count) for e in range(x.shape[1])]
         return np.stack(each, axis=1)
 
@@ -155,15 +158,11 @@ def test_observations_are_what_the_environment_declares(name):
     _, timestep = jax.eval_shape(env.reset, jax.random.key(0))
 
     def check(space, x):
-        assert (space.shape, space.dtype) == (x.shape, x.dtype)
-        for bound in (space.low, space.high):
+        assert (space.shape, dtype(space)) == (x.shape, x.dtype)
+        for bound in (space.low, space.high) if isinstance(space, Continuous) else ():
             assert np.broadcast_shapes(np.shape(bound), space.shape) == space.shape
 
-    jax.tree.map(check, env.spec.observations, timestep.observation, is_leaf=is_space)
-
-
-def is_space(x):
-    return isinstance(x, Continuous)
+    over(check, env.spec.observations, timestep.observation)
 
 
 def test_bounds_are_repeated_like_frames():
@@ -172,11 +171,18 @@ def test_bounds_are_repeated_like_frames():
     np.testing.assert_array_equal(space.high, [1, 1] * 3)
 
 
+def test_numbers_without_axes_are_stacked_side_by_side():
+    spaces = {"a": Discrete(7), "b": Continuous((), jnp.dtype("float32"), 0, 1)}
+    env = frame_stack(noisy()._replace(spec=Spec(spaces, Discrete(4))), 3)
+    assert env.spec.observations == {
+        "a": Discrete(7, (3,)),
+        "b": Continuous((3,), jnp.dtype("float32"), 0, 1),
+    }
+
+
 @pytest.mark.parametrize(
     ("space", "count", "message"),
     [
-        (Discrete(4), 2, r"^frames: 2 observations without axes \(Discrete.*cannot be stacked$"),
-        (Continuous((), "float32", 0, 1), 3, r"^frames: 3 observations without axes"),
         (Continuous((2,), "float32", 0, 1), 0, "^frames: 0 is below 1$"),
         (Continuous((2,), "float32", 0, 1), 2.0, "^frames: 2.0 is not a whole number$"),
     ],

@@ -15,9 +15,9 @@ import pytest
 from flax import linen as nn
 from jax.test_util import check_grads
 
-from memrl_jax.memory import MEMORIES, deltanet, from_cell, lru, mlstm, stack
+from memrl_jax.memory import MEMORIES, deltanet, from_cell, lru, mlstm, monoid, stack
 from memrl_jax.memory.deltanet import inverse
-from memrl_jax.memory.monoid import CHUNK
+from memrl_jax.memory.monoid import chunk_length
 from memrl_jax.testing import memory_trial
 from memrl_jax.testing.memory import PROPERTIES, of_nan
 from memrl_jax.testing.memory_trial import RESET, T, Trial, try_out
@@ -168,6 +168,7 @@ def test_both_ways_to_scan_agree(name: str) -> None:
     assert_close(*outcomes)
 
 
+CHUNK = chunk_length()
 CHUNKED = ["linear_attention", "deltanet", "deltanet, gated", "mlstm"]
 
 
@@ -215,6 +216,37 @@ def test_nan_stays_in_its_episode_in_a_chunk(name: str) -> None:
     assert_equal((after, zs), (end, np.concatenate([ys[:5], ys[9:]])))
     after = run(*given, xs, np.zeros(length, bool))[1][0]
     assert all(np.isnan(x).all() for x in jax.tree.leaves(after))
+
+
+@pytest.mark.parametrize(
+    ("platform", "ways"),
+    [
+        ("cpu", {"lru": ["sequential"] * 3, "mlstm": ["sequential", "chunked", "chunked"]}),
+        ("gpu", {"lru": ["associative"] * 3, "mlstm": ["chunked"] * 3}),
+    ],
+)
+def test_sequences_are_scanned_as_suits_the_platform(
+    platform: str, ways: dict[str, list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jax, "default_backend", lambda: platform)
+    taken: list[str] = []
+
+    def noted(name: str, unroll: Any) -> Any:
+        def run(*arguments: Any) -> Any:
+            taken.append(name)
+            return unroll(*arguments)
+
+        return run
+
+    unrolls = {name: noted(name, unroll) for name, unroll in monoid.UNROLLS.items()}
+    monkeypatch.setattr(monoid, "UNROLLS", unrolls)
+    for name, due in ways.items():
+        memory, taken[:] = CASES[name](), []
+        params, state = compiled(name).params, compiled(name).state
+        for length in (5, 16, 64):
+            xs, starts = inputs(length, length)
+            jax.eval_shape(memory.unroll, params, state, xs, starts)
+        assert taken == due
 
 
 def test_chunks_are_for_memories_that_have_them() -> None:

@@ -1,5 +1,6 @@
 """Pictures: what they show, the file they become, and the global state they leave alone."""
 
+import itertools
 import struct
 import subprocess
 import sys
@@ -61,7 +62,16 @@ def test_curves_says_what_it_shows():
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("environment steps", "return")
     assert figure.get_suptitle() == "T-Maze"
     assert legend(axes) == ["GRU (5 seeds)", "none (1 seed)"]
-    assert texts(axes) == ["chance", "IQM and 90 % bootstrap interval; too narrow with 5 seeds"]
+    assert texts(axes) == ["IQM and 90 % bootstrap interval; too narrow with 5 seeds", "chance"]
+
+
+def test_names_of_heights_do_not_cover_each_other(tmp_path):
+    heights = {"random": 0.0, "BEB": 151.9, "greedy": 149.5, "PSRL": 150.0, "all": 218.0}
+    figure = plot.curves({"GRU": (STEPS, normal(1, 11))}, tmp_path / "a.png", reference=heights)
+    named = [text for text in figure.axes[0].texts if text.get_text() in heights]
+    assert len(named) == len(heights)
+    boxes = [text.get_window_extent() for text in named]
+    assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
 
 
 def test_one_seed_has_no_interval():
@@ -358,7 +368,7 @@ def test_extrapolation_draws_the_iqm_the_trained_lengths_and_chance(tmp_path):
     np.testing.assert_array_equal(chance.get_ydata(), [0.5, 0.5])
     assert legend(axes) == ["trained lengths", "GRU"]
     said = "IQM and 95 % bootstrap interval; covers about 92 % with 6 seeds"
-    assert texts(axes) == ["chance", said]
+    assert texts(axes) == [said, "chance"]
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("corridor (steps)", "success")
     shade: Any = axes.patches[0]
     assert 4 < shade.get_x() < 5

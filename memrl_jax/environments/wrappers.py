@@ -68,35 +68,34 @@ def _passed_on(jaxpr: Any) -> list[int | None]:
 def frame_stack(env: Environment, count: int) -> Environment:
     """Stack the last `count` observations [..., D] along the last axis, the newest last.
 
-    Observations become [..., count * D]. At an episode's start, the first one is repeated. Raises
-    ValueError for observations without axes.
+    Observations become [..., count * D], those without axes [count]. At an episode's start, the
+    first one is repeated. Raises ValueError for a count below 1.
     """
     observations = over(partial(_stacked, count), env.spec.observations)
 
-    def seen(timestep: TimeStep, before: Any) -> Any:
-        first = frames.repeat(timestep.observation, count)
-        stack = tree.where(timestep.start, first, frames.push(before, timestep.observation))
-        return stack, timestep._replace(observation=stack)
-
     def reset(key: Key) -> tuple[Any, TimeStep]:
         state, timestep = env.reset(key)
-        stack, timestep = seen(timestep, frames.repeat(timestep.observation, count))
-        return (state, stack), timestep
+        stack = frames.repeat(_with_axes(timestep.observation), count)
+        return (state, stack), timestep._replace(observation=stack)
 
     def step(key: Key, state: Any, action: Any) -> tuple[Any, TimeStep]:
         inner, before = state
         inner, timestep = env.step(key, inner, action)
-        stack, timestep = seen(timestep, before)
-        return (inner, stack), timestep
+        frame = _with_axes(timestep.observation)
+        stack = tree.where(timestep.start, frames.repeat(frame, count), frames.push(before, frame))
+        return (inner, stack), timestep._replace(observation=stack)
 
     return env._replace(reset=reset, step=step, spec=env.spec._replace(observations=observations))
 
 
+def _with_axes(observation: Any) -> Any:
+    return jax.tree.map(jnp.atleast_1d, observation)
+
+
 def _stacked(count: int, space: Discrete | Continuous) -> Discrete | Continuous:
     checks.positive("frames", count)
-    if not space.shape:
-        raise ValueError(f"frames: {count} observations without axes ({space}) cannot be stacked")
-    shape = (*space.shape[:-1], space.shape[-1] * count)
+    *before, width = space.shape or (1,)
+    shape = (*before, width * count)
     if isinstance(space, Discrete):
         return Discrete(space.n, shape)
 

@@ -78,9 +78,9 @@ def from_monoid(
     the state after the update, or what the monoid's `query` takes from it. Every part of an update
     has the leading axes of `x`, constants included (`jnp.broadcast_to`). `scan` is "sequential" (a
     loop), "associative" (a tree), "chunked" (a loop over products of matrices, if the monoid has a
-    `chunk`) or "auto": a tree unless JAX's default platform is a CPU; there chunks if there can be
-    and the sequence is long enough, else a loop. Raises ValueError for another `scan`; states are
-    checked as by `states.checked`.
+    `chunk`) or "auto": chunks if there can be, on a CPU of long sequences alone; else a loop on a
+    CPU, a tree on other platforms (JAX's default one counts). Raises ValueError for another `scan`;
+    states are checked as by `states.checked`.
     Martin & Cundy (2018), section 2; Blelloch (1990), section 1.4.
     """
     monoids.possible(monoid, scan)

@@ -19,7 +19,6 @@ from memrl_jax.types import Array, State
 
 Scan = Literal["auto", "sequential", "associative", "chunked"]
 SCANS = ("auto", "sequential", "associative", "chunked")
-CHUNK = 16  # steps; longer chunks have larger products, but also more pairs of steps
 
 
 class Reach(NamedTuple):
@@ -57,9 +56,9 @@ def scan(
 ) -> tuple[State, Any]:
     """Apply updates [T, ...] in order, resetting to `initial` before those that `starts` [T] marks.
 
-    Returns the last state and all readings [T, ...]. On a CPU "chunked" is fastest for monoids with
-    a `chunk`, but for short sequences, "sequential" for others; "associative" is on thousands of
-    parallel lanes. "auto" chooses by JAX's default platform, monoid and T. Raises ValueError for
+    Returns the last state and all readings [T, ...]. "chunked" is fastest for monoids with a
+    `chunk`, but for short sequences on a CPU; for others, "sequential" is there, and "associative"
+    on accelerators. "auto" chooses by JAX's default platform, monoid and T. Raises ValueError for
     another `how`, and for "chunked" without a `chunk`.
     """
     how = possible(monoid, how)
@@ -76,8 +75,16 @@ def possible(monoid: Monoid, how: Scan) -> Scan:
 
 def _fastest(monoid: Monoid, length: int) -> Scan:
     if jax.default_backend() != "cpu":
-        return "associative"
-    return "chunked" if monoid.chunk and length >= CHUNK else "sequential"
+        return "chunked" if monoid.chunk else "associative"
+    return "chunked" if monoid.chunk and length >= chunk_length() else "sequential"
+
+
+def chunk_length() -> int:
+    """Return the steps of a chunk, by JAX's default platform.
+
+    Longer chunks have larger products and fewer of them in a row, but also more pairs of steps.
+    """
+    return 16 if jax.default_backend() == "cpu" else 64
 
 
 def sequential(
@@ -98,7 +105,7 @@ def sequential(
 def chunked(
     monoid: Monoid, initial: State, state: State, updates: Any, starts: Array
 ) -> tuple[State, Any]:
-    """Apply updates [T, ...] in chunks of `CHUNK`, each by the monoid's `chunk`; see `scan`."""
+    """Apply updates [T, ...] in chunks, each by the monoid's `chunk`; see `scan`."""
 
     # Of a chunk, the backward pass keeps the state before it and computes the rest anew.
     @partial(jax.checkpoint, prevent_cse=False)
@@ -106,12 +113,13 @@ def chunked(
         return _chunk(monoid, state, *x)
 
     def split(x: Array) -> Array:
-        return x[:whole].reshape(whole // CHUNK, CHUNK, *x.shape[1:])
+        return x[:whole].reshape(-1, length, *x.shape[1:])
 
     def joined(x: Array) -> Array:
         return x.reshape(whole, *x.shape[2:])
 
-    xs, whole = (updates, starts), len(starts) // CHUNK * CHUNK
+    xs, length = (updates, starts), chunk_length()
+    whole = len(starts) // length * length
     state, readings = jax.lax.scan(step, state, jax.tree.map(split, xs))
     readings = jax.tree.map(joined, readings)
     if whole == len(starts):

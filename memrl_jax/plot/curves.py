@@ -62,6 +62,7 @@ def curves(
         axes.plot(x, iqm(y), color=GREY, alpha=0.4, linewidth=0.8)
     named = _lines(axes, lines, level, reference or {})
     _decorate(axes, named, xlabel, ylabel)
+    _name_heights(axes, reference or {})
     integer_ticks(axes.xaxis, 10)
     return save(figure, path)
 
@@ -93,8 +94,10 @@ def extrapolation(
     figure = new_figure(5.0, title)
     axes = figure.add_subplot(xscale="log")
     shade = {} if trained is None else {"trained lengths": _shade(axes, *trained)}
-    named = _lines(axes, lines, level, {} if chance is None else {"chance": chance})
+    heights = {} if chance is None else {"chance": chance}
+    named = _lines(axes, lines, level, heights)
     _decorate(axes, {**shade, **named}, xlabel, ylabel)
+    _name_heights(axes, heights)
     _measured(axes, x)
     return save(figure, path)
 
@@ -118,11 +121,21 @@ def _lines(axes: Axes, lines: Lines, level: float, reference: Mapping[str, float
     for label, height in reference.items():
         checks.within(f"reference: {label}", height, -np.inf, np.inf)
         axes.axhline(height, color=GREY, linewidth=1.2, linestyle="--", zorder=1.9)
-        note(axes, label, (1, height), (5, 0), axes.get_yaxis_transform(), "left")
     told = statistics.caption(seeds, level)
     told = told if max(seeds) == 1 else f"IQM and {told}"
     note(axes, told, (1, 0), (0, -45), axes.transAxes, "right")
     return named
+
+
+def _name_heights(axes: Axes, heights: Mapping[str, float]) -> None:
+    """Name heights beside the axes, each at least a line of text above the one below."""
+    low, high = axes.get_ylim()
+    point = (high - low) / 250  # the axes are some 250 points high
+    last = -np.inf
+    for label, height in sorted(heights.items(), key=lambda pair: pair[1]):
+        last = max(height, last + 10 * point)
+        up = (last - height) / point
+        note(axes, label, (1, height), (5, up), axes.get_yaxis_transform(), "left")
 
 
 def _values(label: str, field: str, x: Array, values: ArrayLike) -> Array:
