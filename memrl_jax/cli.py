@@ -46,7 +46,7 @@ commands:
   doctor                       tell versions, devices, memory, cache, and what is missing
   completion SHELL             print what completes these words in bash, zsh or fish
 
-with train, in each of several processes that train one run together:
+with train and sweep, in each of several processes that train together:
   --coordinator HOST:PORT      where process 0 listens, and the others find it
   --processes N --process I    how many there are, and which one this is, from 0
                                (SLURM tells all of it; --processes 1 trains alone)
@@ -90,17 +90,17 @@ def _run(given: list[str], in_process: bool) -> int:
         if not words or words[0] in ("-h", "--help"):
             print(HELP, end="")
             return 0
-        if words[0] == "train":
+        if words[0] in hosts.RESUMED:
             here, words = hosts.place(words, os.environ)
         if here and not in_process:
-            hosts.supervised(here)
+            hosts.supervised(here, words[0])
         code = _command(words[0], cached, here)(words[1:])
         if here:
             hosts.leave()
         return code
     except _failures() as error:
         said, code = " ".join(str(error).split()) or type(error).__name__, 2
-        said = hosts.lost(here) if here and hosts.is_lost(error) else said
+        said = hosts.lost(here, words[0]) if here and hosts.is_lost(error) else said
     except KeyboardInterrupt:
         said, code = "interrupted", 130
     print(f"memrl: {said}", file=sys.stderr)

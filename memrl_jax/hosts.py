@@ -1,4 +1,4 @@
-"""Several processes that train one run: which of them this is, and how it joins the others.
+"""Several processes that train together: which of them this is, and how it joins the others.
 
 Options tell it, or else environment variables, or else SLURM. Imports nothing of jax, for that may
 only begin once a process knows its place.
@@ -17,6 +17,7 @@ OPTIONS = {  # option -> the environment variable that stands for it
     "--processes": "JAX_NUM_PROCESSES",
     "--process": "JAX_PROCESS_ID",
 }
+RESUMED = {"train": "RUN", "sweep": "SWEEP"}  # commands for several processes -> what is resumed
 SLURM = "SLURM_STEP_NUM_TASKS", "SLURM_PROCID"
 MOST = 2**16  # processes
 PATIENCE = 300  # seconds to wait for the others at first
@@ -127,7 +128,7 @@ def leave() -> None:
     jax.distributed.shutdown()
 
 
-def supervised(here: Place) -> None:
+def supervised(here: Place, command: str) -> None:
     """Return in a child process; wait for it in this one, and end as it does.
 
     When a process is lost, jax ends the others at once, without a chance for Python to say so:
@@ -147,15 +148,16 @@ def supervised(here: Place) -> None:
             signal.signal(number, lambda number, _: _pass_on(child, number))
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     if code not in (0, 2, 130):
-        print(f"memrl: {lost(here)}", file=sys.stderr)
+        print(f"memrl: {lost(here, command)}", file=sys.stderr)
         code = LOST
     os._exit(code)
 
 
-def lost(here: Place) -> str:
+def lost(here: Place, command: str) -> str:
     """Say that another process is gone, and what to do."""
     who = f"process {here.process} of {here.processes}"
-    return f"{who} ended, for another one was lost; go on with: memrl train --resume RUN"
+    again = f"memrl {command} --resume {RESUMED[command]}"
+    return f"{who} ended, for another one was lost; go on with: {again}"
 
 
 def is_lost(error: Exception) -> bool:

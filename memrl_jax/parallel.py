@@ -51,11 +51,12 @@ def _words(number: int) -> tuple[int, ...]:
 def mesh(seeds: int, shards: int = 1) -> Mesh:
     """Return a mesh of the devices that run `seeds` seeds: at most one per shard.
 
-    Every seed has equally many, and so has every process, or one more than the last.
+    A seed has several only where no device has several seeds: its rows, which are consecutive, are
+    then those of its devices. Every process has equally many, or one more than the last.
     """
-    total = jax.device_count()
-    across = max(n for n in range(1, min(shards, total) + 1) if shards % n == 0)
-    down = min(seeds, total // across)
+    down = min(seeds, jax.device_count())
+    left = jax.device_count() // down
+    across = max(n for n in range(1, min(shards, left) + 1) if shards % n == 0)
     devices = np.array(_devices(down * across)).reshape(down, across)
     return Mesh(devices, ("seeds", DEVICES))
 

@@ -21,7 +21,10 @@ import pytest
 
 from memrl_jax import cli, hosts
 from memrl_jax.hosts import Place
-from memrl_jax.run import history, processes, saved
+from memrl_jax.run import history, processes, saved, sweep, sweep_training
+from memrl_jax.run.program import Run
+from memrl_jax.run.rounds import Rule
+from tests.small import SMALL
 from tests.test_cli import TINY, options
 
 ROOT = Path(__file__).parents[1]
@@ -48,6 +51,8 @@ PPO = {"rollout_length": 4, "minibatches": 2, "total_steps": 20 * 32}
 R2D2 = {"rollout_length": 4, "window": 4, "burn_in": 4, "n_step": 2, "batch_size": 8}
 R2D2 |= {"capacity": 256, "learning_starts": 128, "total_steps": 128 + 20 * 32}
 WORDS = ["train", "drqn", *options(TINY | RUN)]
+POPULATION = ["sweep", "drqn", *options(TINY | RUN | {"seeds": 1, "log_every": 20}), "--draws", "4"]
+POPULATION += ["--vary", "learning_rate=log:1e-4..1e-2", "--evolve-every", "240"]
 
 
 @pytest.mark.parametrize(
@@ -192,13 +197,44 @@ def test_seeds_over_processes_are_those_of_one_and_go_on_after_a_loss(
             wait_for(out, timestep)
             both.processes[lost].kill()
             code, _, error = both.ended(60)[1 - lost]
-        line = rf"memrl: process {1 - lost} of 2 ended, for another one was lost; .*\n"
-        assert code == 2 and re.fullmatch(line, error), error
+        assert (code, error) == (2, f"memrl: {hosts.lost(Place(1 - lost, 2, None), 'train')}\n")
         words = ["train", "--resume", out]
     assert last_saved(out) < 640
     assert_parts_belong_together(out, tmp_path / "broken")
     assert alone(*words) == 0
     assert_same(out, whole)
+
+
+def test_a_population_over_processes_is_that_of_one_and_goes_on_after_a_loss(
+    tmp_path: Path,
+) -> None:
+    """One process is killed in the second generation; both go on."""
+    out, other = tmp_path / "two", tmp_path / "one"
+    with pair(*POPULATION, "--out", out) as both:
+        wait_for(out / "groups/01-000", 240)
+        both.processes[1].kill()
+        code, _, error = both.ended(60)[0]
+    assert (code, error) == (2, f"memrl: {hosts.lost(Place(0, 2, None), 'sweep')}\n")
+    assert not (out / "sweep.csv").exists()
+    with pair("sweep", "--resume", out) as both:
+        (code, said, error), second = both.ended()
+    assert (code, error) == (0, "") and f"finished: {out}" in said, error
+    assert (second[0], second[2]) == (0, "")
+    assert alone(*POPULATION, "--out", other) == 0
+    for name in ("rounds.json", "sweep.csv"):
+        assert (out / name).read_text() == (other / name).read_text()
+    for point in range(4):
+        assert_close(*(place / f"points/{point:03d}" for place in (out, other)))
+
+
+def test_halving_may_leave_too_little_for_all_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rule, run = Rule(halve=2), Run(seeds=1, out=str(tmp_path / "x"))
+    halved = sweep.planned(SMALL, run, [{"discount": 0.9}, {"discount": 0.8}], rule)
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    with pytest.raises(ValueError, match=r"^halve: 2 may leave one point, .* = 1, to 2 processes"):
+        sweep_training._check_fewest(halved)
 
 
 def assert_parts_belong_together(out: Path, broken: Path) -> None:
@@ -244,7 +280,8 @@ def test_shards_over_processes_are_those_of_one(
 ) -> None:
     """Up to rounding, after 20 updates: gradients are summed in another order.
 
-    One process that was stopped on its way ends with the bits of one that was not.
+    One process that was stopped on its way, with a replay memory, ends with the bits of one that
+    was not.
     """
     words = ["train", preset, *options(settings | SHARDED), "--seeds", "1"]
     out, other = tmp_path / "run", tmp_path / "alone"
@@ -253,11 +290,18 @@ def test_shards_over_processes_are_those_of_one(
     assert (code, error) == (0, "") and f"finished: {out}" in said, error
     assert (second[0], second[2]) == (0, "")
     assert alone(*words, "--out", other) == 0
-    stopped_and_resumed([*words, "--checkpoint-every", "64"], tmp_path / "stopped", 8, monkeypatch)
-    assert_same(tmp_path / "stopped", other)
-    ours, theirs = (history.read(x / "metrics.npz") for x in (out, other))
+    if preset == "r2d2":
+        stopped = tmp_path / "stopped"
+        stopped_and_resumed([*words, "--checkpoint-every", "64"], stopped, 8, monkeypatch)
+        assert_same(stopped, other)
+    assert_close(out, other)
+
+
+def assert_close(one: Path, other: Path) -> None:
+    """Compare metrics and what was learned, up to rounding: compilers are told to be quick here."""
+    ours, theirs = (history.read(x / "metrics.npz") for x in (one, other))
     assert ours.keys() == theirs.keys()
     for name, x in ours.items():
         np.testing.assert_allclose(x, theirs[name], rtol=1e-4, atol=1e-5, err_msg=name)
-    agents = (saved.trained(str(x))[2].learner for x in (out, other))
+    agents = (saved.trained(str(x))[2].learner for x in (one, other))
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), *agents)

@@ -203,6 +203,17 @@ def test_shards_explore_as_one_agent() -> None:
     np.testing.assert_array_equal(flat(over(LANES.pad(jnp.full(SHARDS, 30)))), whole)
 
 
+@pytest.mark.parametrize("seeds", [1, 2, 3, 5, 8])
+@pytest.mark.parametrize("count", [2, 3, 4])
+def test_shards_are_those_of_their_seed(seeds: int, count: int) -> None:
+    """However many seeds and shards there are for each device."""
+    x = jnp.arange(seeds * count, dtype=jnp.float32) ** 2
+    spread = seeds, count
+    means = parallel.over_seeds(shards.mean, *spread)(parallel.pad(x, *spread))
+    due = np.repeat(np.asarray(x).reshape(seeds, count).mean(axis=1), count)
+    np.testing.assert_allclose(means[: seeds * count], due, rtol=1e-6)
+
+
 def test_outside_of_shards_there_is_one() -> None:
     x = jnp.arange(3.0)
     same = [shards.mean(x), shards.total(x), shards.largest(x), shards.smallest(x), shards.part(x)]

@@ -151,7 +151,12 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 def test_a_point_is_the_run_that_it_would_be_alone(swept: Path, alone: Path) -> None:
     """To rounding: the compiler is told to be quick here; `benchmarks.sweeps` compares bits."""
-    ours, theirs = contents(swept / "points/002"), contents(alone)
+    assert_close(swept / "points/002", alone)
+
+
+def assert_close(one: Path, other: Path) -> None:
+    """Compare the metrics and the last checkpoints of two runs."""
+    ours, theirs = contents(one), contents(other)
     assert ours[0].keys() == theirs[0].keys()
     for name in ("step", "evaluation_step"):  # means over the seeds of a point, not of the sweep
         np.testing.assert_array_equal(ours[0][name], theirs[0][name])
@@ -159,6 +164,19 @@ def test_a_point_is_the_run_that_it_would_be_alone(swept: Path, alone: Path) -> 
         np.testing.assert_allclose(ours[0][name], x, rtol=1e-4, err_msg=name)
     for x, y in zip(ours[1], theirs[1], strict=True):
         np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5)
+
+
+def test_a_point_in_shards_is_the_run_that_it_would_be_alone(tmp_path: Path) -> None:
+    """Also if the other one was given up after half of the steps."""
+    config = SMALL.replace(data_parallel=2, memory="none", memory_args={})
+    run = Run(**vars(RUN) | {"seeds": 2, "out": str(tmp_path / "sweep")})
+    assert start(config, run, points.grid({"learning_rate": RATES}), Rule(halve=2))
+    (best,) = sweep.decisions(sweep.read(run.out))[0]["points"]
+    alone = Run(**vars(run) | {"out": str(tmp_path / "alone")})
+    assert experiment.start(
+        config.replace(learning_rate=RATES[best]), alone, silent, silent
+    ).finished
+    assert_close(tmp_path / f"sweep/points/{best:03d}", tmp_path / "alone")
 
 
 def test_a_point_can_be_continued_like_any_run(swept: Path, alone: Path) -> None:

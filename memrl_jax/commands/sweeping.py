@@ -23,7 +23,7 @@ from memrl_jax.commands.shown import cell, progress_bar
 from memrl_jax.config import Config
 from memrl_jax.points import Point, Vary
 from memrl_jax.preset_configs import presets
-from memrl_jax.run import files, history, sweep_training
+from memrl_jax.run import files, history, processes, sweep_training
 from memrl_jax.run import sweep as sweeps
 from memrl_jax.run.program import Run
 from memrl_jax.run.rounds import Rule
@@ -155,10 +155,15 @@ def _listed(path: str | None, words: Sequence[str]) -> dict[str, Any]:
 
 
 def _follow(done: Sweep, train: Any) -> int:
-    """Train with a progress bar, tell how it ended, and return the exit code."""
-    console = Console()
+    """Train with a progress bar, tell how it ended, and return the exit code.
+
+    Of several processes, only the first one says anything.
+    """
+    console = Console(quiet=not processes.leads())
     with progress_bar(console) as report:
         finished = train(done, partial(console.print, markup=False), report)
+    if not processes.leads():
+        return 0 if finished else 130
     if not finished:
         print(f"interrupted and saved; go on with: memrl sweep --resume {done.folder}")
         return 130

@@ -53,21 +53,21 @@ def carve(
     shutil.rmtree(out, ignore_errors=True)  # it was begun before the process was killed
     grouped = stages.ending(sweep, group, 0), run, group.varied, None
     carry, about = snapshot.load(place, stage.prepare(*grouped).shapes)
-    own = jax.tree.map(_lanes(members, run.seeds), carry)
-    taken = jax.tree.map(_lanes(source, run.seeds), carry)
+    rows = run.seeds * config.data_parallel  # of a point
+    own, taken = (jax.tree.map(_of_points(x, rows), carry) for x in (members, source))
     train = taken.train._replace(key=own.train.key)
     if sweep.rule.own_replay:
         train = train._replace(agent=train.agent._replace(replay=own.train.agent.replay))
     options = Run(**vars(run) | {"out": str(out), "track": () if varied else run.track})
-    settings = Lanes(run.seed, run.seeds, varied).settings()
+    settings = Lanes(run.seed, run.seeds, varied, config.data_parallel).settings()
     part = Carry(train, taken.sums, settings)
-    past = history.of_seeds(history.read(place / "metrics.npz"), _lanes(members, run.seeds))
+    past = history.of_seeds(history.read(place / "metrics.npz"), _of_points(members, run.seeds))
     experiment.store(config, options, varied, part, past, about.timestep, stage.say)
 
 
-def _lanes(numbers: Sequence[int], seeds: int) -> Callable[[Any], Any]:
-    """Return a function that takes the lanes of these points from an array [S, ...]."""
-    index = np.concatenate([np.arange(seeds) + i * seeds for i in numbers])
+def _of_points(numbers: Sequence[int], each: int) -> Callable[[Any], Any]:
+    """Return a function that takes the rows of these points, `each` of them, from arrays."""
+    index = np.concatenate([np.arange(each) + i * each for i in numbers])
     return lambda x: x[index]
 
 

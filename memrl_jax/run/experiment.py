@@ -184,8 +184,11 @@ def store(
     timestep: int,
     say: Say,
 ) -> None:
-    """Make the folder of a run that was trained up to a timestep as a part of another."""
+    """Make the folder of a run that was trained up to a timestep as a part of another.
+
+    One process does, even if several trained it.
+    """
     options = vars(run) | spacings(run, config.total_steps)
     with folder.created(run.out, config, options, varied, say, lambda _: None) as place:
         measured.record(place, past)
-        snapshot.save(place, timestep, carry, folder.settings(config, vars(run), varied), past)
+        snapshot.store(place, timestep, carry, folder.settings(config, vars(run), varied), past)

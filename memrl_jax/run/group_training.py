@@ -1,10 +1,15 @@
-"""Training the groups of a sweep, each the lanes of one program, round by round."""
+"""Training the groups of a sweep, each the lanes of one program, round by round.
+
+Of several processes, all train, and the first one decides what is next and writes folders.
+"""
 
 import json
 import math
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +19,7 @@ from memrl_jax.points import Group
 from memrl_jax.run import carving, experiment, files, history, rounds, stages
 from memrl_jax.run import sweep as sweeps
 from memrl_jax.run.loop import Progress, Report
+from memrl_jax.run.processes import by_first
 from memrl_jax.run.stages import Stage
 from memrl_jax.run.sweep import Sweep
 
@@ -23,16 +29,15 @@ def train(stage: Stage) -> bool:
     sweep = stage.sweep
     last = len(sweep.budgets) - 1
     while True:
-        decided = sweeps.decisions(sweep)
+        decided = by_first(partial(sweeps.decisions, sweep))
         number = len(decided)
         if number:
-            _go_on(stage, decided)
+            by_first(partial(_go_on, stage, decided))
         if not _round(stage, number, decided):
             return False
         if number == last:
             return True
-        decided.append(_decide(sweep, number, decided))
-        files.write(sweep.folder / sweeps.ROUNDS, json.dumps(decided, indent=2))
+        by_first(partial(_decide, sweep, number, decided))
 
 
 def _groups(sweep: Sweep, decided: Sequence[dict[str, Any]]) -> list[Group]:
@@ -58,32 +63,45 @@ def _round(stage: Stage, number: int, decided: Sequence[dict[str, Any]]) -> bool
     sweep = stage.sweep
     for i, group in enumerate(_groups(sweep, decided)):
         place, final = sweep.group(number, i), number == len(sweep.budgets) - 1
-        if not group.numbers or (final and _parted(sweep, group) and not place.exists()):
+        if not group.numbers or (final and by_first(partial(_parted, sweep, place, group))):
             continue
         stage.say(f"group {i}: {of_points.told(group.fixed) or 'all points'}")
         if not _grouped(stage, number, i, group):
             return False
         if final:
-            carving.part(stage, place, group, group.numbers)
-            carving.remove(place)
+            by_first(partial(_part, stage, place, group, group.numbers))
     return True
 
 
-def _parted(sweep: Sweep, group: Group) -> bool:
-    return all(stages.whole(sweep.point(i)) for i in group.numbers)
+def _parted(sweep: Sweep, place: Path, group: Group) -> bool:
+    """Tell whether the group in a folder has become runs of its points, and is gone."""
+    return not place.exists() and all(stages.whole(sweep.point(i)) for i in group.numbers)
+
+
+def _part(stage: Stage, place: Path, group: Group, numbers: Sequence[int]) -> None:
+    """Make these points of the group in a folder runs of their own, and remove it."""
+    carving.part(stage, place, group, numbers)
+    carving.remove(place)
 
 
 def _grouped(stage: Stage, number: int, i: int, group: Group) -> bool:
     """Train the points of a group side by side, from where they stopped if they did."""
     sweep, place = stage.sweep, stage.sweep.group(number, i)
     report = _share(stage, number, i)
-    if stages.whole(place):
+    if by_first(partial(_begun, place)):
         return experiment.resume(str(place), stage.say, report, {}, stage.prepare).finished
-    shutil.rmtree(place, ignore_errors=True)
     config, run = stages.ending(sweep, group, number), replace(sweep.run, out=str(place), track=())
     told = stage.say, report
     begun = experiment.start(config, run, *told, None, group.varied, stage.prepare)
     return begun.finished
+
+
+def _begun(place: Path) -> bool:
+    """Tell whether a folder can be gone on from; if not, remove what there is of it."""
+    whole = stages.whole(place)
+    if not whole:
+        shutil.rmtree(place, ignore_errors=True)
+    return whole
 
 
 def _share(stage: Stage, number: int, i: int) -> Report:
@@ -99,8 +117,14 @@ def _share(stage: Stage, number: int, i: int) -> Report:
     return report
 
 
-def _decide(sweep: Sweep, number: int, decided: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Decide, by the last evaluations, how the points go on after a round."""
+def _decide(sweep: Sweep, number: int, decided: Sequence[dict[str, Any]]) -> None:
+    """Decide how the points go on after a round, and write it down."""
+    every = [*decided, _decision(sweep, number, decided)]
+    files.write(sweep.folder / sweeps.ROUNDS, json.dumps(every, indent=2))
+
+
+def _decision(sweep: Sweep, number: int, decided: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Decide by the last evaluations of a round."""
     groups = _groups(sweep, decided)
     found = [_scores(sweep, number, i, g) for i, g in enumerate(groups) if g.numbers]
     scores = [score for group in found for score in group]
@@ -136,5 +160,4 @@ def _go_on(stage: Stage, decided: Sequence[dict[str, Any]]) -> None:
             out = sweep.group(number, i)
             config = stages.ending(sweep, new, number)
             carving.carve(stage, place, old, out, members, source, new.varied, config)
-        carving.part(stage, place, old, [n for n in old.numbers if n not in new.numbers])
-        carving.remove(place)
+        _part(stage, place, old, [n for n in old.numbers if n not in new.numbers])

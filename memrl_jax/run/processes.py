@@ -30,6 +30,18 @@ def largest(x: float) -> float:
     return float(gathered(np.float32(x)).max()) if jax.process_count() > 1 else x
 
 
+def by_first(do: Callable[[], Any]) -> Any:
+    """Let the first process alone do something, for which the others wait; return what it returns.
+
+    Where there are several, that is what JSON keeps of it.
+    """
+    if jax.process_count() == 1:
+        return do()
+    text = np.frombuffer(json.dumps(do()).encode() if leads() else b"", np.uint8)
+    length = int(gathered(np.int32(len(text)))[0])
+    return json.loads(gathered(np.pad(text, (0, length - len(text))))[0].tobytes())
+
+
 def check_same(what: str, given: Any) -> None:
     """Raise ValueError unless `given`, which JSON can tell, is the same in all processes."""
     digest = hashlib.sha256(json.dumps(given, sort_keys=True).encode()).digest()

@@ -6,7 +6,7 @@ put together when read, so any number of processes can go on.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -36,13 +36,28 @@ def save(place: Path, timestep: int, tree: Any, settings: Mapping[str, Any], pas
 
     Of several processes, each gives the rows that it holds, in their order.
     """
-    said = About(timestep, dict(settings), _last(past), history.digest(past), [])
-    path = place / f"checkpoints/{timestep:012d}.ckpt"
-    if jax.process_count() > 1:
-        said, tree = said._replace(parts=_save_part(path, tree)), ()
+    several = jax.process_count() > 1
+    parts = _save_part(_path(place, timestep), tree) if several else []
     if processes.leads():
-        checkpoint.save(path, tree, said._asdict())
+        store(place, timestep, () if several else tree, settings, past, parts)
         remove_old(place)
+
+
+def store(
+    place: Path,
+    timestep: int,
+    tree: Any,
+    settings: Mapping[str, Any],
+    past: History,
+    parts: Sequence[Any] = (),
+) -> None:
+    """Write a checkpoint of states [R, ...] from one process, with all that is not in parts."""
+    said = About(timestep, dict(settings), _last(past), history.digest(past), [*parts])
+    checkpoint.save(_path(place, timestep), tree, said._asdict())
+
+
+def _path(place: Path, timestep: int) -> Path:
+    return place / f"checkpoints/{timestep:012d}.ckpt"
 
 
 def _save_part(path: Path, tree: Any) -> list[Any]:

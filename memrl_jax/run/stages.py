@@ -29,7 +29,7 @@ def shared() -> Prepare:
     made: dict[str, Program] = {}
 
     def prepare(config: Config, run: Run, varied: Varied, first: Taken | None = None) -> Program:
-        lanes = Lanes(run.seed, run.seeds, varied)
+        lanes = Lanes(run.seed, run.seeds, varied, config.data_parallel)
         fixed = {k: x for k, x in flat(config).items() if k not in (*varied, "total_steps")}
         sizes = lanes.size, run.evaluate_episodes, run.max_gigabytes, [*varied]
         key = json.dumps([fixed, sizes], sort_keys=True)

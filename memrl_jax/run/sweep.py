@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from memrl_jax import points as of_points
-from memrl_jax.build import make, make_train, per_rollout
+from memrl_jax.build import make, per_rollout
 from memrl_jax.config import Config, from_json, plain, to_json
 from memrl_jax.points import Group, Point, Range
 from memrl_jax.run import files, history, trackers
@@ -101,7 +101,7 @@ def _make(config: Config, found: Sequence[Point]) -> None:
     """Raise ValueError for settings out of range at any of the points."""
     for point in found:
         try:
-            make_train(of_points.at(config, point))
+            make(of_points.at(config, point))
         except ValueError as error:
             raise ValueError(f"{error} (at {of_points.told(point)})") from None
 

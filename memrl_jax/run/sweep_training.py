@@ -1,10 +1,13 @@
 """Training a sweep: its folder, which one process writes, and what is said before it begins."""
 
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 
+import jax
+
 from memrl_jax import points as of_points
-from memrl_jax.run import files, folder, group_training, lock, search_training
+from memrl_jax.run import files, folder, group_training, lock, processes, search_training
 from memrl_jax.run import sweep as sweeps
 from memrl_jax.run.loop import Report, Say
 from memrl_jax.run.stages import Stage, shared
@@ -14,12 +17,16 @@ from memrl_jax.run.sweep import Sweep
 def start(sweep: Sweep, say: Say, report: Report) -> bool:
     """Train all seeds at all points; return whether it was finished, not interrupted.
 
-    `say` gets lines of text, `report` the progress over the whole. Raises like `experiment.start`,
-    and leaves no folder behind if nothing was trained.
+    `say` gets lines of text, `report` the progress over the whole. Several processes call this
+    alike. Raises like `experiment.start`, and leaves no folder behind if nothing was trained.
     """
     stage = Stage(sweep, shared(), say, report)
-    folder.check_free(str(sweep.folder))
+    processes.check_same("settings", sweeps.describe(sweep))
+    if processes.leads():
+        folder.check_free(str(sweep.folder))
     _tell(stage)
+    if not processes.leads():
+        return _train(stage)
 
     def fill(new: Path) -> None:
         (new / "groups").mkdir()
@@ -38,8 +45,10 @@ def start(sweep: Sweep, say: Say, report: Report) -> bool:
 def resume(sweep: Sweep, say: Say, report: Report) -> bool:
     """Go on with a sweep as if it had never stopped; raises ValueError if it cannot be read."""
     stage = Stage(sweep, shared(), say, report)
-    with lock.held(sweep.folder, say):
-        sweeps.clean(sweep)
+    processes.check_same("settings", sweeps.describe(sweep))
+    with lock.held(sweep.folder, say) if processes.leads() else nullcontext():
+        if processes.leads():
+            sweeps.clean(sweep)
         _tell(stage)
         return _train(stage)
 
@@ -55,6 +64,7 @@ def _tell(stage: Stage) -> None:
         stage.say(f"{search.trials} trials, {search.at_once} at once; of these:")
         stage = stage._replace(sweep=search_training.sample(stage.sweep, search))
     sweep, groups, seeds = stage.sweep, stage.sweep.groups, stage.sweep.run.seeds
+    _check_fewest(sweep)
     stage.say(
         f"{len(sweep.points)} points x {seeds} seeds = {len(sweep.points) * seeds} lanes in "
         f"{len(groups)} group{'s' * (len(groups) > 1)}, one compile each"
@@ -66,3 +76,13 @@ def _tell(stage: Stage) -> None:
         stage.say(f"group {number}: {what}: {program.estimate}")
     if len(sweep.budgets) > 1:
         stage.say(f"rounds end after {', '.join(f'{x:,}' for x in sweep.budgets)} timesteps")
+
+
+def _check_fewest(sweep: Sweep) -> None:
+    """Raise ValueError unless every process has a row where halving leaves a single point."""
+    fewest = sweep.run.seeds * sweep.config.data_parallel
+    if sweep.rule.halve is not None and jax.process_count() > fewest:
+        raise ValueError(
+            f"halve: {sweep.rule.halve} may leave one point, of seeds x data_parallel = {fewest}, "
+            f"to {jax.process_count()} processes"
+        )
