@@ -58,7 +58,7 @@ COMMANDS = {
     "doctor": doctor.Doctor,
     "completion": completing.Completion,
 }
-OWN = {"Lighthouse", "leaky", "elman", "a2c"}  # parts that pages make
+OWN = {"Lighthouse", "leaky", "elman", "a2c", "q"}  # parts that pages make
 
 
 def blocks(name: str, language: str) -> list[str]:
@@ -96,6 +96,9 @@ def of_agent(names: dict[str, Any]) -> None:
     own = names["config"].replace(environment="TMaze", total_steps=1_200, encoder=(8,))
     assert config_module.agent_name(own) == "a2c"
     metrics = trained(names, own)
+    assert metrics["updates"].sum() == 3 and np.isfinite(metrics["loss_sum"]).all()
+    own = names["recurrent"].replace(environment="TMaze", replay="prioritized", encoder=(8,))
+    metrics = trained(names, own.replace(total_steps=960 + 3 * 32))
     assert metrics["updates"].sum() == 3 and np.isfinite(metrics["loss_sum"]).all()
 
 
