@@ -13,16 +13,17 @@ import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jax
 import numpy as np
 import pytest
 
-from memrl_jax import cli, hosts
+from memrl_jax import cli, hosts, parallel
 from memrl_jax.hosts import Place
 from memrl_jax.run import history, processes, saved, sweep, sweep_training
-from memrl_jax.run.program import Run
+from memrl_jax.run.program import Run, make_program
 from memrl_jax.run.rounds import Rule
 from tests.small import SMALL
 from tests.test_cli import TINY, options
@@ -106,6 +107,10 @@ def test_what_a_gpu_is_asked_for_is_told_before_jax_starts(
     assert os.environ[fraction] == ("0.4" if taken == "true" else "as before")
     with pytest.raises(ValueError, match=r"^--gpu-memory: '40' is not a share from 0 to 1"):
         cli.set_gpu_memory(["--gpu-memory=40"])
+
+
+def silent(*_: Any) -> None:
+    """Say nothing."""
 
 
 class Pair:
@@ -232,9 +237,22 @@ def test_halving_may_leave_too_little_for_all_processes(
 ) -> None:
     rule, run = Rule(halve=2), Run(seeds=1, out=str(tmp_path / "x"))
     halved = sweep.planned(SMALL, run, [{"discount": 0.9}, {"discount": 0.8}], rule)
+    of_first = SimpleNamespace(devices=np.array([SimpleNamespace(process_index=0)]), size=1)
+    monkeypatch.setattr(parallel, "mesh", lambda *_: of_first)
     monkeypatch.setattr(jax, "process_count", lambda: 2)
-    with pytest.raises(ValueError, match=r"^halve: 2 may leave one point, .* = 1, to 2 processes"):
-        sweep_training._check_fewest(halved)
+    monkeypatch.setattr(processes, "check_same", silent)
+    said = "halve: 2 may leave 1 x 1 lanes on 1 devices, too few for 2 processes"
+    with pytest.raises(ValueError, match=f"^{said}$"):
+        sweep_training.start(halved, silent, silent)
+
+
+def test_a_process_without_a_device_that_computes_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(parallel, "mesh", lambda *_: SimpleNamespace(local_devices=(), size=1))
+    said = "processes: 1 are too many: 1 seeds in 1 shards are on 1 devices"
+    with pytest.raises(ValueError, match=f"^{said}$"):
+        make_program(SMALL, Run(seeds=1))
 
 
 def assert_parts_belong_together(out: Path, broken: Path) -> None:

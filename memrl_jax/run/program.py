@@ -193,11 +193,11 @@ def _parts(
 
 def _devices(lanes: Lanes) -> int:
     """Return on how many devices of this process lanes are; raises ValueError if on none."""
-    here = len(parallel.mesh(lanes.size, lanes.shards).local_devices)
-    if not here:
-        rows = f"seeds x data_parallel = {lanes.rows}"
-        raise ValueError(f"processes: {jax.process_count()} are more than {rows}")
-    return here
+    where = parallel.mesh(lanes.size, lanes.shards)
+    if not where.local_devices:
+        spread = f"{lanes.size} seeds in {lanes.shards} shards are on {where.size} devices"
+        raise ValueError(f"processes: {jax.process_count()} are too many: {spread}")
+    return len(where.local_devices)
 
 
 def of_one(states: Any) -> Any:

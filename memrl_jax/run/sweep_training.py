@@ -6,6 +6,7 @@ from pathlib import Path
 
 import jax
 
+from memrl_jax import parallel
 from memrl_jax import points as of_points
 from memrl_jax.run import files, folder, group_training, lock, processes, search_training
 from memrl_jax.run import sweep as sweeps
@@ -64,7 +65,7 @@ def _tell(stage: Stage) -> None:
         stage.say(f"{search.trials} trials, {search.at_once} at once; of these:")
         stage = stage._replace(sweep=search_training.sample(stage.sweep, search))
     sweep, groups, seeds = stage.sweep, stage.sweep.groups, stage.sweep.run.seeds
-    _check_fewest(sweep)
+    _check_halves(sweep)
     stage.say(
         f"{len(sweep.points)} points x {seeds} seeds = {len(sweep.points) * seeds} lanes in "
         f"{len(groups)} group{'s' * (len(groups) > 1)}, one compile each"
@@ -78,11 +79,13 @@ def _tell(stage: Stage) -> None:
         stage.say(f"rounds end after {', '.join(f'{x:,}' for x in sweep.budgets)} timesteps")
 
 
-def _check_fewest(sweep: Sweep) -> None:
-    """Raise ValueError unless every process has a row where halving leaves a single point."""
-    fewest = sweep.run.seeds * sweep.config.data_parallel
-    if sweep.rule.halve is not None and jax.process_count() > fewest:
-        raise ValueError(
-            f"halve: {sweep.rule.halve} may leave one point, of seeds x data_parallel = {fewest}, "
-            f"to {jax.process_count()} processes"
-        )
+def _check_halves(sweep: Sweep) -> None:
+    """Raise ValueError if halving may leave a process without a device that has a lane."""
+    if sweep.rule.halve is None:
+        return
+    for left in range(1, len(sweep.points) + 1):
+        where = parallel.mesh(left * sweep.run.seeds, sweep.config.data_parallel)
+        if len({device.process_index for device in where.devices.flat}) < jax.process_count():
+            lanes = f"{left} x {sweep.run.seeds} lanes on {where.size} devices"
+            said = f"may leave {lanes}, too few for {jax.process_count()} processes"
+            raise ValueError(f"halve: {sweep.rule.halve} {said}")
