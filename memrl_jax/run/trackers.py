@@ -37,7 +37,10 @@ def tensorboard(told: Told) -> Tracker:
 
     def writer(curve: str) -> Any:
         if curve not in writers:
-            writers[curve] = SummaryWriter(str(told.folder / curve))
+            place = told.folder / curve
+            # Files are named by the second: without a number, one begun too soon replaces another.
+            number = len([*place.glob("events.*")])
+            writers[curve] = SummaryWriter(str(place), filename_suffix=f".{number:04d}")
         return writers[curve]
 
     def log(step: int, curves: Curves) -> None:
