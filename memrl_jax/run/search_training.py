@@ -32,7 +32,7 @@ def train(stage: Stage, search: Search) -> bool:
         report = _share(stage.report, first * total, search.trials * total, search.at_once)
         if not group_training.train(stage._replace(sweep=batch, report=report)):
             return False
-    by_first(partial(_keep, sweep, search, search.trials))
+    by_first(lambda: _keep(sweep, search, sweeps.asked(sweep), _scores(sweep, search.trials)))
     return True
 
 
@@ -42,13 +42,12 @@ def _ask(sweep: Sweep, search: Search, first: int) -> tuple[list[dict[str, Any]]
     if len(tried) == first:
         tried = tried + ask(search, sweep.config, sweep.run.seed, tried, scores)
         files.write(sweep.folder / sweeps.TRIALS, json.dumps(tried, indent=2))
-    _keep(sweep, search, first)
+    _keep(sweep, search, tried, scores)
     return tried, scores
 
 
-def _keep(sweep: Sweep, search: Search, ended: int) -> None:
-    """Write Optuna's journal, with the scores of the first trials, which have ended."""
-    tried, scores = sweeps.asked(sweep), _scores(sweep, ended)
+def _keep(sweep: Sweep, search: Search, tried: list[dict[str, Any]], scores: list[float]) -> None:
+    """Write Optuna's journal; the trials that have ended, the first ones, have scores."""
     files.write(sweep.folder / sweeps.JOURNAL, journal(search, sweep.folder.name, tried, scores))
 
 
